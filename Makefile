@@ -1,0 +1,32 @@
+# Each target first makes .venv and installs what it needs; the second time that costs nothing.
+# A smaller torch without CUDA: make install TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+TORCH_FLAGS ?=
+PIP = .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt
+
+.PHONY: install demo test lint bench build
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	$(PIP) $(TORCH_FLAGS) torch
+	$(PIP) -e '.[dev]'
+	touch $@
+
+demo: install
+	HF_HUB_OFFLINE=1 .venv/bin/augkd compare demo --out runs/demo
+
+test: install
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
+
+lint: install
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+bench: install
+	set -e; for script in tests/benchmarks/*.py; do echo "== $$script"; .venv/bin/python "$$script"; done
+
+build: install
+	.venv/bin/python -m build

@@ -1,0 +1,1 @@
+"""Where extra texts come from; every source fills the same pool."""

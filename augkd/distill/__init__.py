@@ -1,0 +1,1 @@
+"""How the student learns: models, teacher outputs, losses, trainer."""

@@ -1,0 +1,539 @@
+"""The stages in order, each skipped when its inputs are what they were: index, teacher, transfer set, student, results.
+
+The only file that sees all the others. A stage is a folder with a manifest; its `made_from` holds the fingerprints of
+everything it depends on, so changing a learning rate retrains the student and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augkd.candidates.neighbours import Candidate, Found, find_neighbours
+from augkd.checkpoints import locate, model_fingerprint
+from augkd.data.corpus import CorpusSource, fold
+from augkd.data.task import Example, Task, load_task, read_augmented_samples
+from augkd.data.transfer_set import TransferSet, in_memory, write_card, write_rows
+from augkd.distill.models import Classifier, Pair, from_layers, load_classifier, load_trunk
+from augkd.distill.teacher import CachedTeacher, GivenTeacher, TeacherOutputs
+from augkd.distill.trainer import DistillationArguments, DistillationDataset, DistillationTrainer
+from augkd.errors import DataError, ModelError
+from augkd.evaluation.metrics import interval, metric_of, score
+from augkd.recipe import IndexRecipe, Recipe, TrainingOptions, dumped
+from augkd.retrieval.encoder import SentenceEncoder
+from augkd.retrieval.index import Index, build_index
+from augkd.workspace import (
+    begin,
+    end,
+    file_fingerprint,
+    fingerprint,
+    finished,
+    locked,
+    read_manifest,
+    versions,
+    write_json,
+    write_manifest,
+)
+
+Progress = Callable[[str, int, int | None], None]  # stage, done, total
+Made = dict[str, Any]
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """The progress of someone who does not look."""
+
+
+@dataclass
+class Run:
+    """One recipe on its way through the stages. `shared` is where stages that do not depend on the seed go."""
+
+    recipe: Recipe
+    out: Path
+    shared: Path | None = None
+    progress: Progress = silent
+    name: str = "recipe"
+
+    def __post_init__(self) -> None:
+        self.task: Task = read_task(self.recipe)
+        metric_of(self.task.metric, not self.labels)
+        self._index_seconds = 0.0  # of this process: a finished index costs its opening
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names of the task; those of the teacher where no text has a label; () for regression."""
+        return self.task.labels or teacher_labels(self.task, self.recipe)
+
+    def results(self) -> dict[str, Any]:
+        """All stages; the finished ones are not repeated. Returns and writes results.json."""
+        with locked(self.out):
+            student = self.student()
+            teacher = self.teacher_figures()
+            transfer = read_manifest(self.transfer_set().folder, "transfer_set")
+            values = self._summary(student, teacher, transfer)
+            write_json(self.out / "results.json", values)
+            made = {"student": student["made_from"]}
+            write_manifest(self.out, "run", made, recipe=dumped(self.recipe), seed=self.recipe.seed)
+        return values
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def index(self) -> Index:
+        """The index of the recipe, built or opened."""
+        assert self.recipe.data.neighbours is not None
+        given = self.recipe.data.neighbours.index
+        if isinstance(given, str):
+            return Index.open(Path(given))
+        folder = self._folder("index", fingerprint(dumped(given)))
+        started = time.perf_counter()
+        index = make_index(given, folder, lambda done, total: self.progress("index", done, total))
+        self._index_seconds = time.perf_counter() - started
+        return index
+
+    def teacher(self) -> Path | None:
+        """The folder of the teacher's weights: as given, or fine-tuned here; None when it is given as numbers."""
+        options = self.recipe.teacher
+        if options.model is None:
+            return None
+        trunk = locate(options.model)
+        if options.epochs == 0:
+            return trunk
+        if all(example.label is None for example in self.task.train):
+            raise DataError(f"task {self.task.name} has no labels to fine-tune a teacher on; set teacher.epochs: 0")
+        made = {
+            "trunk": model_fingerprint(trunk),
+            "task": self.task.fingerprint,
+            "teacher": dumped(options) | {"model": None},
+            "max_length": self.recipe.training.max_length,
+            "precision": self.recipe.training.precision,
+        }
+        folder = self._folder("teacher", fingerprint(made))
+        if not finished(folder, "teacher", made):
+            started = time.perf_counter()
+            begin(folder, "teacher", made)
+            rows = self._fine_tune(folder, options.model)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            end(folder, "teacher", made, rows=rows, seconds=time.perf_counter() - started)
+        return folder
+
+    def transfer_set(self) -> TransferSet:
+        """Originals and candidates with the teacher's logits."""
+        outputs, weights = self._teacher_outputs()
+        index = self.index() if self.recipe.data.neighbours else None
+        made = {
+            "task": self.task.fingerprint,
+            "teacher": weights,
+            "index": index.manifest["made_from"] if index else None,
+            "data": self._candidate_options(),
+            "max_length": self.recipe.training.max_length,
+        }
+        folder = self._folder("transfer_set", fingerprint(made))
+        if not finished(folder, "transfer_set", made):
+            started = time.perf_counter()
+            begin(folder, "transfer_set", made)
+            facts = self._augment(folder, outputs, index)
+            seconds = time.perf_counter() - started
+            end(folder, "transfer_set", made, labels=self.labels, seconds=seconds, **facts)
+        return TransferSet.open(folder)
+
+    def student(self) -> dict[str, Any]:
+        """Trains the student; returns its manifest, with its figures on validation and test."""
+        transfer = self.transfer_set()
+        made = {
+            "transfer_set": file_fingerprint(transfer.folder / "data"),
+            "task": self.task.fingerprint,
+            "student": dumped(self.recipe.student) | self._student_source(),
+            "training": dumped(self.recipe.training),
+            "data": {name: dumped(self.recipe.data)[name] for name in ("select", "temperature", "refresh", "weight")},
+            "seed": self.recipe.seed,
+        }
+        folder = self.out / "student"
+        if not finished(folder, "student", made):
+            started = time.perf_counter()
+            begin(folder, "student", made)
+            facts = self._distill(folder, transfer)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            end(folder, "student", made, recipe=dumped(self.recipe), seconds=time.perf_counter() - started, **facts)
+        return read_manifest(folder, "student")
+
+    def teacher_figures(self) -> dict[str, Any]:
+        """The teacher's metric on validation and test, and its size; None where it was not asked for these texts."""
+        outputs, _ = self._teacher_outputs()
+        figures: dict[str, Any] = {}
+        for split, examples in (("validation", self.task.validation), ("test", self.task.test)):
+            logits = outputs.logits(texts_of(examples))
+            known = not np.isnan(logits).any() and all(example.label is not None for example in examples)
+            figures[split] = score(self.task.metric, logits, [e.label for e in examples]) if known else None
+        folder = self.teacher()
+        figures["parameters"] = parameter_count(folder) if folder else None
+        return figures
+
+    # -- parts of stages ---------------------------------------------------------------------------------------------
+
+    def _fine_tune(self, folder: Path, model: str) -> dict[str, int]:
+        options = self.recipe.teacher
+        teacher = load_trunk(
+            model, self.labels, self.recipe.training.max_length, options.seed, self.recipe.training.precision
+        )
+        training = TrainingOptions.model_validate(
+            {
+                "ce": {},
+                "epochs": options.epochs,
+                "learning_rate": options.learning_rate,
+                "batch_size": options.batch_size,
+                "max_length": self.recipe.training.max_length,
+                "precision": self.recipe.training.precision,
+                "checkpoints": self.recipe.training.checkpoints,
+            }
+        )
+        rows = [_row(e, np.zeros(len(self.labels) or 1), [], self.labels) for e in self.task.train]
+        transfer = in_memory(rows, self.labels)
+        arguments = _arguments(folder / "checkpoints", training, options.seed, self.task)
+        return self._train(teacher, arguments, transfer, folder, "teacher")
+
+    def _distill(self, folder: Path, transfer: TransferSet) -> dict[str, Any]:
+        student = self._student()
+        data = self.recipe.data
+        arguments = _arguments(
+            folder / "checkpoints",
+            self.recipe.training,
+            self.recipe.seed,
+            self.task,
+            selector=data.select,
+            selection_temperature=data.temperature,
+            refresh=data.refresh,
+            candidate_weight=data.weight,
+        )
+        rows = self._train(student, arguments, transfer, folder, "student")
+        test = self.task.test
+        logits = student.predict(texts_of(test)).numpy()  # the one look at the test split
+        labels = [example.label for example in test]
+        known = all(label is not None for label in labels)
+        return {
+            "rows": rows,
+            "parameters": student.parameters,
+            "validation": self._validate(student),
+            "test": score(self.task.metric, logits, labels) if known else None,
+            "test_interval": interval(self.task.metric, logits, labels) if known else None,
+        }
+
+    def _train(
+        self,
+        model: Classifier,
+        arguments: DistillationArguments,
+        transfer: TransferSet,
+        folder: Path,
+        stage: str,
+    ) -> dict[str, int]:
+        def validation(classifier: Classifier) -> Mapping[str, float]:
+            return {self.task.metric: self._validate(classifier)}
+
+        dataset = DistillationDataset(model, transfer)
+        trainer = DistillationTrainer(
+            model, arguments, dataset, validation, progress=lambda done, total: self.progress(stage, done, total)
+        )
+        trainer.resume()
+        model.save(folder)
+        write_json(folder / "log.json", trainer.state.log_history)
+        return dict(trainer.rows)
+
+    def _validate(self, classifier: Classifier) -> float:
+        examples = [example for example in self.task.validation if example.label is not None]
+        if not examples:
+            return self._agreement(classifier)
+        return score(self.task.metric, classifier.predict(texts_of(examples)).numpy(), [e.label for e in examples])
+
+    def _agreement(self, classifier: Classifier) -> float:
+        """The metric against the teacher's own predictions, for a task without labels."""
+        outputs, _ = self._teacher_outputs()
+        texts = texts_of(self.task.validation)
+        believed = outputs.logits(texts)
+        target = believed[:, 0] if not self.labels else believed.argmax(axis=1)
+        return score(self.task.metric, classifier.predict(texts).numpy(), list(target))
+
+    def _student(self) -> Classifier:
+        training, options = self.recipe.training, self.recipe.student
+        if options.layers is not None:
+            return from_layers(self._load_teacher(), options.layers)
+        assert options.model is not None
+        seed = self.recipe.seed
+        return load_trunk(options.model, self.labels, training.max_length, seed, training.precision)
+
+    def _load_teacher(self) -> Classifier:
+        folder = self.teacher()
+        assert folder is not None, "recipe.py refuses student.layers without a teacher model"
+        training, given = self.recipe.training, self.recipe.teacher.labels
+        return load_classifier(str(folder), self.labels, training.max_length, given, training.precision)
+
+    def _student_source(self) -> Made:
+        if self.recipe.student.model is not None:
+            return {"model": model_fingerprint(locate(self.recipe.student.model))}
+        folder = self.teacher()
+        assert folder is not None
+        return {"teacher": model_fingerprint(folder)}
+
+    def _teacher_outputs(self) -> tuple[TeacherOutputs, str]:
+        """The teacher as a source of logits, and its fingerprint."""
+        options, training = self.recipe.teacher, self.recipe.training
+        if options.logits is not None:
+            path = Path(options.logits)
+            given = GivenTeacher(path, options.column, self.labels, options.labels, options.missing == "drop")
+            return given, fingerprint([file_fingerprint(path), dumped(options) | {"logits": None}])
+        folder = self.teacher()
+        assert folder is not None
+        weights = fingerprint([model_fingerprint(folder), self.labels, options.labels, training.precision])
+        cached = CachedTeacher(
+            self._load_teacher,
+            len(self.labels) or 1,
+            self._folder("teacher_logits", "all"),
+            weights,
+            training.max_length,
+        )
+        return cached, weights
+
+    def _candidate_options(self) -> Made:
+        data = self.recipe.data
+        neighbours = dumped(data.neighbours) | {"index": None} if data.neighbours else None
+        samples = data.augmented_samples
+        return {"neighbours": neighbours, "augmented_samples": file_fingerprint(Path(samples)) if samples else None}
+
+    def _augment(self, folder: Path, outputs: TeacherOutputs, index: Index | None) -> Made:
+        """Finds candidates, has the teacher label everything, writes the rows; returns the counts."""
+        train = self.task.train
+        found = self._neighbours(index) if index else Found([[] for _ in train], 0, 0)
+        excluded = {fold(text) for text in self.task.evaluation_texts()}
+        sampled, withheld = _from_jsonl(self.recipe.data.augmented_samples, train, excluded)
+        pools = [[*near, *more] for near, more in zip(found.candidates, sampled, strict=True)]
+        flat = list(itertools.chain.from_iterable(pools))
+        texts = texts_of(train)
+        wanted = [*texts, *((candidate.text, candidate.text_pair) for candidate in flat)]
+        logits = outputs.logits(wanted, lambda done, total: self.progress("teacher logits", done, total))
+        if np.isnan(logits[: len(train)]).any():
+            place = int(np.isnan(logits[: len(train)]).any(axis=1).argmax())
+            raise DataError(f"the teacher has no output for the labelled text '{train[place].text[:60]}'; add it")
+        write_rows(folder, _rows(train, pools, logits, self.labels), self.labels)
+        facts = {
+            "originals": len(train),
+            "candidates": int((~np.isnan(logits[len(train) :]).any(axis=1)).sum()) if flat else 0,
+            "candidates_unique": len({(candidate.text, candidate.text_pair) for candidate in flat}),
+            "excluded_evaluation_texts": found.excluded_evaluation_texts + withheld,
+            "short": found.short,
+        }
+        write_card(folder, self.task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()])
+        return {"data": facts, "teacher_rows": getattr(outputs, "rows", 0)}
+
+    def _neighbours(self, index: Index) -> Found:
+        options = self.recipe.data.neighbours
+        assert options is not None
+        return find_neighbours(
+            self.task.train,
+            index,
+            encoder_of(index),
+            k=options.k,
+            excluded={fold(text) for text in self.task.evaluation_texts()},
+            min_distance=options.min_distance,
+            max_distance=options.max_distance,
+            progress=lambda done, total: self.progress("neighbours", done, total),
+        )
+
+    def _folder(self, stage: str, identity: str) -> Path:
+        if self.shared is None:
+            return self.out / stage
+        return self.shared / f"{stage}-{identity[:12]}"
+
+    def _summary(self, student: Made, teacher: Made, transfer: Made) -> dict[str, Any]:
+        ((selector, given),) = self.recipe.data.select.items()
+        candidates = transfer["data"]["candidates"]
+        each = candidates / max(1, transfer["data"]["originals"])
+        data = {name: transfer["data"][name] for name in list(transfer["data"]) if name != "short"}
+        data["kept_per_original"] = min(given.get("keep", each), each) if candidates else 0
+        rows = student["rows"]
+        seconds = {"index": self._index_seconds, "transfer_set": transfer["seconds"], "student": student["seconds"]}
+        folder = self.teacher()
+        if folder and self.recipe.teacher.epochs > 0:
+            seconds["teacher"] = read_manifest(folder, "teacher")["seconds"]
+        return {
+            "task": self.task.name,
+            "metric": self.task.metric,
+            "seed": self.recipe.seed,
+            "recipe": self.name,
+            "teacher": teacher,
+            "student": {name: student[name] for name in ("validation", "test", "test_interval", "parameters")},
+            "data": data | {"selector": selector},
+            "cost": {
+                "teacher_rows": transfer["teacher_rows"],
+                "scoring_rows": rows.get("scoring", 0),
+                "training_rows": rows.get("training", 0),
+                "seconds": seconds,
+                "peak_rss_bytes": peak_rss(),
+            },
+            "versions": versions(),
+        }
+
+
+# -- pieces without a run ----------------------------------------------------------------------------------------------
+
+
+def read_task(recipe: Recipe) -> Task:
+    """The recipe's task."""
+    return load_task(**dumped(recipe.task))
+
+
+def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
+    """Class names for a task without labels: the teacher's own."""
+    labelled = any(e.label is not None for e in (*task.train, *task.validation, *task.test))
+    if labelled or recipe.task.regression:
+        return ()
+    if recipe.teacher.labels is not None:
+        return tuple(recipe.teacher.labels)
+    if recipe.teacher.model is None:
+        raise ModelError(
+            f"task {task.name} has no labels; name the columns of teacher.logits with teacher.labels: [...]"
+        )
+    from transformers import AutoConfig
+
+    id2label = AutoConfig.from_pretrained(locate(recipe.teacher.model)).id2label
+    return tuple(id2label[place] for place in range(len(id2label)))
+
+
+def make_index(recipe: IndexRecipe, folder: Path, progress: Callable[[int, int | None], None]) -> Index:
+    """Builds (or resumes, or opens) an index recipe's index in `folder`."""
+    options = recipe.encoder
+    encoder = SentenceEncoder.load(options.model, max_length=options.max_length, precision=options.precision)
+    source = CorpusSource(**dumped(recipe.corpus))
+    return build_index(
+        folder,
+        source,
+        encoder,
+        factory=recipe.faiss.factory,
+        recall=recipe.faiss.recall,
+        seed=recipe.seed,
+        recipe=dict(dumped(recipe)),
+        progress=progress,
+    )
+
+
+def encoder_of(index: Index) -> SentenceEncoder:
+    """The encoder an index was built with; raises ModelError when its weights are not the ones of then."""
+    options = index.manifest["recipe"]["encoder"]
+    encoder = SentenceEncoder.load(options["model"], max_length=options["max_length"], precision=options["precision"])
+    if encoder.fingerprint != index.manifest["made_from"]["encoder"]:
+        raise ModelError(
+            f"encoder '{options['model']}' is not the one that {index.folder} was built with; build the index again"
+        )
+    return encoder
+
+
+def texts_of(examples: Sequence[Example]) -> list[Pair]:
+    """Texts (and second texts) of examples."""
+    return [(example.text, example.text_pair) for example in examples]
+
+
+def parameter_count(folder: Path) -> int:
+    """Parameters in a model folder's safetensors files, read from their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as store:
+            total += sum(int(np.prod(store.get_slice(name).get_shape())) for name in store.keys())  # noqa: SIM118
+    return total
+
+
+def peak_rss() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _arguments(
+    output: Path, training: TrainingOptions, seed: int, task: Task, **selection: Any
+) -> DistillationArguments:
+    return DistillationArguments(
+        output_dir=str(output),
+        num_train_epochs=training.epochs,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulation,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        seed=seed,
+        data_seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=task.metric,
+        greater_is_better=True,
+        logging_steps=20,
+        report_to="none",
+        disable_tqdm=True,
+        losses=training.losses,
+        precision=training.precision,
+        save_every=training.checkpoints,
+        patience=training.patience,
+        **selection,
+    )
+
+
+def _from_jsonl(path: str | None, train: Sequence[Example], excluded: set[str]) -> tuple[list[list[Candidate]], int]:
+    """Candidates from a Minimax-kNN or Glitter file, by example id; evaluation texts are withheld and counted."""
+    if path is None:
+        return [[] for _ in train], 0
+    samples = read_augmented_samples(Path(path))
+    if not any(example.id in samples for example in train):
+        raise DataError(f"{path}: no guid is the id of a training example (e.g. '{train[0].id}'); align the ids")
+    withheld: set[str] = set()
+    pools = []
+    for example in train:
+        pool = []
+        for rank, (text, pair) in enumerate(samples.get(example.id, [])):
+            if {fold(text), fold(pair or "")} & excluded:
+                withheld.add(fold(text))
+            elif (text, pair) != (example.text, example.text_pair):
+                pool.append(Candidate(f"s{rank}", example.id, text, pair, "augmented_samples", 1.0 / (1 + rank)))
+        pools.append(pool)
+    return pools, len(withheld)
+
+
+def _rows(
+    train: Sequence[Example],
+    pools: Sequence[Sequence[Candidate]],
+    logits: NDArray[np.float32],  # originals, then all candidates
+    labels: Sequence[str],
+) -> Iterator[dict[str, Any]]:
+    place = len(train)
+    for row, (example, pool) in enumerate(zip(train, pools, strict=True)):
+        believed = logits[place : place + len(pool)]
+        place += len(pool)
+        candidates = [
+            dataclasses.asdict(candidate) | {"teacher_logits": values.tolist()}
+            for candidate, values in zip(pool, believed, strict=True)
+            if not np.isnan(values).any()
+        ]
+        yield _row(example, logits[row], candidates, labels)
+
+
+def _row(
+    example: Example, logits: NDArray[Any], candidates: list[dict[str, Any]], labels: Sequence[str]
+) -> dict[str, Any]:
+    label = example.label
+    return {
+        "id": example.id,
+        "text": example.text,
+        "text_pair": example.text_pair,
+        "label": labels[int(label)] if labels and label is not None else label,
+        "teacher_logits": logits.tolist(),
+        "candidates": candidates,
+    }

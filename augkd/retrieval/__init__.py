@@ -1,0 +1,1 @@
+"""Unlabelled text → index → neighbours."""

@@ -1,0 +1,64 @@
+"""Which candidates of each original the student is shown.
+
+Every selector returns distinct pool positions, at most `keep` for an owner. They differ in the key they sort by, nothing
+else, so a comparison between them compares the choice alone. `minimax` is Kamalloo et al. 2021; `random` is the control
+that any claim for it has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from augkd.selection.pool import Pool
+
+
+def minimax(
+    divergence: Tensor, pool: Pool, rng: torch.Generator, *, keep: Annotated[int, ">= 1"] = 4
+) -> Tensor:  # (kept,) pool positions
+    """The `keep` candidates of each owner on which teacher and student diverge most (Kamalloo et al. 2021, eq. 4)."""
+    return best(-divergence, pool.owner, keep)
+
+
+def random(
+    divergence: Tensor, pool: Pool, rng: torch.Generator, *, keep: Annotated[int, ">= 1"] = 4
+) -> Tensor:  # (kept,) pool positions
+    """`keep` candidates of each owner, drawn anew each time without replacement: the control for every other selector."""
+    return best(torch.rand(len(pool), generator=rng), pool.owner, keep)
+
+
+def nearest(
+    divergence: Tensor, pool: Pool, rng: torch.Generator, *, keep: Annotated[int, ">= 1"] = 4
+) -> Tensor:  # (kept,) pool positions
+    """The `keep` candidates of each owner that their source scores highest: the closest neighbours."""
+    return best(-pool.score, pool.owner, keep)
+
+
+def everything(divergence: Tensor, pool: Pool, rng: torch.Generator) -> Tensor:  # (n,) pool positions
+    """All candidates: vanilla-kNN augmentation."""
+    return torch.arange(len(pool))
+
+
+Selector = Callable[..., Tensor]
+SELECTORS: dict[str, Selector] = {
+    "minimax": minimax,
+    "random": random,
+    "nearest": nearest,
+    "everything": everything,
+}
+SCORED = frozenset({"minimax"})  # these rank by divergence; for the others no candidate is forwarded to be scored
+
+
+def best(key: Tensor, owner: Tensor, keep: int) -> Tensor:  # key, owner: (n,) → (kept,)
+    """Positions of the `keep` smallest keys of each owner, ascending; ties go to the earlier position."""
+    order = key.argsort(stable=True)  # stable twice: ties keep retrieval order, so runs repeat
+    order = order[owner[order].argsort(stable=True)]
+    grouped = owner[order]
+    starts = torch.ones(len(order), dtype=torch.bool)
+    starts[1:] = grouped[1:] != grouped[:-1]
+    first = torch.arange(len(order))[starts]
+    rank = torch.arange(len(order)) - first[starts.cumsum(0) - 1]
+    return order[rank < keep].sort().values

