@@ -1,8 +1,8 @@
 """Where a model's files come from: a folder, the Hub, or the encoder that is installed with augkd[offline].
 
 Nothing here loads weights. `locate` turns a name into a local folder; `model_fingerprint` says which weights and which
-tokenizer it holds. The bundled all-MiniLM-L6-v2 stands in for its Hub name only when the Hub cannot be reached, and only
-if its weights hash to the upstream file's.
+tokenizer it holds. The bundled all-MiniLM-L6-v2 stands in for its Hub name only when the Hub cannot be reached, and
+only if its weights hash to the upstream file's.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,9 +67,10 @@ def index_search(
 
     index = Index.open(folder)
     scores, ids = index.search(encoder_of(index).encode([text]), min(k, len(index)))
+    known = ids[0] >= 0  # an inverted file may find fewer than k
     found = [
         {"id": int(i), "score": round(float(s), 4), "text": t}
-        for i, s, t in zip(ids[0], scores[0], index.texts(ids[0]), strict=True)
+        for i, s, t in zip(ids[0][known], scores[0][known], index.texts(ids[0][known]), strict=True)
     ]
     _print(found, as_json, [f"{row['score']:.3f}  {row['text']}" for row in found])
 
@@ -148,9 +150,10 @@ def compare(
     plan = with_controls(named, wanted)
     _quiet_libraries()
     from augkd.pipeline import Run
+    from augkd.workspace import locked
 
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in plan}
-    with _Bars() as bars:
+    with _Bars() as bars, locked(out):
         for seed in range(seeds):
             for name, recipe in plan.items():
                 seeded = recipe.model_copy(update={"seed": seed})
@@ -226,7 +229,7 @@ def _figure(value: float | None) -> str:
 
 
 def _index_lines(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    names = ("count", "dim", "factory", "nprobe", "recall", "bytes_per_vector", "encoder", "corpus")
+    names = ("count", "dim", "factory", "nprobe", "recall@10", "bytes_per_vector", "encoder", "corpus")
     return [f"index: {folder}", *(f"{name}: {manifest[name]}" for name in names if name in manifest)]
 
 
@@ -297,16 +300,26 @@ class _Bars:
             typer.echo(f"{name}: {done}{f' of {total}' if total else ''}, {rate:,.1f}/s{left}", err=True)
 
 
+class _Interrupt(BaseException):
+    """Ctrl-C, under a name that the command-line library does not turn into an exit of its own."""
+
+
+def _interrupted(*_: object) -> None:
+    raise _Interrupt
+
+
 def main() -> None:
-    """Runs the command line; user mistakes end in one line and status 1."""
+    """Runs the command line; user mistakes end in one line and status 1, Ctrl-C in one line and status 130."""
+    signal.signal(signal.SIGINT, _interrupted)
+    debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=True)
+        app(args=[argument for argument in sys.argv[1:] if argument != "--debug"])
     except AugkdError as exc:
-        if "--debug" in sys.argv:
+        if debug:
             raise
         typer.echo(f"error: {exc}", err=True)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except _Interrupt:
         typer.echo("interrupted; the same command continues", err=True)
         raise SystemExit(130) from None
 

@@ -66,13 +66,18 @@ class Run:
 
     def __post_init__(self) -> None:
         self.task: Task = read_task(self.recipe)
-        metric_of(self.task.metric, not self.labels)
+        metric_of(self.metric, not self.labels)
         self._index_seconds = 0.0  # of this process: a finished index costs its opening
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names of the task; those of the teacher where no text has a label; () for regression."""
         return self.task.labels or teacher_labels(self.task, self.recipe)
+
+    @property
+    def metric(self) -> str:
+        """The task's metric; accuracy for a task whose classes only the teacher knows."""
+        return "accuracy" if self.labels and not self.task.labels else self.task.metric
 
     def results(self) -> dict[str, Any]:
         """All stages; the finished ones are not repeated. Returns and writes results.json."""
@@ -97,7 +102,7 @@ class Run:
         folder = self._folder("index", fingerprint(dumped(given)))
         started = time.perf_counter()
         index = make_index(given, folder, lambda done, total: self.progress("index", done, total))
-        self._index_seconds = time.perf_counter() - started
+        self._index_seconds = max(self._index_seconds, time.perf_counter() - started)  # results() asks for it twice
         return index
 
     def teacher(self) -> Path | None:
@@ -171,9 +176,10 @@ class Run:
         outputs, _ = self._teacher_outputs()
         figures: dict[str, Any] = {}
         for split, examples in (("validation", self.task.validation), ("test", self.task.test)):
-            logits = outputs.logits(texts_of(examples))
-            known = not np.isnan(logits).any() and all(example.label is not None for example in examples)
-            figures[split] = score(self.task.metric, logits, [e.label for e in examples]) if known else None
+            texts, labels = texts_of(examples), [example.label for example in examples]
+            unknown = isinstance(outputs, GivenTeacher) and outputs.unknown(texts)
+            known = not unknown and None not in labels
+            figures[split] = score(self.metric, outputs.logits(texts), labels) if known else None
         folder = self.teacher()
         figures["parameters"] = parameter_count(folder) if folder else None
         return figures
@@ -198,7 +204,7 @@ class Run:
         )
         rows = [_row(e, np.zeros(len(self.labels) or 1), [], self.labels) for e in self.task.train]
         transfer = in_memory(rows, self.labels)
-        arguments = _arguments(folder / "checkpoints", training, options.seed, self.task)
+        arguments = _arguments(folder / "checkpoints", training, options.seed, self.metric)
         return self._train(teacher, arguments, transfer, folder, "teacher")
 
     def _distill(self, folder: Path, transfer: TransferSet) -> dict[str, Any]:
@@ -208,7 +214,7 @@ class Run:
             folder / "checkpoints",
             self.recipe.training,
             self.recipe.seed,
-            self.task,
+            self.metric,
             selector=data.select,
             selection_temperature=data.temperature,
             refresh=data.refresh,
@@ -223,8 +229,8 @@ class Run:
             "rows": rows,
             "parameters": student.parameters,
             "validation": self._validate(student),
-            "test": score(self.task.metric, logits, labels) if known else None,
-            "test_interval": interval(self.task.metric, logits, labels) if known else None,
+            "test": score(self.metric, logits, labels) if known else None,
+            "test_interval": interval(self.metric, logits, labels) if known else None,
         }
 
     def _train(
@@ -236,7 +242,7 @@ class Run:
         stage: str,
     ) -> dict[str, int]:
         def validation(classifier: Classifier) -> Mapping[str, float]:
-            return {self.task.metric: self._validate(classifier)}
+            return {self.metric: self._validate(classifier)}
 
         dataset = DistillationDataset(model, transfer)
         trainer = DistillationTrainer(
@@ -251,7 +257,7 @@ class Run:
         examples = [example for example in self.task.validation if example.label is not None]
         if not examples:
             return self._agreement(classifier)
-        return score(self.task.metric, classifier.predict(texts_of(examples)).numpy(), [e.label for e in examples])
+        return score(self.metric, classifier.predict(texts_of(examples)).numpy(), [e.label for e in examples])
 
     def _agreement(self, classifier: Classifier) -> float:
         """The metric against the teacher's own predictions, for a task without labels."""
@@ -259,7 +265,7 @@ class Run:
         texts = texts_of(self.task.validation)
         believed = outputs.logits(texts)
         target = believed[:, 0] if not self.labels else believed.argmax(axis=1)
-        return score(self.task.metric, classifier.predict(texts).numpy(), list(target))
+        return score(self.metric, classifier.predict(texts).numpy(), list(target))
 
     def _student(self) -> Classifier:
         training, options = self.recipe.training, self.recipe.student
@@ -364,7 +370,7 @@ class Run:
             seconds["teacher"] = read_manifest(folder, "teacher")["seconds"]
         return {
             "task": self.task.name,
-            "metric": self.task.metric,
+            "metric": self.metric,
             "seed": self.recipe.seed,
             "recipe": self.name,
             "teacher": teacher,
@@ -457,7 +463,7 @@ def peak_rss() -> int:
 
 
 def _arguments(
-    output: Path, training: TrainingOptions, seed: int, task: Task, **selection: Any
+    output: Path, training: TrainingOptions, seed: int, metric: str, **selection: Any
 ) -> DistillationArguments:
     return DistillationArguments(
         output_dir=str(output),
@@ -474,7 +480,7 @@ def _arguments(
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model=task.metric,
+        metric_for_best_model=metric,
         greater_is_better=True,
         logging_steps=20,
         report_to="none",

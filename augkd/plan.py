@@ -1,10 +1,14 @@
-"""What a recipe would do, said without doing it: stages, sizes, what is already there. Imports no torch, writes nothing."""
+"""What a recipe would do, said without doing it: stages, sizes, what is already there.
+
+Imports no torch, writes nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from augkd.checkpoints import locate
 from augkd.data.corpus import CorpusSource
 from augkd.data.task import Task, load_task
 from augkd.errors import DataError
@@ -16,7 +20,8 @@ def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     """Lines that describe each stage; raises what the run itself would raise at its start."""
     task = load_task(**dumped(recipe.task))
     kind = "regression" if not task.labels else f"{len(task.labels)} classes: {', '.join(task.labels)}"
-    yield f"task          {task.name}: {len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test"
+    sizes = f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test"
+    yield f"task          {task.name}: {sizes}"
     yield f"              {kind}; metric {task.metric}"
     yield from (f"              note: {note}" for note in task.notes)
     if recipe.data.neighbours:
@@ -45,6 +50,8 @@ def _teacher_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str
             raise DataError(f"teacher.logits {teacher.logits} does not exist; give a Parquet file or a folder of them")
         yield f"teacher       numbers from {teacher.logits}, column {teacher.column}"
         return
+    if str(teacher.model).startswith(("/", ".", "~")):
+        locate(str(teacher.model))
     how = f"fine-tuned for {teacher.epochs:g} epochs" if teacher.epochs else "as it is"
     yield f"teacher       {teacher.model}, {how}{_state(out, 'teacher') if teacher.epochs else ''}"
     evaluated = len(task.validation) + len(task.test)
@@ -61,7 +68,8 @@ def _student_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str
     if recipe.data.augmented:
         ((selector, given),) = recipe.data.select.items()
         told = ", ".join(f"{key} {value}" for key, value in given.items())
-        yield f"              candidates: {selector} {told}, refresh {recipe.data.refresh}, weight {recipe.data.weight:g}"
+        rest = f"refresh {recipe.data.refresh}, weight {recipe.data.weight:g}"
+        yield f"              candidates: {selector} {told}, {rest}"
 
 
 def _candidates(recipe: Recipe, task: Task) -> int:

@@ -1,7 +1,7 @@
 """YAML → validated recipes, without importing torch.
 
-A recipe is checked whole before anything runs: an unknown key is an error with a suggestion. Paths in a file are relative
-to that file, paths given with `--set` to the working directory; both become absolute here, and nowhere else.
+A recipe is checked whole before anything runs: an unknown key is an error with a suggestion. Paths in a file are
+relative to that file, paths given with `--set` to the working directory; both become absolute here, and nowhere else.
 """
 
 from __future__ import annotations

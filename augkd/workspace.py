@@ -122,9 +122,7 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
         return True
     if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
         if not state.exists() and not (folder / MANIFEST).exists():
-            raise WorkspaceError(
-                f"{folder} holds files that augkd did not write; choose another folder for the {kind}"
-            )
+            raise WorkspaceError(f"{folder} holds files that augkd did not write; choose another folder for the {kind}")
         if (folder / MANIFEST).exists():
             read_manifest(folder, kind)  # refuses to replace an artefact of another kind
         (folder / MANIFEST).unlink(missing_ok=True)  # first: a half-removed folder must not look finished
@@ -160,9 +158,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise WorkspaceError(
-                f"another augkd is working in {folder}; wait for it or choose another --out"
-            ) from None
+            raise WorkspaceError(f"another augkd is working in {folder}; wait for it or choose another --out") from None
         yield
 
 

@@ -207,9 +207,7 @@ def test_a_finished_build_is_opened_not_redone_and_another_one_replaces_it(tmp_p
 
 def test_progress_ends_at_the_count(tmp_path: Path) -> None:
     told: list[tuple[int, int | None]] = []
-    build_index(
-        tmp_path / "index", corpus(tmp_path, 60), HashEncoder(), chunk=25, progress=lambda *at: told.append(at)
-    )
+    build_index(tmp_path / "index", corpus(tmp_path, 60), HashEncoder(), chunk=25, progress=lambda *at: told.append(at))
     assert told == [(25, None), (50, None), (60, None)]
 
 

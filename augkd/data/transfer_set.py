@@ -1,7 +1,7 @@
 """The transfer set: each labelled text with its candidates and what the teacher says of all of them, in Parquet.
 
-Nested, one row an original, so that no shuffle parts an example from its candidates. `datasets.load_dataset(folder)` opens
-it; the JSONL of Minimax-kNN and Glitter can be written from it.
+Nested, one row an original, so that no shuffle parts an example from its candidates. `datasets.load_dataset(folder)`
+opens it; the JSONL of Minimax-kNN and Glitter can be written from it.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ class TransferSet:
         try:
             table = pa.concat_tables([pq.read_table(file, memory_map=True) for file in files])
         except (pa.ArrowException, OSError) as exc:
-            raise DataError(
-                f"{files[0]} is not a readable Parquet file ({exc}); build the transfer set again"
-            ) from exc
+            raise DataError(f"{files[0]} is not a readable Parquet file ({exc}); build the transfer set again") from exc
         stored = (table.schema.metadata or {}).get(b"augkd.labels")
         wanted = schema(("?",)).names
         missing = [name for name in wanted if name not in table.schema.names]

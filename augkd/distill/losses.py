@@ -38,8 +38,8 @@ def logit_regression(
 ) -> Tensor:  # (n,)
     """Squared difference of the logits, averaged over classes (Bucila et al. 2006).
 
-    `centre` takes each row's mean off both first: softmax does not see it, so nor need the student. It has no meaning for
-    one output, whose mean is itself, and leaves that as it is.
+    `centre` takes each row's mean off both first: softmax does not see it, so nor need the student. It has no meaning
+    for one output, whose mean is itself, and leaves that as it is.
     """
     student, teacher = student.float(), teacher.float()
     if centre and student.shape[-1] > 1:

@@ -1,7 +1,8 @@
 """Teacher and student: how they are loaded, cut from one another, and run over rows of any length.
 
-A `Classifier` is a model with its tokenizer and its label names; both players are one, each with a tokenizer of its own.
-Labels are matched by name. The one truncation rule for both is `max_length` tokens, the longer text of a pair cut first.
+A `Classifier` is a model with its tokenizer and its label names; both players are one, each with a tokenizer of its
+own. Labels are matched by name. The one truncation rule for both is `max_length` tokens, the longer text of a pair cut
+first.
 """
 
 from __future__ import annotations
@@ -215,9 +216,7 @@ def _layers_of(model: Any) -> tuple[nn.Module, str]:
         for attribute, child in module.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return module, attribute
-    raise ModelError(
-        f"{type(model).__name__} has no list of {count} layers to choose from; give student.model instead"
-    )
+    raise ModelError(f"{type(model).__name__} has no list of {count} layers to choose from; give student.model instead")
 
 
 def _reorder_head(model: nn.Module, order: Sequence[int]) -> None:

@@ -1,7 +1,8 @@
 """What the teacher says, computed once for each distinct text and kept on disk; or given as numbers.
 
 A store is a folder of parts, each written whole and renamed, under a key that hashes weights, tokenizer, maximum length
-and text. Whatever changes one of them changes the key, so a stale answer cannot be read; a killed writer loses one part.
+and text. Whatever changes one of them changes the key, so a stale answer cannot be read; a killed writer loses one
+part.
 """
 
 from __future__ import annotations
@@ -118,9 +119,13 @@ class GivenTeacher:
         self._values = values
         self._places = {key: place for place, key in enumerate(keys)}
 
+    def unknown(self, texts: Sequence[Pair]) -> list[Pair]:
+        """Those of `texts` that have no numbers."""
+        return [text for text in texts if text not in self._places]
+
     def logits(self, texts: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """Logits of `texts`; a text without numbers is an error, or nan when they may be dropped."""
-        missing = [text for text in texts if text not in self._places]
+        missing = self.unknown(texts)
         if missing and not self._drop:
             raise DataError(
                 f"{self._path} has no teacher output for {len(missing)} of {len(texts)} texts, e.g. "
@@ -155,9 +160,7 @@ def _given_values(path: Path, column: str) -> tuple[NDArray[np.float32], list[Pa
         raise DataError(f"teacher logits {path} cannot be read as Parquet: {exc}") from exc
     for name in ("text", column):
         if name not in table.column_names:
-            raise DataError(
-                f"teacher logits {path} have no column '{name}'; they have {', '.join(table.column_names)}"
-            )
+            raise DataError(f"teacher logits {path} have no column '{name}'; they have {', '.join(table.column_names)}")
     pairs = table["text_pair"].to_pylist() if "text_pair" in table.column_names else [None] * table.num_rows
     rows = table[column].to_pylist()
     if len({len(row) for row in rows}) != 1:

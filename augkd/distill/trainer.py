@@ -1,8 +1,8 @@
 """DistillationTrainer: `transformers.Trainer` with a pool of candidates, a selector and a list of losses.
 
 Each step forwards the originals and the chosen candidates together and adds up weighted rows. The sum is divided by the
-number of originals in the whole accumulated step, so that neither accumulation nor an uneven last batch moves the gradient.
-The teacher is not here: its logits come with the transfer set.
+number of originals in the whole accumulated step, so that neither accumulation nor an uneven last batch moves the
+gradient. The teacher is not here: its logits come with the transfer set.
 """
 
 from __future__ import annotations

@@ -27,9 +27,7 @@ def choose(count: int, dim: int, factory: str = "auto") -> str:
     if factory != "auto":
         lists = _lists(create(dim, factory))
         if lists > count:
-            raise RecipeError(
-                f"faiss factory {shown(factory)} has {lists} lists for {count} texts; use fewer, or auto"
-            )
+            raise RecipeError(f"faiss factory {shown(factory)} has {lists} lists for {count} texts; use fewer, or auto")
         return factory
     if count <= EXACT_UP_TO:
         return "Flat"

@@ -58,7 +58,7 @@ class Tokens:
         )
 
     def padded(self, pad_id: int) -> dict[str, Tensor]:
-        """Model inputs, padded to the longest row: `input_ids`, `attention_mask`, `token_type_ids`, each (n, length)."""
+        """Model inputs, padded to the longest: `input_ids`, `attention_mask`, `token_type_ids`, each (n, length)."""
         lengths = self.lengths
         mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
         ids = torch.full(mask.shape, pad_id, dtype=torch.long)

@@ -1,8 +1,8 @@
 """Which candidates of each original the student is shown.
 
-Every selector returns distinct pool positions, at most `keep` for an owner. They differ in the key they sort by, nothing
-else, so a comparison between them compares the choice alone. `minimax` is Kamalloo et al. 2021; `random` is the control
-that any claim for it has to beat.
+Every selector returns distinct pool positions, at most `keep` for an owner. They differ in the key they sort by,
+nothing else, so a comparison between them compares the choice alone. `minimax` is Kamalloo et al. 2021; `random`
+is the control that any claim for it has to beat.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def minimax(
 def random(
     divergence: Tensor, pool: Pool, rng: torch.Generator, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
-    """`keep` candidates of each owner, drawn anew each time without replacement: the control for every other selector."""
+    """`keep` candidates of each owner, drawn anew each time without replacement: the control for other selectors."""
     return best(torch.rand(len(pool), generator=rng), pool.owner, keep)
 
 

@@ -1,0 +1,173 @@
+"""House rules that a machine can check: which way imports point, what may be imported, how a file begins."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+
+import augkd
+from augkd.recipe import load_index_recipe, load_recipe, shipped
+
+PACKAGE = Path(augkd.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
+HEAVY = ("torch", "transformers", "faiss", "datasets", "sentence_transformers")
+
+# A module may import those of a smaller rank, and of its own folder. `selection` is held to more below.
+RANK = {
+    "errors": 0,
+    "options": 1,
+    "workspace": 1,
+    "recipe": 2,
+    "checkpoints": 2,
+    "demo": 2,
+    "data": 2,
+    "retrieval": 3,
+    "selection": 3,
+    "candidates": 4,
+    "distill": 5,
+    "evaluation": 6,
+    "plan": 7,
+    "pipeline": 7,
+    "cli": 8,
+}
+TOP_LEVEL_TIES = {("demo", "data"), ("data", "demo"), ("checkpoints", "recipe"), ("recipe", "options")}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Modules of ours that `path` imports anywhere in it, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names = [f"{module}.{a.name}" if f"{module}.{a.name}" in MODULES else module for a in node.names]
+        yield from (name for name in names if name.startswith("augkd."))
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_part_of_the_package_has_a_rank() -> None:
+    assert {part_of(module) for module in MODULES} - {""} == set(RANK)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_from_later_stages_to_earlier_ones(path: Path) -> None:
+    part = part_of(module_of(path))
+    if not part:
+        return
+    for imported in imports_of(path):
+        target = part_of(imported)
+        allowed = target == part or RANK[target] < RANK[part] or (part, target) in TOP_LEVEL_TIES
+        assert allowed, f"{module_of(path)} imports {imported}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "selection").glob("*.py")), ids=module_of)
+def test_selection_imports_nothing_of_ours_but_errors(path: Path) -> None:
+    assert {part_of(name) for name in imports_of(path)} <= {"selection", "errors"}
+
+
+def test_candidate_sources_do_not_import_each_other() -> None:
+    for path in (PACKAGE / "candidates").glob("*.py"):
+        assert not [name for name in imports_of(path) if part_of(name) == "candidates"], path
+
+
+def test_losses_and_metrics_know_no_other_stage() -> None:
+    assert {part_of(n) for n in imports_of(PACKAGE / "distill/losses.py")} <= {"errors", "options", "selection"}
+    assert {part_of(n) for n in imports_of(PACKAGE / "evaluation/metrics.py")} <= {"errors", "options"}
+
+
+LIGHT = sorted(
+    module
+    for module in MODULES
+    if part_of(module) in ("errors", "recipe", "options", "data", "plan", "workspace", "cli")
+)
+
+
+def test_what_answers_before_work_begins_imports_no_model_library() -> None:
+    code = "import importlib, sys\n" + "".join(
+        f"importlib.import_module({module!r}); "
+        f"found = [n for n in {HEAVY!r} if n in sys.modules]; assert not found, ({module!r}, found)\n"
+        for module in LIGHT
+    )
+    assert {"augkd.errors", "augkd.recipe", "augkd.data.task", "augkd.data.transfer_set", "augkd.cli"} <= set(LIGHT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_every_module_opens_with_a_docstring(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring
+    assert docstring[0].isalnum(), docstring
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_nothing_that_runs_code_from_data_is_used(path: Path) -> None:
+    banned_calls = {"eval", "exec", "yaml.load", "torch.load", "__import__", "os.system"}
+    banned_modules = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in banned_calls, f"{path}:{node.lineno}"
+            for keyword in node.keywords:
+                if keyword.arg in ("allow_pickle", "trust_remote_code"):
+                    assert ast.unparse(keyword.value) == "False", f"{path}:{node.lineno}"
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & banned_modules, f"{path}:{node.lineno}"
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in banned_modules, f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("name", sorted(shipped("pipelines")))
+def test_every_shipped_pipeline_recipe_loads(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.training.losses
+    if recipe.data.neighbours:
+        assert not isinstance(recipe.data.neighbours.index, str), "the index recipe is written into the pipeline's"
+
+
+@pytest.mark.parametrize("name", sorted(shipped("indexes")))
+def test_every_shipped_index_recipe_loads(name: str) -> None:
+    assert load_index_recipe(name).corpus.dataset
+
+
+@pytest.mark.parametrize("path", [*shipped("pipelines").values(), *shipped("indexes").values()], ids=lambda p: p.stem)
+def test_every_shipped_recipe_says_what_it_is_in_its_first_line(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert first.endswith(".")
+    assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def commands() -> set[str]:
+    from augkd.cli import app
+
+    return set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    text = (PACKAGE.parent / "README.md").read_text()
+    blocks = "\n".join(re.findall(r"```.*?```|`augkd [^`]*`", text, flags=re.DOTALL))
+    named = set(re.findall(r"(?<![\w/.-])augkd ([a-z]+)", blocks))
+    assert named <= commands(), f"README names {named - commands()}"
+
+
+def test_the_documented_commands_exist() -> None:
+    assert {"index", "augment", "distill", "run", "compare", "check"} <= commands()
