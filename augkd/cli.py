@@ -45,7 +45,7 @@ def index_build(recipe: RecipeName, out: Out, set_: Sets = None, as_json: AsJson
 
     parsed = load_index_recipe(recipe, set_ or [])
     _quiet_libraries()
-    from augkd.pipeline import make_index
+    from augkd.augment import make_index
     from augkd.workspace import locked
 
     with _Bars() as bars, locked(out):
@@ -62,7 +62,7 @@ def index_search(
 ) -> None:
     """Show the nearest texts. Example: augkd index search runs/questions "who wrote Faust ?" -k 5"""
     _quiet_libraries()
-    from augkd.pipeline import encoder_of
+    from augkd.augment import encoder_of
     from augkd.retrieval.index import Index
 
     index = Index.open(folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ def _check(what: str, option: Option, value: Any) -> None:
     types = _TYPES[option.type]
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise RecipeError(f"{what} is {shown(value)}; give {'an' if option.type == 'int' else 'a'} {option.type}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{what} is {value}; give a finite number")
     for limit in filter(None, option.limits.split(",")):
         sign, bound = limit.split()
         if not _LIMITS[sign](value, float(bound)):

@@ -6,33 +6,29 @@ everything it depends on, so changing a learning rate retrains the student and n
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from augkd.candidates.neighbours import Candidate, Found, find_neighbours
+from augkd.augment import make_index, original_row, texts_of, write_transfer_set
 from augkd.checkpoints import locate, model_fingerprint
-from augkd.data.corpus import CorpusSource, fold
-from augkd.data.task import Example, Task, load_task, read_augmented_samples
-from augkd.data.transfer_set import TransferSet, in_memory, write_card, write_rows
-from augkd.distill.models import Classifier, Pair, from_layers, load_classifier, load_trunk
+from augkd.data.task import Task, load_task
+from augkd.data.transfer_set import TransferSet, in_memory
+from augkd.distill.arguments import DistillationArguments, arguments
+from augkd.distill.models import Classifier, from_layers, load_classifier, load_trunk
 from augkd.distill.teacher import CachedTeacher, GivenTeacher, TeacherOutputs
-from augkd.distill.trainer import DistillationArguments, DistillationDataset, DistillationTrainer
+from augkd.distill.trainer import DistillationDataset, DistillationTrainer
 from augkd.errors import DataError, ModelError
 from augkd.evaluation.metrics import interval, metric_of, score
-from augkd.recipe import IndexRecipe, Recipe, TrainingOptions, dumped
-from augkd.retrieval.encoder import SentenceEncoder
-from augkd.retrieval.index import Index, build_index
+from augkd.recipe import Recipe, TrainingOptions, dumped
+from augkd.retrieval.index import Index
 from augkd.workspace import (
     begin,
     end,
@@ -146,9 +142,10 @@ class Run:
         if not finished(folder, "transfer_set", made):
             started = time.perf_counter()
             begin(folder, "transfer_set", made)
-            facts = self._augment(folder, outputs, index)
+            counts = write_transfer_set(folder, self.task, self.labels, outputs, self.recipe.data, index, self.progress)
             seconds = time.perf_counter() - started
-            end(folder, "transfer_set", made, labels=self.labels, seconds=seconds, **facts)
+            facts = {"data": counts, "teacher_rows": outputs.rows, "seconds": seconds}
+            end(folder, "transfer_set", made, labels=self.labels, **facts)
         return TransferSet.open(folder)
 
     def student(self) -> dict[str, Any]:
@@ -202,15 +199,15 @@ class Run:
                 "checkpoints": self.recipe.training.checkpoints,
             }
         )
-        rows = [_row(e, np.zeros(len(self.labels) or 1), [], self.labels) for e in self.task.train]
+        rows = [original_row(e, np.zeros(len(self.labels) or 1), [], self.labels) for e in self.task.train]
         transfer = in_memory(rows, self.labels)
-        arguments = _arguments(folder / "checkpoints", training, options.seed, self.metric)
-        return self._train(teacher, arguments, transfer, folder, "teacher")
+        settings = arguments(folder / "checkpoints", training, options.seed, self.metric)
+        return self._train(teacher, settings, transfer, folder, "teacher")
 
     def _distill(self, folder: Path, transfer: TransferSet) -> dict[str, Any]:
         student = self._student()
         data = self.recipe.data
-        arguments = _arguments(
+        settings = arguments(
             folder / "checkpoints",
             self.recipe.training,
             self.recipe.seed,
@@ -220,7 +217,7 @@ class Run:
             refresh=data.refresh,
             candidate_weight=data.weight,
         )
-        rows = self._train(student, arguments, transfer, folder, "student")
+        rows = self._train(student, settings, transfer, folder, "student")
         test = self.task.test
         logits = student.predict(texts_of(test)).numpy()  # the one look at the test split
         labels = [example.label for example in test]
@@ -313,45 +310,6 @@ class Run:
         samples = data.augmented_samples
         return {"neighbours": neighbours, "augmented_samples": file_fingerprint(Path(samples)) if samples else None}
 
-    def _augment(self, folder: Path, outputs: TeacherOutputs, index: Index | None) -> Made:
-        """Finds candidates, has the teacher label everything, writes the rows; returns the counts."""
-        train = self.task.train
-        found = self._neighbours(index) if index else Found([[] for _ in train], 0, 0)
-        excluded = {fold(text) for text in self.task.evaluation_texts()}
-        sampled, withheld = _from_jsonl(self.recipe.data.augmented_samples, train, excluded)
-        pools = [[*near, *more] for near, more in zip(found.candidates, sampled, strict=True)]
-        flat = list(itertools.chain.from_iterable(pools))
-        texts = texts_of(train)
-        wanted = [*texts, *((candidate.text, candidate.text_pair) for candidate in flat)]
-        logits = outputs.logits(wanted, lambda done, total: self.progress("teacher logits", done, total))
-        if np.isnan(logits[: len(train)]).any():
-            place = int(np.isnan(logits[: len(train)]).any(axis=1).argmax())
-            raise DataError(f"the teacher has no output for the labelled text '{train[place].text[:60]}'; add it")
-        write_rows(folder, _rows(train, pools, logits, self.labels), self.labels)
-        facts = {
-            "originals": len(train),
-            "candidates": int((~np.isnan(logits[len(train) :]).any(axis=1)).sum()) if flat else 0,
-            "candidates_unique": len({(candidate.text, candidate.text_pair) for candidate in flat}),
-            "excluded_evaluation_texts": found.excluded_evaluation_texts + withheld,
-            "short": found.short,
-        }
-        write_card(folder, self.task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()])
-        return {"data": facts, "teacher_rows": getattr(outputs, "rows", 0)}
-
-    def _neighbours(self, index: Index) -> Found:
-        options = self.recipe.data.neighbours
-        assert options is not None
-        return find_neighbours(
-            self.task.train,
-            index,
-            encoder_of(index),
-            k=options.k,
-            excluded={fold(text) for text in self.task.evaluation_texts()},
-            min_distance=options.min_distance,
-            max_distance=options.max_distance,
-            progress=lambda done, total: self.progress("neighbours", done, total),
-        )
-
     def _folder(self, stage: str, identity: str) -> Path:
         if self.shared is None:
             return self.out / stage
@@ -412,39 +370,6 @@ def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
     return tuple(id2label[place] for place in range(len(id2label)))
 
 
-def make_index(recipe: IndexRecipe, folder: Path, progress: Callable[[int, int | None], None]) -> Index:
-    """Builds (or resumes, or opens) an index recipe's index in `folder`."""
-    options = recipe.encoder
-    encoder = SentenceEncoder.load(options.model, max_length=options.max_length, precision=options.precision)
-    source = CorpusSource(**dumped(recipe.corpus))
-    return build_index(
-        folder,
-        source,
-        encoder,
-        factory=recipe.faiss.factory,
-        recall=recipe.faiss.recall,
-        seed=recipe.seed,
-        recipe=dict(dumped(recipe)),
-        progress=progress,
-    )
-
-
-def encoder_of(index: Index) -> SentenceEncoder:
-    """The encoder an index was built with; raises ModelError when its weights are not the ones of then."""
-    options = index.manifest["recipe"]["encoder"]
-    encoder = SentenceEncoder.load(options["model"], max_length=options["max_length"], precision=options["precision"])
-    if encoder.fingerprint != index.manifest["made_from"]["encoder"]:
-        raise ModelError(
-            f"encoder '{options['model']}' is not the one that {index.folder} was built with; build the index again"
-        )
-    return encoder
-
-
-def texts_of(examples: Sequence[Example]) -> list[Pair]:
-    """Texts (and second texts) of examples."""
-    return [(example.text, example.text_pair) for example in examples]
-
-
 def parameter_count(folder: Path) -> int:
     """Parameters in a model folder's safetensors files, read from their headers."""
     from safetensors import safe_open
@@ -460,86 +385,3 @@ def peak_rss() -> int:
     """Largest resident size of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _arguments(
-    output: Path, training: TrainingOptions, seed: int, metric: str, **selection: Any
-) -> DistillationArguments:
-    return DistillationArguments(
-        output_dir=str(output),
-        num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.accumulation,
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        seed=seed,
-        data_seed=seed,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model=metric,
-        greater_is_better=True,
-        logging_steps=20,
-        report_to="none",
-        disable_tqdm=True,
-        losses=training.losses,
-        precision=training.precision,
-        save_every=training.checkpoints,
-        patience=training.patience,
-        **selection,
-    )
-
-
-def _from_jsonl(path: str | None, train: Sequence[Example], excluded: set[str]) -> tuple[list[list[Candidate]], int]:
-    """Candidates from a Minimax-kNN or Glitter file, by example id; evaluation texts are withheld and counted."""
-    if path is None:
-        return [[] for _ in train], 0
-    samples = read_augmented_samples(Path(path))
-    if not any(example.id in samples for example in train):
-        raise DataError(f"{path}: no guid is the id of a training example (e.g. '{train[0].id}'); align the ids")
-    withheld: set[str] = set()
-    pools = []
-    for example in train:
-        pool = []
-        for rank, (text, pair) in enumerate(samples.get(example.id, [])):
-            if {fold(text), fold(pair or "")} & excluded:
-                withheld.add(fold(text))
-            elif (text, pair) != (example.text, example.text_pair):
-                pool.append(Candidate(f"s{rank}", example.id, text, pair, "augmented_samples", 1.0 / (1 + rank)))
-        pools.append(pool)
-    return pools, len(withheld)
-
-
-def _rows(
-    train: Sequence[Example],
-    pools: Sequence[Sequence[Candidate]],
-    logits: NDArray[np.float32],  # originals, then all candidates
-    labels: Sequence[str],
-) -> Iterator[dict[str, Any]]:
-    place = len(train)
-    for row, (example, pool) in enumerate(zip(train, pools, strict=True)):
-        believed = logits[place : place + len(pool)]
-        place += len(pool)
-        candidates = [
-            dataclasses.asdict(candidate) | {"teacher_logits": values.tolist()}
-            for candidate, values in zip(pool, believed, strict=True)
-            if not np.isnan(values).any()
-        ]
-        yield _row(example, logits[row], candidates, labels)
-
-
-def _row(
-    example: Example, logits: NDArray[Any], candidates: list[dict[str, Any]], labels: Sequence[str]
-) -> dict[str, Any]:
-    label = example.label
-    return {
-        "id": example.id,
-        "text": example.text,
-        "text_pair": example.text_pair,
-        "label": labels[int(label)] if labels and label is not None else label,
-        "teacher_logits": logits.tolist(),
-        "candidates": candidates,
-    }

@@ -6,6 +6,7 @@ relative to that file, paths given with `--set` to the working directory; both b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -23,8 +24,17 @@ _DESCRIBE = ("text", "text_pair", "label", "labels", "splits", "split", "config"
 _PATHS = ("dataset", "model", "index", "logits", "augmented_samples")
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number, as YAML 1.2 has it, and not text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CorpusOptions(_Table):
@@ -157,7 +167,7 @@ _WEIGHT = options.Option("weight", "float", ">= 0", 1.0)
 class TrainingOptions(BaseModel):
     """The losses by name, each with its weight and options, and the schedule."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     epochs: float = Field(4, gt=0)
     batch_size: int = Field(32, ge=1)  # originals a step; their candidates come on top
@@ -254,7 +264,7 @@ def find(name: str, kind: str) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.YAMLError as exc:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(exc).split())[:200]}") from exc
     except (OSError, UnicodeDecodeError) as exc:
@@ -298,7 +308,7 @@ def _apply(tree: dict[str, Any], assignment: str) -> None:
     if not found or not key:
         raise RecipeError(f"--set {shown(assignment)} has no '='; write --set dotted.key=value")
     try:
-        value = yaml.safe_load(text)
+        value = _Loader(text).get_single_data()
     except yaml.YAMLError as exc:
         raise RecipeError(f"--set {key}: value {shown(text)} is not YAML") from exc
     *parents, last = key.split(".")

@@ -118,13 +118,18 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
     """
     state = folder / "building.json"
     wanted = {"kind": kind, "made_from": dict(made_from)}
+    for leftover in folder.glob(".building.json.*.tmp"):  # of a kill in this function
+        leftover.unlink()
     if state.exists() and not (folder / MANIFEST).exists() and read_json(state) == wanted:
+        for leftover in folder.rglob(".*.tmp"):  # of a killed write
+            leftover.unlink()
         return True
     if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
         if not state.exists() and not (folder / MANIFEST).exists():
             raise WorkspaceError(f"{folder} holds files that augkd did not write; choose another folder for the {kind}")
         if (folder / MANIFEST).exists():
             read_manifest(folder, kind)  # refuses to replace an artefact of another kind
+        write_json(state, {"kind": kind, "made_from": None})  # a kill while emptying leaves a folder known as ours
         (folder / MANIFEST).unlink(missing_ok=True)  # first: a half-removed folder must not look finished
         _empty(folder, keep={state, folder / ".lock"})
     write_json(state, wanted)

@@ -34,6 +34,7 @@ RANK = {
     "selection": 3,
     "candidates": 4,
     "distill": 5,
+    "augment": 6,
     "evaluation": 6,
     "plan": 7,
     "pipeline": 7,

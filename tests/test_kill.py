@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from augkd import workspace
+
 pytestmark = pytest.mark.slow
 
 KILLS = 10
@@ -52,7 +54,7 @@ def work(command):
         return exc.code or 0
 
 for line in sys.stdin:
-    command = json.loads(line)
+    command, seconds = json.loads(line)
     child = os.fork()
     if child == 0:
         code = 70
@@ -64,7 +66,9 @@ for line in sys.stdin:
             traceback.print_exc()
         finally:
             os._exit(code)
-    print(child, flush=True)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, 9)  # a child that has ended is still there, for it was not waited for
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -89,12 +93,8 @@ class Nursery:
         """Whether the command ended by itself, in 0, before it was killed."""
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.write(json.dumps([command, kill_after]) + "\n")
         self._process.stdin.flush()
-        child = int(self._process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)  # a child that has ended is reaped only when its line is read below or gone
         code = int(self._process.stdout.readline())
         assert code in (0, -signal.SIGKILL), f"status {code}: {self._log.read_text()[-2000:]}"
         return code == 0
@@ -153,7 +153,8 @@ def test_ten_kills_leave_no_trace_in_a_run(nursery: Nursery, recipe_file: Path, 
         }
         for rows in ("scoring_rows", "training_rows"):
             assert results["cost"][rows] == expected["cost"][rows]
-        assert not list(out.rglob("*.tmp"))
+        stages = ("index", "teacher", "transfer_set", "student")
+        assert [path for stage in stages for path in (out / stage).rglob(".*.tmp")] == []
         assert not list(out.rglob("building.json"))
 
 
@@ -199,3 +200,32 @@ def test_ctrl_c_ends_in_130_and_one_line_and_the_same_command_finishes(recipe_fi
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "out" / "results.json").read_text())["cost"]["training_rows"] == 90 * 3
+
+
+def test_a_kill_while_a_stage_is_being_marked_or_emptied_leaves_a_folder_that_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = tmp_path / "marked"
+    marked.mkdir()
+    (marked / ".building.json.123.tmp").write_text("{")
+    assert workspace.begin(marked, "student", {"seed": 0}) is False
+
+    emptied = tmp_path / "emptied"
+    workspace.begin(emptied, "student", {"seed": 0})
+    (emptied / "weights").write_text("old")
+    workspace.end(emptied, "student", {"seed": 0})
+    with monkeypatch.context() as patch:
+
+        def killed(folder: Path, keep: set[Path]) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(workspace, "_empty", killed)
+        with pytest.raises(KeyboardInterrupt):
+            workspace.begin(emptied, "student", {"seed": 1})
+    assert not workspace.finished(emptied, "student", {"seed": 0})
+    assert workspace.begin(emptied, "student", {"seed": 1}) is False
+    assert [path.name for path in emptied.iterdir()] == ["building.json"]
+    (emptied / "sub").mkdir()
+    (emptied / "sub" / ".log.json.7.tmp").write_text("{")
+    assert workspace.begin(emptied, "student", {"seed": 1}) is True
+    assert not list(emptied.rglob("*.tmp"))

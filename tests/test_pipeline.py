@@ -17,10 +17,11 @@ import pytest
 import torch
 from conftest import LABELS, sentences
 
+from augkd.augment import encoder_of
 from augkd.data.corpus import fold
 from augkd.data.transfer_set import TransferSet
 from augkd.errors import DataError
-from augkd.pipeline import Run, encoder_of
+from augkd.pipeline import Run
 from augkd.recipe import load_recipe
 from augkd.retrieval.index import Index
 
@@ -143,8 +144,8 @@ def test_evaluation_texts_in_the_corpus_are_counted_and_never_candidates(place: 
 
     # independently: rank the whole corpus for each text, walk down until K are usable
     index = Index.open(place / "first" / "index")
-    texts = [fold(text) for text in index.texts(np.arange(len(index)))]
-    corpus = encoder_of(index).encode(texts)
+    lines = index.texts(np.arange(len(index)))
+    texts, corpus = [fold(line) for line in lines], encoder_of(index).encode(lines)
     met, plain = set(), set()
     for query, row in zip(encoder_of(index).encode([row["text"] for row in rows]), rows, strict=True):
         usable = 0

@@ -264,3 +264,19 @@ def test_a_name_that_is_no_file_is_left_for_the_hub_but_an_explicit_path_is_not(
     assert load(tmp_path, tree).teacher.model == "owner/teacher"
     tree["teacher"]["model"] = "./not-there-yet"
     assert load(tmp_path, tree).teacher.model == str(tmp_path / "not-there-yet")
+
+
+@pytest.mark.parametrize("assignment", ["training.batch_size=true", "data.neighbours.k=true", "seed=true"])
+def test_a_boolean_is_not_a_number_in_a_recipe(recipe_file: Path, assignment: str) -> None:
+    with pytest.raises(RecipeError, match=assignment.split("=")[0]):
+        load_recipe(str(recipe_file), [assignment])
+
+
+@pytest.mark.parametrize("assignment", ["training.epochs=.inf", "training.kd.weight=.inf"])
+def test_an_infinite_number_is_refused(recipe_file: Path, assignment: str) -> None:
+    with pytest.raises(RecipeError, match="finite"):
+        load_recipe(str(recipe_file), [assignment])
+
+
+def test_an_exponent_without_a_point_is_a_number(recipe_file: Path) -> None:
+    assert load_recipe(str(recipe_file), ["training.learning_rate=1e-4"]).training.learning_rate == 1e-4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from conftest import LABELS, sentences
 from torch import Tensor
 
 from augkd.data.transfer_set import TransferSet, in_memory
+from augkd.distill import trainer as module
+from augkd.distill.arguments import DistillationArguments
 from augkd.distill.models import Classifier, load_trunk
 from augkd.distill.trainer import (
-    DistillationArguments,
     DistillationDataset,
     DistillationTrainer,
     LengthGrouped,
@@ -48,18 +50,29 @@ def transfer(originals: int, labels: tuple[str, ...] = LABELS, copies: bool = Fa
     rows = []
     for number in range(originals):
         text, label = texts[number * 5]
-        same = logits()
+        same = logits() if labels else [number / 4]
         rows.append(
             {
                 "id": str(number),
                 "text": f"{text}{' and so on' * (number % 3)}",
                 "text_pair": None,
                 "label": label if labels else number / 4,
-                "teacher_logits": logits(),
-                "candidates": [candidate(number, place, same if copies else logits()) for place in range(k)],
+                "teacher_logits": logits() if labels else same,
+                "candidates": [
+                    candidate(number, place, same if copies or not labels else logits()) for place in range(k)
+                ],
             }
         )
     return in_memory(rows, labels)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Matrices this small lose more to waiting for a second core than they win."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +230,7 @@ class Killed(BaseException):
     """What a kill looks like from inside."""
 
 
-RESUMABLE = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "save_strategy": "epoch", "save_every": 3}
+RESUMABLE = {"num_train_epochs": 3, "per_device_train_batch_size": 4, "save_strategy": "epoch", "save_every": 3}
 
 
 def killed_at(step: int) -> Any:
@@ -233,30 +246,31 @@ def test_a_killed_run_resumes_to_the_very_weights_of_an_unbroken_one(
     tmp_path: Path, tiny_bert: Path, refresh: int
 ) -> None:
     given = {**RESUMABLE, "selector": MINIMAX, "refresh": refresh}
-    data = transfer(8)  # 4 steps an epoch, 12 in all
+    data = transfer(8)  # 2 steps an epoch, 6 in all
     whole = trainer_of(tmp_path / "whole", tiny_bert, data, **given)
     whole.resume()
-    broken = trainer_of(tmp_path / "broken", tiny_bert, data, progress=killed_at(8), **given)
+    broken = trainer_of(tmp_path / "broken", tiny_bert, data, progress=killed_at(4), **given)
     with pytest.raises(Killed):
         broken.resume()
-    # cut off while writing: everything but the file that is written last; what is left is step 6, within an epoch
-    newest = tmp_path / "broken" / "checkpoint-8"
+    # cut off while writing: everything but the file that is written last; what is left is step 3, within an epoch
+    newest = tmp_path / "broken" / "checkpoint-4"
     shutil.rmtree(newest, ignore_errors=True)
-    shutil.copytree(tmp_path / "broken" / "checkpoint-6", newest)
+    shutil.copytree(tmp_path / "broken" / "checkpoint-3", newest)
     (newest / "augkd.json").unlink()
     (newest / "model.safetensors").write_bytes(b"half")
     assert not torch.equal(weights(broken), weights(whole))
     again = trainer_of(tmp_path / "broken", tiny_bert, data, **given)
     again.resume()
-    assert again.state.global_step == whole.state.global_step == 12
+    assert again.state.global_step == whole.state.global_step == 6
     assert torch.equal(weights(again), weights(whole))
     assert again.rows == whole.rows
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path, tiny_bert: Path) -> None:
-    runs = [trainer_of(tmp_path / str(seed), tiny_bert, transfer(8), seed=seed) for seed in (0, 0, 1)]
-    for trainer in runs:
-        trainer.train()
+    runs = []
+    for seed in (0, 0, 1):
+        runs.append(trainer_of(tmp_path / str(seed), tiny_bert, transfer(8), seed=seed))
+        runs[-1].train()
     assert torch.equal(weights(runs[0]), weights(runs[1]))
     assert not torch.equal(weights(runs[0]), weights(runs[2]))
 
@@ -296,7 +310,7 @@ def test_the_loss_grows_with_the_candidates_weight_from_that_of_the_originals_al
 ) -> None:
     data = transfer(4, copies=True)
     zero, one, two = (loss(tmp_path, plain_bert, data, candidate_weight=weight) for weight in (0.0, 1.0, 2.0))
-    assert zero == pytest.approx(loss(tmp_path, plain_bert, transfer(4, copies=True, k=0)), rel=0.5)
+    assert zero == pytest.approx(loss(tmp_path, plain_bert, transfer(4, copies=True, k=0)))
     assert one > zero
     assert two - one == pytest.approx(one - zero, rel=1e-4)
 
@@ -320,7 +334,7 @@ def test_the_loss_is_the_weighted_sum_written_out(tmp_path: Path, plain_bert: Pa
 
 def test_a_regression_student_of_one_output_learns(tmp_path: Path, plain_bert: Path) -> None:
     data = transfer(8, labels=())
-    trainer = trainer_of(tmp_path, plain_bert, data, num_train_epochs=10, selector=MINIMAX, learning_rate=3e-3)
+    trainer = trainer_of(tmp_path, plain_bert, data, num_train_epochs=5, selector=MINIMAX, learning_rate=1e-2)
     texts = [(text, None) for text in data.column("text")]
     target = torch.tensor(data.column("label"))[:, None]
     before = (trainer.student.predict(texts) - target).square().mean()
@@ -356,3 +370,16 @@ def test_the_sampler_gives_each_row_once_in_an_order_of_its_seed_and_epoch() -> 
     sampler.set_epoch(1)
     assert list(sampler) != first
     assert list(LengthGrouped(lengths, 8, seed=1)) != first
+
+
+def test_a_resumed_run_that_forgot_its_stale_scores_would_score_again(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {**RESUMABLE, "selector": MINIMAX, "refresh": 2}
+    with pytest.raises(Killed):
+        trainer_of(tmp_path, tiny_bert, transfer(8), progress=killed_at(4), **given).resume()
+    monkeypatch.setattr(module, "load_file", lambda path: {"divergence": torch.full((8 * K,), torch.nan)})
+    again = trainer_of(tmp_path, tiny_bert, transfer(8), **given)
+    again.resume()
+    # epochs 0 and 2 are scored in full; the half of epoch 1 that was still to come, again
+    assert again.rows["scoring"] == 2 * 8 * K + 4 * K

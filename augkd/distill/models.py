@@ -22,7 +22,9 @@ from augkd.checkpoints import locate
 from augkd.errors import ModelError
 from augkd.selection.pool import Tokens
 
-BUDGET = 8192  # padded tokens a forward pass: large enough to keep two cores busy, small enough for the cache
+# Padded tokens a forward pass. On a CPU small groups of rows of like length beat one padded batch: a step of 160 TREC
+# questions took 0.65 s at 1024, 0.66 s at 2048, 1.44 s at 8192 (one core, two layers). A GPU wants to be filled.
+BUDGET = {"cpu": 1024, "cuda": 16384}
 Pair = tuple[str, str | None]
 
 
@@ -56,7 +58,7 @@ class Classifier:
         )
         return Tokens.of(encoded["input_ids"], encoded["token_type_ids"])
 
-    def logits(self, tokens: Tokens, purpose: str, budget: int = BUDGET) -> Tensor:  # (n, outputs) float32
+    def logits(self, tokens: Tokens, purpose: str, budget: int | None = None) -> Tensor:  # (n, outputs) float32
         """Logits of every row, in order; counted under `purpose`. Gradients flow where the caller allows them."""
         return run(self.model, tokens, self.pad_id, self.precision, self.rows, purpose, self.order, budget)
 
@@ -93,11 +95,11 @@ def run(
     counted: Counter[str],
     purpose: str,
     order: Sequence[int] | None = None,
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> Tensor:  # (n, outputs) float32
     """Forwards rows in batches of similar length, bf16 where the device has it, and puts them back in order."""
     parameter = next(model.parameters())
-    groups = list(tokens.batches(budget))
+    groups = list(tokens.batches(budget or BUDGET.get(parameter.device.type, BUDGET["cpu"])))
     pieces = []
     for rows in groups:
         inputs = tokens.take(rows).padded(pad_id)

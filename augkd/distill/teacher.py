@@ -8,6 +8,7 @@ part.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +29,9 @@ Progress = Callable[[int, int | None], None]
 
 
 class TeacherOutputs(Protocol):
-    """Something that knows the teacher's logits of texts."""
+    """Something that knows the teacher's logits of texts; `rows` counts the texts forwarded to find them out."""
+
+    rows: int
 
     def logits(self, texts: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """(n, outputs) logits in the order of the task's labels; rows it does not know are nan."""
@@ -145,8 +148,7 @@ def key_of(weights: str, max_length: int) -> str:
 
 def text_key(seed: str, text: Pair) -> tuple[int, int]:
     """128 bits over (teacher, tokenizer, length, text); a single text and a pair with an empty second text differ."""
-    parts = f"{seed}\0{text[0]}" if text[1] is None else f"{seed}\0{text[0]}\0{text[1]}"
-    digest = hashlib.sha256(parts.encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(json.dumps([seed, *text]).encode()).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
 
 

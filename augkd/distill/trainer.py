@@ -12,7 +12,6 @@ import math
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 
 from augkd.data.transfer_set import Candidates, TransferSet
+from augkd.distill.arguments import DistillationArguments
 from augkd.distill.losses import LOSSES
-from augkd.distill.models import BUDGET, Classifier, run
+from augkd.distill.models import Classifier, run
 from augkd.errors import AugkdError
 from augkd.selection.divergence import divergence
 from augkd.selection.pool import Batch, Pool, Tokens
@@ -33,21 +33,6 @@ from augkd.selection.selectors import SCORED, SELECTORS
 from augkd.workspace import write_json
 
 _COMPLETE = "augkd.json"  # written last into a checkpoint: one without it was cut off by a kill
-
-
-@dataclass
-class DistillationArguments(TrainingArguments):  # type: ignore[misc]
-    """`TrainingArguments` and what distillation adds to them."""
-
-    losses: dict[str, Any] = field(default_factory=lambda: {"kd": {"weight": 1.0}})  # name → weight and options
-    selector: dict[str, Any] = field(default_factory=lambda: {"everything": {}})  # one name → its options
-    selection_temperature: float = 2.0  # of the divergence a selector ranks by
-    refresh: int = 1  # epochs between scorings of the candidates
-    candidate_weight: float = 1.0  # of all chosen candidates of an original together, against the original
-    precision: str = "auto"  # auto | float32 | bfloat16
-    save_every: int = 0  # extra checkpoints every so many steps
-    patience: int = 0  # evaluations without improvement before stopping; 0: never
-    token_budget: int = BUDGET  # padded tokens a forward pass
 
 
 class DistillationDataset(Dataset[int]):

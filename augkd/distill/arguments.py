@@ -1,0 +1,58 @@
+"""DistillationArguments: what `TrainingArguments` does not know, and how a recipe's `training` table becomes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from augkd.recipe import TrainingOptions
+
+
+@dataclass
+class DistillationArguments(TrainingArguments):  # type: ignore[misc]
+    """`TrainingArguments` and what distillation adds to them."""
+
+    losses: dict[str, Any] = field(default_factory=lambda: {"kd": {"weight": 1.0}})  # name → weight and options
+    selector: dict[str, Any] = field(default_factory=lambda: {"everything": {}})  # one name → its options
+    selection_temperature: float = 2.0  # of the divergence a selector ranks by
+    refresh: int = 1  # epochs between scorings of the candidates
+    candidate_weight: float = 1.0  # of all chosen candidates of an original together, against the original
+    precision: str = "auto"  # auto | float32 | bfloat16
+    save_every: int = 0  # extra checkpoints every so many steps
+    patience: int = 0  # evaluations without improvement before stopping; 0: never
+    token_budget: int | None = None  # padded tokens a forward pass; None: what suits the device
+
+
+def arguments(
+    output: Path, training: TrainingOptions, seed: int, metric: str, **selection: Any
+) -> DistillationArguments:
+    """The arguments of a recipe's `training` table; `metric` picks the best checkpoint on validation."""
+    return DistillationArguments(
+        output_dir=str(output),
+        num_train_epochs=training.epochs,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulation,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        seed=seed,
+        data_seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        logging_steps=20,
+        report_to="none",
+        disable_tqdm=True,
+        losses=training.losses,
+        precision=training.precision,
+        save_every=training.checkpoints,
+        patience=training.patience,
+        **selection,
+    )
