@@ -383,3 +383,24 @@ def test_a_resumed_run_that_forgot_its_stale_scores_would_score_again(
     again.resume()
     # epochs 0 and 2 are scored in full; the half of epoch 1 that was still to come, again
     assert again.rows["scoring"] == 2 * 8 * K + 4 * K
+
+
+def test_a_checkpoint_saved_anew_is_not_whole_until_it_is_written(tmp_path: Path, plain_bert: Path) -> None:
+    """A step that ends an epoch is saved twice; a kill in the second time must not leave half of it marked whole."""
+    trainer = trainer_of(tmp_path, plain_bert, transfer(8), save_every=1)
+    trainer.train()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+    def killed(folder: str) -> None:
+        raise KeyboardInterrupt
+
+    trainer._save_optimizer_and_scheduler = killed
+    with pytest.raises(KeyboardInterrupt):
+        trainer._save_checkpoint(trainer.model, None)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+
+
+def test_older_checkpoints_go_only_when_the_new_one_is_whole(tmp_path: Path, plain_bert: Path) -> None:
+    trainer = trainer_of(tmp_path, plain_bert, transfer(8), save_every=1, save_total_limit=1)
+    trainer.train()
+    assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-2"]

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 
 from augkd.data.transfer_set import Candidates, TransferSet
 from augkd.distill.arguments import DistillationArguments
@@ -254,11 +255,23 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        """As Trainer's, but older checkpoints go only when the new one is whole, so that a kill leaves one to go on.
+
+        A step that is also an epoch's end is saved twice: the mark of the first time is taken off before the second.
+        """
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if folder.exists() and self.args.should_save:
-            save_file({"divergence": self._stale}, folder / "selection.safetensors")
-            write_json(folder / _COMPLETE, {"rows": dict(self.rows)})
+        (folder / _COMPLETE).unlink(missing_ok=True)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        if not self.args.should_save:
+            return
+        save_file({"divergence": self._stale}, folder / "selection.safetensors")
+        write_json(folder / _COMPLETE, {"rows": dict(self.rows)})
+        best = self.state.best_model_checkpoint
+        rotate_checkpoints(self.args.output_dir, limit, best_model_checkpoint=best)
 
     def resume(self) -> None:
         """Trains from the last whole checkpoint of the output folder, or from the start; removes half-written ones."""
