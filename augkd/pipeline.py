@@ -10,14 +10,14 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from augkd.augment import make_index, original_row, texts_of, write_transfer_set
+from augkd.augment import Progress, make_index, original_row, texts_of, write_transfer_set
 from augkd.checkpoints import locate, model_fingerprint
 from augkd.data.task import Task, load_task
 from augkd.data.transfer_set import TransferSet, in_memory
@@ -42,7 +42,6 @@ from augkd.workspace import (
     write_manifest,
 )
 
-Progress = Callable[[str, int, int | None], None]  # stage, done, total
 Made = dict[str, Any]
 
 

@@ -130,7 +130,7 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
         if (folder / MANIFEST).exists():
             read_manifest(folder, kind)  # refuses to replace an artefact of another kind
         write_json(state, {"kind": kind, "made_from": None})  # a kill while emptying leaves a folder known as ours
-        (folder / MANIFEST).unlink(missing_ok=True)  # first: a half-removed folder must not look finished
+        (folder / MANIFEST).unlink(missing_ok=True)  # before the rest: a half-removed folder must not look finished
         _empty(folder, keep={state, folder / ".lock"})
     write_json(state, wanted)
     return False

@@ -160,7 +160,7 @@ def test_every_shipped_recipe_says_what_it_is_in_its_first_line(path: Path) -> N
 def commands() -> set[str]:
     from augkd.cli import app
 
-    return set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    return set(typer.main.get_command(app).commands)
 
 
 def test_every_command_in_the_readme_exists() -> None:

@@ -71,7 +71,7 @@ def test_a_corpus_without_usable_text_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"limit": 0}, {"min_chars": 0}, {"min_chars": 9, "max_chars": 8}])
 def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(RecipeError, match=str(next(iter(options.values())))):
-        CorpusSource("a.txt", **options)  # type: ignore[arg-type]
+        CorpusSource("a.txt", **options)
 
 
 def test_the_size_is_known_for_parquet_only(tmp_path: Path) -> None:

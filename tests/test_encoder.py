@@ -92,7 +92,7 @@ def test_batches_hold_every_row_once_in_order_of_length_within_the_token_limit()
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        SentenceEncoder.load(**options)  # type: ignore[arg-type]
+        SentenceEncoder.load(**options)
     assert "\n" not in str(caught.value)
 
 

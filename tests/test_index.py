@@ -269,7 +269,7 @@ def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
 )
 def test_unusable_options_are_refused_in_one_line(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        build_index(tmp_path / "index", corpus(tmp_path, 60), HashEncoder(), **options)  # type: ignore[arg-type]
+        build_index(tmp_path / "index", corpus(tmp_path, 60), HashEncoder(), **options)
     assert isinstance(caught.value, AugkdError)
     assert "\n" not in str(caught.value)
 

@@ -165,7 +165,7 @@ def test_no_examples_find_nothing(tmp_path: Path) -> None:
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, options: dict[str, float], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        find_neighbours(single("ab"), index_of(CORPUS, tmp_path), LetterEncoder(), excluded=(), **options)  # type: ignore[arg-type]
+        find_neighbours(single("ab"), index_of(CORPUS, tmp_path), LetterEncoder(), excluded=(), **options)
 
 
 def test_the_real_encoder_finds_paraphrases(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_short_forms_mean_the_long_ones(tmp_path: Path, tree: dict[str, Any]) ->
     tree["data"]["select"] = "everything"
     recipe = load(tmp_path, tree)
     assert recipe.task.dataset == "owner/task"
-    assert recipe.data.neighbours.index.corpus.dataset == "owner/corpus"  # type: ignore[union-attr]
+    assert recipe.data.neighbours.index.corpus.dataset == "owner/corpus"
     assert recipe.data.select == {"everything": {}}
 
 
@@ -217,26 +217,26 @@ def test_a_corpus_given_with_set_changes_the_index_recipe_that_the_file_names(
     (elsewhere / "lines.txt").write_text("a line\n")
     monkeypatch.chdir(elsewhere)
     for key in ("corpus", "corpus.dataset"):
-        found = load(tmp_path, tree, f"data.neighbours.index.{key}=lines.txt").data.neighbours.index  # type: ignore[union-attr]
+        found = load(tmp_path, tree, f"data.neighbours.index.{key}=lines.txt").data.neighbours.index
         assert not isinstance(found, str)
         assert found.corpus.dataset == str(elsewhere / "lines.txt")
         assert found.corpus.text == "text"
         assert (found.encoder.max_length, found.seed) == (16, 5)
-    unchanged = load(tmp_path, tree).data.neighbours.index  # type: ignore[union-attr]
+    unchanged = load(tmp_path, tree).data.neighbours.index
     assert not isinstance(unchanged, str)
     assert (unchanged.corpus.dataset, unchanged.corpus.text) == ("owner/corpus", "body")
 
 
 def test_a_shipped_index_named_with_set_is_read_in(tmp_path: Path, tree: dict[str, Any]) -> None:
     recipe = load(tmp_path, tree, "data.neighbours.index=demo", "data.neighbours.index.seed=3")
-    assert recipe.data.neighbours.index.corpus.dataset == "augkd:docstrings"  # type: ignore[union-attr]
-    assert recipe.data.neighbours.index.seed == 3  # type: ignore[union-attr]
+    assert recipe.data.neighbours.index.corpus.dataset == "augkd:docstrings"
+    assert recipe.data.neighbours.index.seed == 3
 
 
 def test_a_built_index_s_folder_stays_a_path(tmp_path: Path, tree: dict[str, Any]) -> None:
     (tmp_path / "built").mkdir()
     tree["data"]["neighbours"]["index"] = "built"
-    assert load(tmp_path, tree).data.neighbours.index == str(tmp_path / "built")  # type: ignore[union-attr]
+    assert load(tmp_path, tree).data.neighbours.index == str(tmp_path / "built")
 
 
 # ---- paths ----

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from augkd.recipe import TrainingOptions
 
 
+# transformers is not type-checked here, so its classes are Any to mypy.
 @dataclass
 class DistillationArguments(TrainingArguments):  # type: ignore[misc]
     """`TrainingArguments` and what distillation adds to them."""
