@@ -23,6 +23,7 @@ import pyarrow as pa
 from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, stream_corpus
 from augkd.errors import IndexFolderError, RecipeError, WorkspaceError, shown
 from augkd.retrieval import factory as factories
+from augkd.retrieval.texts import TextStore, drop_texts_from, read_texts, text_path, write_texts
 from augkd.workspace import begin, end, file_fingerprint, finished, read_manifest, replacing
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ CHUNK = 16_384  # texts encoded, written and counted as done together
 RECALL_AT = 10
 _QUERIES = 200  # sampled to measure recall: standard error below 1 point at recall 0.95
 _TRAINING_POINTS = 64  # per list; FAISS wants 39 at least and uses 256 at most
-_SCHEMA = pa.schema([("text", pa.string())])
 
 Progress = Callable[[int, int | None], None]  # texts done, texts to come in all if known
 
@@ -114,10 +114,6 @@ class _Spool:
         return taken
 
 
-def _text_path(folder: Path, part: int) -> Path:
-    return folder / "texts" / f"part-{part:05d}.arrow"
-
-
 def _vectors_path(folder: Path, part: int) -> Path:
     return folder / "build" / f"vectors-{part:05d}.npy"
 
@@ -143,7 +139,7 @@ def _encode(
         if progress is not None:
             progress(counts.kept, total)
 
-    _drop_parts_from(folder, parts)
+    drop_texts_from(folder, parts)
     return _Spool(folder, parts, chunk, counts.kept, encoder.dim)
 
 
@@ -154,29 +150,16 @@ def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def _part_done(folder: Path, part: int, texts: list[str]) -> bool:
-    path = _text_path(folder, part)
+    path = text_path(folder, part)
     if not path.exists() or not _vectors_path(folder, part).exists():
         return False
-    return bool(_read_part(path).equals(pa.array(texts, pa.string())))
+    return bool(read_texts(path).equals(pa.array(texts, pa.string())))
 
 
 def _write_part(folder: Path, part: int, texts: list[str], vectors: NDArray[np.float32]) -> None:
-    table = pa.table([pa.array(texts, pa.string())], schema=_SCHEMA)
-    with (
-        replacing(_text_path(folder, part)) as path,
-        pa.OSFile(str(path), "wb") as sink,
-        pa.ipc.new_file(sink, _SCHEMA) as writer,
-    ):
-        writer.write_table(table)  # one record batch, uncompressed: it is read in place
+    write_texts(folder, part, texts)
     with replacing(_vectors_path(folder, part)) as path, path.open("wb") as stream:
         np.save(stream, vectors.astype(np.float16), allow_pickle=False)
-
-
-def _drop_parts_from(folder: Path, part: int) -> None:
-    """Removes parts past the corpus's end, left by an interrupted build of a Hub corpus that has since shrunk."""
-    while _text_path(folder, part).exists():
-        _text_path(folder, part).unlink()
-        part += 1
 
 
 def _write_vectors(path: Path, spool: _Spool, factory: str, recall: float, seed: int) -> dict[str, Any]:
@@ -255,8 +238,7 @@ class Index:
     folder: Path
     manifest: dict[str, Any]
     _vectors: Any  # faiss.Index
-    _parts: tuple[Any, ...]  # pyarrow string arrays
-    _starts: NDArray[np.int64]  # (parts + 1,) first id of each part, then the count
+    _texts: TextStore
 
     @classmethod
     def open(cls, folder: Path) -> Index:
@@ -266,17 +248,16 @@ class Index:
         except WorkspaceError as exc:
             raise IndexFolderError(str(exc)) from exc
         vectors = _open_vectors(folder / "vectors.faiss", manifest)
-        parts = tuple(_read_part(path) for path in sorted((folder / "texts").glob("part-*.arrow")))
-        starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-        if starts[-1] != vectors.ntotal or vectors.ntotal != manifest["count"]:
+        texts = TextStore.open(folder)
+        if len(texts) != vectors.ntotal or vectors.ntotal != manifest["count"]:
             raise IndexFolderError(
-                f"{folder} has {starts[-1]} texts and {vectors.ntotal} vectors, manifest says {manifest['count']}; "
+                f"{folder} has {len(texts)} texts and {vectors.ntotal} vectors, manifest says {manifest['count']}; "
                 "remove the folder and build it again"
             )
-        return cls(folder, manifest, vectors, parts, starts)
+        return cls(folder, manifest, vectors, texts)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self._texts)
 
     @property
     def dim(self) -> int:
@@ -304,17 +285,7 @@ class Index:
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """The texts with these ids, in their order."""
-        wanted = np.asarray(ids, dtype=np.int64)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(
-                f"text ids {wanted.min()}..{wanted.max()} are outside index {self.folder} (0..{len(self) - 1})"
-            )
-        part_of = np.searchsorted(self._starts, wanted, side="right") - 1
-        found = np.empty(len(wanted), dtype=object)
-        for part in np.unique(part_of):
-            rows = np.flatnonzero(part_of == part)
-            found[rows] = self._parts[part].take(pa.array(wanted[rows] - self._starts[part])).to_pylist()
-        return found.tolist()
+        return self._texts.texts(ids)
 
 
 def _open_vectors(path: Path, manifest: dict[str, Any]) -> Any:
@@ -332,12 +303,3 @@ def _open_vectors(path: Path, manifest: dict[str, Any]) -> Any:
         raise IndexFolderError(f"{path} cannot be read ({factories.reason(exc)}); build the index again") from exc
     factories.set_nprobe(vectors, manifest["nprobe"])
     return vectors
-
-
-def _read_part(path: Path) -> Any:
-    """One text part, memory-mapped: a pyarrow string array."""
-    try:
-        column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("text")
-    except (pa.ArrowException, OSError, KeyError) as exc:
-        raise IndexFolderError(f"{path} cannot be read ({shown(str(exc))}); build the index again") from exc
-    return column.chunk(0)
