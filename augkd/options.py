@@ -1,7 +1,8 @@
 """What a loss or selector can be told, read from its source so that checking a recipe needs no torch.
 
 Plug points are plain functions in a dict literal; their keyword-only parameters are their options. An annotation
-`Annotated[float, "> 0"]` states the range once, for the recipe check and for `augkd list` alike.
+`Annotated[float, "> 0"]` states the range once, `Literal["skip", "last"]` the choices, for the recipe check and for
+`augkd list` alike.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from augkd.errors import RecipeError, did_you_mean, shown
 _PACKAGE = Path(__file__).parent
 FAMILIES = {  # family → (file, name of the dict literal)
     "loss": ("distill/losses.py", "LOSSES"),
+    "layer loss": ("distill/layers.py", "LAYER_LOSSES"),
     "selector": ("selection/selectors.py", "SELECTORS"),
 }
 _TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
@@ -38,11 +40,12 @@ class Option:
     type: str
     limits: str  # e.g. "> 0" or ">= 0, <= 1"; "" for none
     default: Any
+    choices: tuple[str, ...] = ()  # all the strings it may be; () for any
 
 
 @functools.cache
 def family(kind: str) -> Mapping[str, tuple[str, tuple[Option, ...]]]:
-    """Name → (first docstring line, options) of every member of a family (`loss`, `selector`)."""
+    """Name → (first docstring line, options) of every member of a family of FAMILIES."""
     file, literal = FAMILIES[kind]
     tree = ast.parse((_PACKAGE / file).read_text(encoding="utf-8"))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -54,6 +57,16 @@ def family(kind: str) -> Mapping[str, tuple[str, tuple[Option, ...]]]:
     return members
 
 
+@functools.cache
+def for_classes_only() -> tuple[str, ...]:
+    """Losses that a regression task cannot have."""
+    tree = ast.parse((_PACKAGE / FAMILIES["loss"][0]).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NEEDS_CLASSES":
+            return tuple(ast.literal_eval(node.value))
+    raise AssertionError("no NEEDS_CLASSES")
+
+
 def checked(kind: str, name: str, values: Mapping[str, Any], also: tuple[Option, ...] = ()) -> dict[str, Any]:
     """`values` if member `name` of the family takes them; raises RecipeError naming what it does take.
 
@@ -62,15 +75,23 @@ def checked(kind: str, name: str, values: Mapping[str, Any], also: tuple[Option,
     members = family(kind)
     if name not in members:
         raise RecipeError(f"there is no {kind} '{name}'{did_you_mean(name, members)}")
-    known = {option.name: option for option in (*also, *members[name][1])}
+    return matched(f"{kind} '{name}'", (*also, *members[name][1]), values)
+
+
+def matched(what: str, known: Iterable[Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` if all are among the `known` options; raises RecipeError, whose line begins with `what`."""
+    named = {option.name: option for option in known}
     for key, value in values.items():
-        if key not in known:
-            raise RecipeError(f"{kind} '{name}' has no option '{key}'{did_you_mean(key, known)}")
-        _check(f"{kind} '{name}' option '{key}'", known[key], value)
+        if key not in named:
+            raise RecipeError(f"{what} has no option '{key}'{did_you_mean(str(key), named)}")
+        check(f"{what} option '{key}'", named[key], value)
     return dict(values)
 
 
-def _check(what: str, option: Option, value: Any) -> None:
+def check(what: str, option: Option, value: Any) -> None:
+    """Raises RecipeError when `value` is not of the option's type or out of its range."""
+    if option.choices and value not in option.choices:
+        raise RecipeError(f"{what} is {shown(value)}; it must be one of {', '.join(option.choices)}")
     types = _TYPES[option.type]
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise RecipeError(f"{what} is {shown(value)}; give {'an' if option.type == 'int' else 'a'} {option.type}")
@@ -96,9 +117,18 @@ def _options(node: ast.FunctionDef) -> list[Option]:
     found = []
     for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         text = ast.unparse(argument.annotation) if argument.annotation else "str"
-        limits = ""
+        limits, choices = "", ()
         if text.startswith("Annotated["):
             text, limits = text[len("Annotated[") : -1].split(", ", 1)
             limits = ast.literal_eval(limits)
-        found.append(Option(argument.arg, text, limits, ast.literal_eval(default) if default else None))
+        if text.startswith("Literal["):
+            text, choices = "str", ast.literal_eval(f"({text[len('Literal[') : -1]},)")
+        found.append(Option(argument.arg, text, limits, _value(default) if default else None, choices))
     return found
+
+
+def _value(node: ast.expr) -> Any:
+    """A default: a literal, or a quotient of two, because 20 / 30 of a training says more than 0.6666666666666666."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return ast.literal_eval(node.left) / ast.literal_eval(node.right)
+    return ast.literal_eval(node)

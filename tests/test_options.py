@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from augkd import options
+from augkd.distill.layers import LAYER_LOSSES
 from augkd.distill.losses import LOSSES
 from augkd.errors import RecipeError
 from augkd.selection.selectors import SCORED, SELECTORS
 
-MEMBERS = [("loss", name, f) for name, f in LOSSES.items()] + [("selector", name, f) for name, f in SELECTORS.items()]
+FAMILIES: dict[str, Any] = {"loss": LOSSES, "layer loss": LAYER_LOSSES, "selector": SELECTORS}
+MEMBERS = [(kind, name, function) for kind, members in FAMILIES.items() for name, function in members.items()]
 WEIGHT = options.Option("weight", "float", ">= 0", 1.0)
 
 
@@ -26,8 +28,7 @@ def message(kind: str, name: str, values: dict[str, Any], **more: Any) -> str:
 
 
 def test_the_families_read_from_source_are_the_dicts_in_order() -> None:
-    assert list(options.family("loss")) == list(LOSSES)
-    assert list(options.family("selector")) == list(SELECTORS)
+    assert {kind: list(options.family(kind)) for kind in options.FAMILIES} == {k: list(m) for k, m in FAMILIES.items()}
     assert set(SELECTORS) >= SCORED
 
 
@@ -40,7 +41,9 @@ def test_options_read_from_source_equal_the_signature(kind: str, name: str, func
             continue
         hint = hints[parameter.name]
         inner, limits = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint, "")
-        wanted.append(options.Option(parameter.name, inner.__name__, limits, parameter.default))
+        choices = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
+        kind_of = "str" if choices else inner.__name__
+        wanted.append(options.Option(parameter.name, kind_of, limits, parameter.default, choices))
     summary, found = options.family(kind)[name]
     assert list(found) == wanted
     assert summary == (inspect.getdoc(function) or "").split("\n")[0] != ""
@@ -116,6 +119,25 @@ def test_a_bool_is_not_a_float_either(value: Any) -> None:
 def test_only_a_bool_is_a_bool() -> None:
     assert options.checked("loss", "logit_regression", {"centre": True}) == {"centre": True}
     assert message("loss", "logit_regression", {"centre": 1}).endswith("; give a bool")
+
+
+@pytest.mark.parametrize("value", ["skp", 2, None, True])
+def test_an_option_with_choices_takes_those_and_no_other(value: Any) -> None:
+    assert message("layer loss", "pkd", {"layers": value}) == (
+        f"layer loss 'pkd' option 'layers' is {value!r}; it must be one of skip, last"
+    )
+    assert options.checked("layer loss", "pkd", {"layers": "last"}) == {"layers": "last"}
+
+
+def test_a_default_may_be_written_as_a_quotient() -> None:
+    (ramp,) = [option for option in options.family("loss")["continuation"][1] if option.name == "ramp"]
+    assert ramp.default == 2 / 3
+
+
+def test_options_of_any_table_are_matched_with_its_own_name() -> None:
+    with pytest.raises(RecipeError) as caught:
+        options.matched("training.freelb", (options.Option("steps", "int", ">= 1", 3),), {"step": 1})
+    assert str(caught.value) == "training.freelb has no option 'step'; did you mean 'steps'?"
 
 
 def test_reading_options_does_not_import_torch() -> None:

@@ -9,7 +9,16 @@ import pytest
 import yaml
 
 from augkd.errors import RecipeError
-from augkd.recipe import Recipe, dumped, find, load_index_recipe, load_recipe, shipped
+from augkd.recipe import (
+    Recipe,
+    dumped,
+    find,
+    is_comparison,
+    load_comparison,
+    load_index_recipe,
+    load_recipe,
+    shipped,
+)
 
 
 @pytest.fixture
@@ -44,7 +53,10 @@ def refusal(folder: Path, tree: dict[str, Any], *sets: str) -> str:
 
 @pytest.mark.parametrize("name", shipped("pipelines"))
 def test_every_shipped_pipeline_loads_by_its_bare_name(name: str) -> None:
-    assert load_recipe(name).training.losses
+    if is_comparison(name):
+        assert len(load_comparison(name)[1]) > 1
+    else:
+        assert load_recipe(name).phases
 
 
 @pytest.mark.parametrize("name", shipped("indexes"))
@@ -82,7 +94,7 @@ def test_a_file_of_that_name_goes_before_the_shipped_recipe(tmp_path: Path, monk
         ("teacher.modle", "teacher has no key 'modle'; did you mean 'model'?"),
         ("student.layer", "student has no key 'layer'; did you mean 'layers'?"),
         ("data.neighbors", "data has no key 'neighbors'; did you mean 'neighbours'?"),
-        ("data.neighbours.K8", "data.neighbours has no key 'K8'; known: index, k, max_distance, min_distance"),
+        ("data.neighbours.K8", "data.neighbours has no key 'K8'; known: diversity, index, k"),
         ("data.neighbours.index.corpora", "data.neighbours.index has no key 'corpora'; did you mean 'corpus'?"),
         ("data.neighbours.index.corpus.txt", "data.neighbours.index.corpus has no key 'txt'; did you mean 'text'?"),
         ("data.neighbours.index.faiss.recal", "data.neighbours.index.faiss has no key 'recal'"),
@@ -136,7 +148,7 @@ def test_a_recipe_without_any_loss_is_refused(tmp_path: Path, tree: dict[str, An
 
 def test_layers_without_a_teacher_model_are_refused(tmp_path: Path, tree: dict[str, Any]) -> None:
     tree["teacher"] = {"logits": "logits.parquet"}
-    assert "student.layers needs a teacher model" in refusal(tmp_path, tree)
+    assert "student.layers needs one teacher model" in refusal(tmp_path, tree)
     tree["student"] = {"model": "owner/student"}
     assert load(tmp_path, tree).teacher.logits == "logits.parquet"
 

@@ -1,0 +1,56 @@
+"""A comparison written down: which recipes, on which tasks, over how many seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from augkd.errors import RecipeError, did_you_mean
+from augkd.recipe.files import apply, find, load_recipe, read_tree, validated
+from augkd.recipe.pipeline import Recipe, TaskOptions
+from augkd.recipe.table import Table
+
+
+class Comparison(Table):
+    """Recipes × tasks × seeds. Every recipe is run as it is, but for the task and the changes in `set`."""
+
+    recipes: list[str] = Field(min_length=1)  # files or shipped names
+    tasks: list[TaskOptions] = Field(min_length=1)
+    seeds: int = Field(1, ge=1)
+    baseline: str | None = None  # the recipe that differences are taken to; none: the first
+    set: list[str] = Field(default_factory=list)  # KEY=VALUE of every recipe
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _tasks(cls, value: Any) -> Any:
+        given = value if isinstance(value, list) else [value]
+        return [{"dataset": task} if isinstance(task, str) else task for task in given]
+
+
+def is_comparison(name: str) -> bool:
+    """Whether a recipe file, or the shipped one of that name, is a comparison."""
+    return "recipes" in read_tree(find(name, "pipelines"))
+
+
+def load_comparison(name: str, sets: Iterable[str] = ()) -> tuple[Comparison, dict[str, Recipe]]:
+    """The comparison and its recipes by name, each still with a task of its own; raises RecipeError.
+
+    A change of `recipes`, `tasks`, `seeds`, `baseline` or `set` is the comparison's, any other every recipe's.
+    """
+    path = find(name, "pipelines")
+    tree = read_tree(path)
+    changes = []
+    for assignment in sets:
+        if assignment.partition("=")[0].split(".")[0] in Comparison.model_fields:
+            apply(tree, assignment)
+        else:
+            changes.append(assignment)
+    comparison = validated(Comparison, tree, path)
+    recipes = {given: load_recipe(given, [*comparison.set, *changes]) for given in comparison.recipes}
+    if comparison.baseline is not None and comparison.baseline not in recipes:
+        raise RecipeError(
+            f"{path}: baseline '{comparison.baseline}' is not compared{did_you_mean(comparison.baseline, recipes)}"
+        )
+    return comparison, recipes

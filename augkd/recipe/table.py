@@ -1,0 +1,20 @@
+"""What every table of a recipe has in common: frozen, strict, no unknown keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class Table(BaseModel):
+    """A table of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def dumped(recipe: BaseModel) -> dict[str, Any]:
+    """A recipe, or a table of one, as plain values, for manifests and fingerprints."""
+    return recipe.model_dump(mode="json")

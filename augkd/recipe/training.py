@@ -1,0 +1,121 @@
+"""The tables that say how a model learns: losses by name, the schedule, stages one after another."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from augkd import options, schedules
+from augkd.errors import RecipeError, did_you_mean, shown
+from augkd.recipe.table import Table
+
+Named = dict[str, dict[str, Any]]
+
+
+class FreeLBOptions(Table):
+    """An adversary in the embedding space (Zhu et al. 2020)."""
+
+    steps: int = Field(3, ge=1)  # ascent steps, each with a backward pass
+    step_size: float = Field(0.1, gt=0)
+    magnitude: float = Field(0.1, ge=0)  # of the first perturbation; 0: start at none
+    radius: float = Field(0.0, ge=0)  # largest L2 norm of a text's perturbation; 0: no bound
+
+
+class StructureOptions(BaseModel):
+    """Layer losses by name, each with its weight and options, and the vector that stands for a layer."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    pooling: Literal["cls", "mean"] = "cls"  # the first token's vector, or the mean over tokens
+
+    @model_validator(mode="after")
+    def _checked(self) -> StructureOptions:
+        checked_members("layer loss", "structure", self.losses)
+        return self
+
+    @property
+    def losses(self) -> Named:
+        """Layer loss name → its options, the weight among them."""
+        return dict(self.model_extra or {})
+
+
+class TrainingOptions(BaseModel):
+    """The losses by name, each with its weight and options, and the schedule.
+
+    With `stages`, each of them is such a table over the settings given beside it, and starts from the best weights of
+    the one before with a fresh optimiser.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    epochs: float = Field(4, gt=0)
+    batch_size: int = Field(32, ge=1)  # originals a step; their candidates come on top
+    accumulation: int = Field(1, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup: float = Field(0.06, ge=0, lt=1)  # share of the steps
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)  # 0: no clipping
+    max_length: int = Field(128, ge=8)  # tokens; teacher and student cut alike
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoints: int = Field(0, ge=0)  # extra checkpoints every so many steps; 0: at each epoch's end only
+    patience: int = Field(0, ge=0)  # epochs without a better validation score before stopping; 0: never stop early
+    freelb: FreeLBOptions | None = None
+    structure: StructureOptions | None = None  # layer losses of this stage; none: the recipe's
+    stages: list[dict[str, Any]] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _checked(self) -> TrainingOptions:
+        known = [*TrainingOptions.model_fields, *options.family("loss")]
+        for name in self.model_extra or {}:
+            if name not in options.family("loss"):
+                raise RecipeError(f"training has no key '{name}'{did_you_mean(name, known)}")
+        checked_members("loss", "training", self.model_extra or {})
+        if self.stages is None:
+            if not self.model_extra and not (self.structure and self.structure.losses):
+                raise RecipeError("training names no loss; give at least one, e.g. kd: {weight: 0.5, temperature: 2.0}")
+        elif self.model_extra:
+            raise RecipeError(f"training has both stages and the loss '{next(iter(self.model_extra))}'; move it there")
+        assert self.phases  # raises for a stage that is wrong
+        return self
+
+    @property
+    def losses(self) -> Named:
+        """Loss name → its options, the weight among them."""
+        return {name: {"weight": 1.0, **given} for name, given in (self.model_extra or {}).items()}
+
+    @property
+    def phases(self) -> list[TrainingOptions]:
+        """The stages, each whole; without stages this table itself."""
+        if self.stages is None:
+            return [self]
+        common = {name: getattr(self, name) for name in self.model_fields_set & set(TrainingOptions.model_fields)}
+        del common["stages"]
+        phases = []
+        for number, stage in enumerate(self.stages, 1):
+            if "stages" in stage or "max_length" in stage:
+                key = "stages" if "stages" in stage else "max_length"
+                raise RecipeError(f"training.stages: stage {number} has '{key}', which is the same for all of them")
+            try:
+                phases.append(TrainingOptions.model_validate({**common, **stage}))
+            except RecipeError as exc:
+                raise RecipeError(f"training.stages: stage {number}: {exc}") from exc
+            except ValidationError as exc:
+                error = exc.errors()[0]
+                where = ".".join(str(part) for part in error["loc"])
+                raise RecipeError(
+                    f"training.stages: stage {number}: {where} is {shown(error['input'])}: {error['msg']}"
+                ) from exc
+        return phases
+
+
+def checked_members(kind: str, table: str, members: Named) -> None:
+    """Checks a table of losses, each with a weight (a number or a schedule) and options; raises RecipeError."""
+    for name, given in members.items():
+        if not isinstance(given, dict):
+            raise RecipeError(f"{table}.{name} is {shown(given)}; give a table, e.g. {{weight: 0.5}}")
+        options.checked(kind, name, {key: value for key, value in given.items() if key != "weight"}, also=(_WEIGHT,))
+        schedules.checked(given.get("weight", 1.0), f"{kind} '{name}' option 'weight'")
+
+
+_WEIGHT = options.Option("weight", "float", ">= 0", 1.0)
