@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from augkd.checkpoints import model_fingerprint
 from augkd.distill import teacher as module
 from augkd.distill.models import Classifier, Pair, load_trunk
-from augkd.distill.teacher import CachedTeacher, GivenTeacher, key_of, text_key
+from augkd.distill.teacher import AveragedTeacher, CachedTeacher, GivenTeacher, key_of, text_key
 from augkd.errors import DataError
 
 TEXTS: list[Pair] = [(text, None) for text, _ in sentences()[:10]]
@@ -247,3 +247,32 @@ def test_a_file_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -> None
 
 def test_a_text_with_a_nul_is_not_taken_for_a_pair() -> None:
     assert text_key("seed", ("x\0y", None)) != text_key("seed", ("x", "y"))
+
+
+class _Fixed:
+    """A teacher that says the same of every text."""
+
+    def __init__(self, *logits: float) -> None:
+        self.rows = 1
+        self._logits = np.array(logits, dtype=np.float32)
+
+    def logits(self, texts: Any, progress: Any = None) -> Any:
+        return np.tile(self._logits, (len(texts), 1))
+
+
+def test_several_teachers_are_averaged_as_logits_or_as_probabilities() -> None:
+    members = [_Fixed(2.0, 0.0), _Fixed(0.0, 0.0)]
+    texts = [("a", None), ("b", None)]
+    np.testing.assert_allclose(AveragedTeacher(members, "logits").logits(texts), [[1.0, 0.0]] * 2)
+    first = np.exp(2) / (np.exp(2) + 1)
+    mean = (first + 0.5) / 2
+    said = np.exp(AveragedTeacher(members, "probabilities").logits(texts))
+    np.testing.assert_allclose(said, [[mean, 1 - mean]] * 2, rtol=1e-6)
+    assert AveragedTeacher(members, "logits").rows == 2
+
+
+def test_a_text_that_one_of_several_teachers_does_not_know_is_nan() -> None:
+    said = AveragedTeacher([_Fixed(1.0, 0.0), _Fixed(float("nan"), float("nan"))], "probabilities").logits(
+        [("a", None)]
+    )
+    assert np.isnan(said).all()

@@ -16,13 +16,9 @@ from torch import Tensor
 from augkd.data.transfer_set import TransferSet, in_memory
 from augkd.distill import trainer as module
 from augkd.distill.arguments import DistillationArguments
+from augkd.distill.dataset import DistillationDataset, LengthGrouped
 from augkd.distill.models import Classifier, load_trunk
-from augkd.distill.trainer import (
-    DistillationDataset,
-    DistillationTrainer,
-    LengthGrouped,
-    last_checkpoint,
-)
+from augkd.distill.trainer import DistillationTrainer, last_checkpoint
 
 K = 4
 MINIMAX = {"minimax": {"keep": 2}}

@@ -17,6 +17,7 @@ class DistillationArguments(TrainingArguments):  # type: ignore[misc]
     """`TrainingArguments` and what distillation adds to them."""
 
     losses: dict[str, Any] = field(default_factory=lambda: {"kd": {"weight": 1.0}})  # name → weight and options
+    freelb: dict[str, Any] | None = None  # options of `distill.freelb.freelb`; None: no adversary
     selector: dict[str, Any] = field(default_factory=lambda: {"everything": {}})  # one name → its options
     selection_temperature: float = 2.0  # of the divergence a selector ranks by
     refresh: int = 1  # epochs between scorings of the candidates
@@ -52,6 +53,7 @@ def arguments(
         report_to="none",
         disable_tqdm=True,
         losses=training.losses,
+        freelb=None if training.freelb is None else training.freelb.model_dump(),
         precision=training.precision,
         save_every=training.checkpoints,
         patience=training.patience,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from augkd.checkpoints import locate
+from augkd.distill.layers import layer_map
 from augkd.errors import ModelError
 from augkd.selection.pool import Tokens
 
@@ -184,12 +185,20 @@ def match_labels(
     return tuple(places[label.casefold()] for label in labels)
 
 
-def from_layers(teacher: Classifier, layers: Sequence[int]) -> Classifier:
-    """A student of the teacher's width made of its `layers` (0-based), with its embeddings and its head.
+def from_layers(teacher: Classifier, layers: Sequence[int] | Mapping[Any, int]) -> Classifier:
+    """A student of the teacher's width made of its `layers`, with its embeddings and its head.
 
-    Raises ModelError when a layer does not exist.
+    `layers` are 0-based places, or a rule and how many, like {"uniform": 3}; `layer_map` tells the rules. Raises
+    ModelError when a layer does not exist.
     """
     total = len(layer_list(teacher.model))
+    if isinstance(layers, Mapping):
+        if len(layers) != 1:
+            raise ModelError(
+                f"student.layers is {dict(layers)}; give one rule, like {{uniform: 2}}, or a list of places"
+            )
+        ((rule, count),) = layers.items()
+        layers = layer_map(rule, total, count)
     wrong = [layer for layer in layers if not 0 <= layer < total]
     if wrong or not layers:
         raise ModelError(f"student.layers {list(layers)}: the teacher has layers 0 to {total - 1}")

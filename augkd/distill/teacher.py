@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from scipy.special import log_softmax, logsumexp
 
 from augkd.distill.models import Classifier, Pair
 from augkd.errors import DataError, shown
@@ -31,7 +32,9 @@ Progress = Callable[[int, int | None], None]
 class TeacherOutputs(Protocol):
     """Something that knows the teacher's logits of texts; `rows` counts the texts forwarded to find them out."""
 
-    rows: int
+    @property
+    def rows(self) -> int:
+        """Texts forwarded so far."""
 
     def logits(self, texts: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """(n, outputs) logits in the order of the task's labels; rows it does not know are nan."""
@@ -139,6 +142,27 @@ class GivenTeacher:
             if text in self._places:
                 result[row] = self._values[self._places[text]]
         return result
+
+
+class AveragedTeacher:
+    """Several teachers as one: the mean of their logits or of their probabilities (Bucila et al. 2006)."""
+
+    def __init__(self, members: Sequence[TeacherOutputs], average: str):
+        """`average` is logits or probabilities."""
+        self._members = list(members)
+        self._average = average
+
+    @property
+    def rows(self) -> int:
+        """Texts forwarded by all members."""
+        return sum(member.rows for member in self._members)
+
+    def logits(self, texts: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
+        """The average; nan for a text that a member does not know."""
+        outputs = np.stack([member.logits(texts, progress) for member in self._members])
+        if self._average == "logits":
+            return np.asarray(outputs.mean(axis=0), dtype=np.float32)
+        return np.asarray(logsumexp(log_softmax(outputs, axis=-1), axis=0) - np.log(len(outputs)), dtype=np.float32)
 
 
 def key_of(weights: str, max_length: int) -> str:

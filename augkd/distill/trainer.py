@@ -8,10 +8,9 @@ gradient. The teacher is not here: its logits come with the transfer set.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from augkd.data.transfer_set import Candidates, TransferSet
+from augkd import schedules
 from augkd.distill.arguments import DistillationArguments
+from augkd.distill.dataset import DistillationDataset, LengthGrouped
+from augkd.distill.freelb import freelb
+from augkd.distill.hidden import Matched, matching
+from augkd.distill.layer_teacher import LayerTeacher
 from augkd.distill.losses import LOSSES
 from augkd.distill.models import Classifier, run
 from augkd.errors import AugkdError
@@ -34,72 +37,6 @@ from augkd.selection.selectors import SCORED, SELECTORS
 from augkd.workspace import write_json
 
 _COMPLETE = "augkd.json"  # written last into a checkpoint: one without it was cut off by a kill
-
-
-class DistillationDataset(Dataset[int]):
-    """A tokenised transfer set; each text is tokenised once, here."""
-
-    def __init__(self, student: Classifier, transfer_set: TransferSet):
-        pairs = list(zip(transfer_set.column("text"), transfer_set.column("text_pair"), strict=True))
-        found: Candidates = transfer_set.candidates()
-        self.tokens = student.tokens(pairs)
-        self.labels = _labels(transfer_set.column("label"), transfer_set.labels)
-        self.teacher = torch.from_numpy(transfer_set.teacher())
-        self.candidate_tokens = student.tokens(list(zip(found.text, found.text_pair, strict=True)))
-        self.candidate_teacher = torch.from_numpy(found.teacher)
-        self.score = torch.from_numpy(found.score)
-        self.start = torch.from_numpy(np.searchsorted(found.owner, np.arange(len(pairs) + 1)))
-        self.sources = found.source
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, row: int) -> int:
-        return row
-
-    @property
-    def most(self) -> int:
-        """The largest number of candidates an original has."""
-        return int(self.start.diff().max()) if len(self) else 0
-
-    def collate(self, rows: Sequence[int]) -> dict[str, Batch]:
-        """The batch of the given originals, with all their candidates."""
-        picked = torch.tensor(list(rows))
-        counts = self.start[picked + 1] - self.start[picked]
-        owner = torch.repeat_interleave(torch.arange(len(picked)), counts)
-        first = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)[:-1]])
-        places = torch.arange(len(owner)) - first[owner]
-        row = self.start[picked][owner] + places
-        pool = Pool(self.candidate_tokens.take(row), owner, self.score[row], self.candidate_teacher[row], row)
-        return {"batch": Batch(self.tokens.take(picked), self.labels[picked], self.teacher[picked], pool, picked)}
-
-
-class LengthGrouped(Sampler[list[int]]):
-    """Batches of originals of similar length, in an order drawn from (seed, epoch)."""
-
-    def __init__(self, lengths: Tensor, batch_size: int, seed: int):
-        self._lengths, self._size, self._seed = lengths, batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order the next iteration gives."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._lengths) / self._size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self._seed, self.epoch])
-        order = rng.permutation(len(self._lengths))
-        lengths = self._lengths.numpy()
-        window = self._size * 32  # sorted within windows only, so that batches differ between epochs
-        batches: list[list[int]] = []
-        for begin in range(0, len(order), window):
-            part = order[begin : begin + window]
-            part = part[np.argsort(lengths[part], kind="stable")]
-            batches += [part[i : i + self._size].tolist() for i in range(0, len(part), self._size)]
-        for place in rng.permutation(len(batches)):
-            yield batches[place]
 
 
 class DistillationTrainer(Trainer):  # type: ignore[misc]
@@ -119,8 +56,11 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         validation: Callable[[Classifier], Mapping[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         progress: Callable[[int, int | None], None] | None = None,
+        layers: LayerTeacher | None = None,
     ):
-        """`validation` gives the figures of the student as it is; `progress` is told (steps done, steps in all)."""
+        """`validation` gives the figures of the student as it is; `progress` is told (steps done, steps in all);
+        `layers` is what the student's layers follow, where they follow any.
+        """
         if args.patience:
             callbacks = [*(callbacks or []), EarlyStoppingCallback(args.patience)]
         super().__init__(
@@ -134,6 +74,10 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)  # the log is in the trainer's state; printing belongs to the caller
         self.student = student
+        self.layers = layers
+        if layers is not None:
+            layers.objective.to(self.args.device)
+        self._matched: Matched | None = None
         self.data = train_dataset
         self.rows: Counter[str] = Counter()
         self._validation = validation
@@ -143,6 +87,11 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         self._epoch = 0
         self._seen: Counter[str] = Counter()  # selection statistics since the last log: rows, and sums over them
         self._sums: dict[str, float] = defaultdict(float)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """As Trainer's, over the projections of the layer losses too."""
+        extra = [] if self.layers is None else list(self.layers.objective.parameters())
+        return self.accelerator.clip_grad_norm_([*model.parameters(), *extra], self.args.max_grad_norm)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Length-grouped batches of originals with their candidates."""
@@ -164,19 +113,60 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Weighted rows of originals and chosen candidates, summed and divided by the step's originals."""
-        batch: Batch = inputs["batch"]
         if not model.training:
             raise AssertionError("a training step in eval mode: dropout would be off")
-        chosen = self._choose(model, batch)
-        logits = self._run(model, batch.tokens.join(chosen.tokens), "training")
-        originals = len(batch.tokens)
+        batch: Batch = inputs["batch"]
+        loss = self._loss(model, batch, self._choose(model, batch), num_items_in_batch)
+        return (loss, None) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """As Trainer's; with FreeLB several passes under a perturbation that climbs, their gradients averaged."""
+        if self.args.freelb is None:
+            step: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return step
+        model.train()
+        batch: Batch = inputs["batch"]
+        chosen = self._choose(model, batch)  # scored clean: a selector sees the texts as they are
+        rng = torch.Generator().manual_seed(_mix(self.args.seed, self._epoch, int(batch.rows[0]), 1))
+        return freelb(
+            lambda: self._loss(model, batch, chosen, num_items_in_batch),
+            self.accelerator.backward,
+            model,
+            batch.tokens.join(chosen.tokens),
+            rng,
+            self.args.token_budget,
+            **self.args.freelb,
+        )
+
+    def _loss(self, model: Any, batch: Batch, chosen: Pool, step_originals: int | None) -> Tensor:
+        tokens, originals = batch.tokens.join(chosen.tokens), len(batch.tokens)
         none = torch.nan if batch.labels.is_floating_point() else -100
         labels = torch.cat([batch.labels, torch.full((len(chosen),), none, dtype=batch.labels.dtype)])
-        rows = self._objective(logits, torch.cat([batch.teacher, chosen.teacher]), labels)
+        teacher = torch.cat([batch.teacher, chosen.teacher])
+        if self.layers is None:
+            rows = self._objective(self._run(model, tokens, "training"), teacher, labels)
+        else:
+            seen = (self.layers.of_rows(batch, chosen), self._progress, self._epoch, self.args.token_budget)
+            with matching(self.layers.objective, model, tokens, *seen) as matched:
+                logits = self._run(model, tokens, "training")
+            rows = self._objective(logits, teacher, labels) + matched.rows
+            self._matched = matched
         weights = torch.ones(len(rows), device=rows.device)
         weights[originals:] = self.args.candidate_weight / self.kept
-        loss = (weights * rows).sum() / (num_items_in_batch or originals)
-        return (loss, logits) if return_outputs else loss
+        return (weights * rows).sum() / (step_originals or originals)
+
+    @property
+    def _progress(self) -> float:
+        """Share of the stage that is done."""
+        return float(self.state.global_step / max(1, self.state.max_steps))
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's, with the projections of the layer losses, which are not part of the student."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        extra = [] if self.layers is None else list(self.layers.objective.parameters())
+        if extra and not any(extra[0] is known for group in optimizer.param_groups for known in group["params"]):
+            optimizer.add_param_group({"params": extra, "weight_decay": self.args.weight_decay})
+        return optimizer
 
     @property
     def kept(self) -> int:
@@ -184,12 +174,12 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         return max(1, min(int(self._selector_options.get("keep", self.data.most)), self.data.most))
 
     def _objective(self, logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:  # (n,)
-        progress = self.state.global_step / max(1, self.state.max_steps)
+        progress = self._progress
         total = torch.zeros(len(logits), device=logits.device)
         for name, given in self.args.losses.items():
             extra = {key: value for key, value in given.items() if key != "weight"}
             value = LOSSES[name](logits, teacher.to(logits.device), labels.to(logits.device), progress, **extra)
-            total = total + given.get("weight", 1.0) * value
+            total = total + schedules.weight(given.get("weight", 1.0), progress) * value
         return total
 
     def _choose(self, model: Any, batch: Batch) -> Pool:
@@ -238,6 +228,8 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
                 logs["selection/divergence_pool"] = self._sums["pool"] / self._seen["pool"]
             self._seen.clear()
             self._sums.clear()
+        if self._matched is not None and "loss" in logs:
+            logs |= self._matched.metrics  # of the last batch: the perplexity of ALP's attention among them
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
@@ -269,6 +261,8 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         if not self.args.should_save:
             return
         save_file({"divergence": self._stale}, folder / "selection.safetensors")
+        if self.layers is not None and (projections := self.layers.objective.state_dict()):
+            save_file(projections, folder / "projections.safetensors")
         write_json(folder / _COMPLETE, {"rows": dict(self.rows)})
         best = self.state.best_model_checkpoint
         rotate_checkpoints(self.args.output_dir, limit, best_model_checkpoint=best)
@@ -278,6 +272,8 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         checkpoint = last_checkpoint(Path(self.args.output_dir))
         if checkpoint is not None:
             self._stale = load_file(checkpoint / "selection.safetensors")["divergence"]
+            if self.layers is not None and (checkpoint / "projections.safetensors").exists():
+                self.layers.objective.load_state_dict(load_file(checkpoint / "projections.safetensors"))
             self.rows.update(json.loads((checkpoint / _COMPLETE).read_text())["rows"])
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -298,6 +294,8 @@ class _EveryEpoch(TrainerCallback):  # type: ignore[misc]
         self._trainer.begin_epoch(int((state.epoch or 0.0) + 1e-6))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._trainer.layers is not None:
+            self._trainer.layers.objective.zero_grad()  # Trainer zeroes the gradients of its model alone
         if self._progress:
             self._progress(state.global_step, state.max_steps)
         if args.save_every and state.global_step % args.save_every == 0:
@@ -312,13 +310,6 @@ def last_checkpoint(folder: Path) -> Path | None:
             return path
         shutil.rmtree(path)
     return None
-
-
-def _labels(values: Sequence[Any], names: Sequence[str]) -> Tensor:
-    if not names:
-        return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)
-    places = {name: place for place, name in enumerate(names)}
-    return torch.tensor([-100 if value is None else places[value] for value in values], dtype=torch.long)
 
 
 def _mix(*numbers: int) -> int:

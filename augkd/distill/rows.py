@@ -1,0 +1,72 @@
+"""Rows of anything that is tensors, and a model's outputs for them: what `modules` needs to be blind to the data.
+
+A model's inputs are one tensor, several, or named ones; its outputs are logits or an object that has `.logits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]  # each (n, …): one, several, or named arguments
+
+
+@torch.no_grad()
+def logits_of(
+    model: nn.Module, inputs: Inputs, batch_size: int = 256, device: torch.device | str | None = None
+) -> Tensor:  # (n, outputs) float32
+    """The model's outputs in eval mode, on the CPU; each part's mode before is restored."""
+    place = torch.device(device) if device is not None else device_of(model)
+    modes = [(module, module.training) for module in model.modules()]
+    model.to(place).eval()
+    pieces = [
+        forward(model, take(inputs, rows, place)).float().cpu()
+        for rows in torch.split(torch.arange(count(inputs)), batch_size)
+    ]
+    for module, training in modes:
+        module.training = training
+    return torch.cat(pieces)
+
+
+def stacked(dataset: Dataset[tuple[Any, Any]]) -> tuple[Inputs, Tensor]:
+    """The inputs and labels of a dataset of (input, label), in memory."""
+    rows = [dataset[place] for place in range(len(dataset))]  # type: ignore[arg-type]
+    inputs, labels = default_collate(rows)
+    return tuple(inputs) if isinstance(inputs, list) else inputs, labels
+
+
+def forward(model: nn.Module, inputs: Inputs) -> Tensor:  # (n, outputs)
+    """The logits of `inputs`, whichever way the model takes them."""
+    if isinstance(inputs, Tensor):
+        output = model(inputs)
+    elif isinstance(inputs, tuple):
+        output = model(*inputs)
+    else:
+        output = model(**inputs)
+    logits = output if isinstance(output, Tensor) else output.logits
+    return logits[:, None] if logits.dim() == 1 else logits
+
+
+def take(inputs: Inputs, rows: Tensor, device: torch.device) -> Inputs:
+    """The given rows, on `device`."""
+    if isinstance(inputs, Tensor):
+        return inputs[rows.to(inputs.device)].to(device)
+    if isinstance(inputs, tuple):
+        return tuple(value[rows.to(value.device)].to(device) for value in inputs)
+    return {name: value[rows.to(value.device)].to(device) for name, value in inputs.items()}
+
+
+def count(inputs: Inputs) -> int:
+    """How many rows there are."""
+    if isinstance(inputs, Tensor):
+        return len(inputs)
+    return len(next(iter(inputs.values() if isinstance(inputs, Mapping) else inputs)))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
