@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from augkd.data.tables import column_names, data_files, local_path, parquet_count, read_rows
+from augkd.data import rows
+from augkd.data.rows import Damaged
+from augkd.data.tables import column_names, data_files, local_path, parquet_count, read_rows, read_texts
 from augkd.errors import DataError
 
 ROWS = [{"text": "a, b", "label": "x"}, {"text": "né ✓", "label": "y"}]
@@ -39,8 +42,8 @@ def test_a_text_format_reads_back_plain_and_compressed(tmp_path: Path, kind: str
 
 @pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
 def test_a_txt_file_has_one_text_per_line(tmp_path: Path, packing: str) -> None:
-    path = write(tmp_path / f"a.txt{packing}", b"\xef\xbb\xbfone\r\n\ntwo \xe2\x80\xa8 \xff")
-    assert [row["text"] for row in read_rows(path)] == ["one", "", "two \u2028 \ufffd"]
+    path = write(tmp_path / f"a.txt{packing}", b"\xef\xbb\xbfone\r\n\ntwo \xe2\x80\xa8 \xc3\xa9")
+    assert [row["text"] for row in read_rows(path)] == ["one", "", "two \u2028 é"]
     assert column_names(path) == ["text"]
 
 
@@ -103,6 +106,76 @@ def test_a_compressed_file_cut_short_or_foreign_is_damaged(tmp_path: Path, name:
     path.write_bytes(b"plain text")
     with pytest.raises(DataError, match="is damaged after row 0"):
         list(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", b"one\ncaf\xe9\n"),
+        ("a.csv", b"text\none\ncaf\xe9\n"),
+        ("a.tsv.gz", b"text\none\ncaf\xe9\n"),
+        ("a.jsonl", b'{"text": "one"}\n{"text": "caf\xe9"}\n'),
+    ],
+)
+def test_bytes_that_are_not_utf8_are_refused_in_rows_and_kept_in_texts(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError, match=rf"{name} row 2: column 'text' is not UTF-8 \(byte 0xe9\); save the file"):
+        list(read_rows(path))
+    assert list(read_texts(path, "text")) == ["one", "caf\udce9"]
+
+
+def test_parquet_text_that_is_not_utf8_is_refused_in_rows_and_kept_in_texts(tmp_path: Path) -> None:
+    text = pa.array([b"one", b"caf\xe9", None], pa.binary()).view(pa.string())
+    for number, column in enumerate((text, text.dictionary_encode())):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"text": column}), path)
+        with pytest.raises(DataError, match="parquet holds text that is not UTF-8"):
+            list(read_rows(path))
+        assert list(read_texts(path, "text")) == ["one", "caf\udce9", None]
+
+
+def test_damage_stands_between_the_texts_that_are_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b'text,n\none,1\na,b,c\n"bad"quote,2\ntwo,2\n"open,3\nlost')
+    found = list(read_texts(path, "text"))
+    assert [value if isinstance(value, str) else value.message.split(" (")[0] for value in found] == [
+        "one",
+        f"{path} line 3 has 3 fields, its header has 2: ['a', 'b', 'c']; quote fields that hold commas",
+        f"{path} line 4 is not CSV",
+        "two",
+        f"{path} line 7 is not CSV",
+    ]
+    assert not any(value.whole for value in found if isinstance(value, Damaged))
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst"])
+def test_a_file_cut_short_gives_its_whole_lines_then_the_damage(tmp_path: Path, name: str) -> None:
+    rng = random.Random(0)
+    lines = [f"line {rng.random()}" for _ in range(20_000)]
+    path = write(tmp_path / name, "".join(f"{line}\n" for line in lines).encode())
+    path.write_bytes(path.read_bytes()[:-5000])
+    *texts, damage = read_texts(path, "text")
+    assert texts == lines[: len(texts)]
+    assert len(texts) > 5000
+    assert isinstance(damage, Damaged)
+    assert damage.whole
+    assert f"{name} is damaged after row {len(texts)} (" in damage.message
+
+
+def test_a_folder_is_no_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(DataError, match=r"cannot be read .*check the path"):
+        list(read_texts(tmp_path / "a.txt", "text"))
+
+
+def test_large_rows_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_BATCH_BYTES", 1 << 14)
+    path = tmp_path / "a.parquet"
+    texts = [f"{n:07d}" * 300 for n in range(20)]  # 2.1 kB each
+    pq.write_table(pa.table({"text": texts}), path, use_dictionary=False)
+    assert [batch.num_rows for batch in rows.batches_of(path, ["text"])] == [7, 7, 6]
+    assert list(read_texts(path, "text")) == texts
 
 
 def test_a_damaged_header_is_told_too(tmp_path: Path) -> None:

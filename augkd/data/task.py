@@ -67,6 +67,14 @@ class Task:
                 yield example.text_pair
 
 
+Texts = Sequence[tuple[str, str | None]]
+
+
+def texts_of(examples: Sequence[Example]) -> list[tuple[str, str | None]]:
+    """Texts (and second texts) of examples."""
+    return [(example.text, example.text_pair) for example in examples]
+
+
 def load_task(
     *,
     dataset: str,
