@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from augkd.errors import ModelError, RecipeError
 from augkd.retrieval.encoder import SentenceEncoder, resolve_precision, token_batches
@@ -16,6 +17,16 @@ TEXTS = [
     "a",
     "the quick brown fox jumps over the lazy dog. " * 12,
     "who wrote Faust",
+]
+QUESTIONS = [
+    "How can I lose weight without going to the gym?",
+    "What was the score of the game against Villanova at home in the 1998 season?",
+    "where was franz kafka born",
+    "Which of these elements has the chemical symbol Fe?",
+    "what type of music does the group from Ohio play",
+    "Who was the Roman god of war, and what day of the week is named after him in French?",
+    "why ?",
+    "Is it worth buying a used car that has done more than 100,000 miles?",
 ]
 
 
@@ -53,6 +64,49 @@ def test_order_and_batch_mates_change_vectors_by_rounding_only(encoder: Sentence
     assert np.abs(forward - np.roll(forward, 1, axis=0)).max() > 0.1  # the twin: rows in another order do differ
 
 
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-6), ("bfloat16", 4e-3)])
+def test_a_crowd_changes_an_entry_by_no_more_than_the_stated_bound(precision: str, bound: float) -> None:
+    encoder = SentenceEncoder.load(
+        precision=precision, tokens_per_batch=100_000
+    )  # one batch, all padded to the longest
+    crowd = encoder.encode(QUESTIONS + TEXTS)[: len(QUESTIONS)]
+    alone = np.concatenate([encoder.encode([text]) for text in QUESTIONS])
+    assert np.abs(crowd - alone).max() <= bound
+    if precision == "bfloat16":
+        assert np.abs(crowd - alone).max() > 1e-6  # the twin: float32's bound does not hold here
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_number_of_workers_and_of_torch_threads_changes_no_byte(precision: str) -> None:
+    before = torch.get_num_threads()
+    texts = QUESTIONS + TEXTS
+    found = []
+    try:
+        for workers, threads in ((1, 1), (1, 2), (3, 2)):
+            torch.set_num_threads(threads)
+            encoder = SentenceEncoder.load(precision=precision, tokens_per_batch=64, workers=workers)
+            found.append(encoder.encode(texts).tobytes())
+            assert torch.get_num_threads() == threads  # left as it was found
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_goes_wrong_in_a_worker_reaches_the_caller_and_threads_are_set_back(
+    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError("no room")
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(encoder, "_forward", out_of_memory)
+    with pytest.raises(MemoryError, match="no room"):
+        encoder.encode(TEXTS)
+    assert torch.get_num_threads() == before
+    monkeypatch.undo()
+    assert encoder.encode(TEXTS).shape == (len(TEXTS), 384)  # the twin: and the next call works
+
+
 def test_the_same_call_gives_the_same_bytes(encoder: SentenceEncoder) -> None:
     assert encoder.encode(TEXTS).tobytes() == encoder.encode(TEXTS).tobytes()
 
@@ -86,6 +140,7 @@ def test_batches_hold_every_row_once_in_order_of_length_within_the_token_limit()
     ("options", "message"),
     [
         ({"precision": "float23"}, r"precision is 'float23'; did you mean 'float32'\?"),
+        ({"workers": 0}, "workers is 0; give at least 1"),
         ({"tokens_per_batch": 0}, "tokens_per_batch is 0; give at least 1"),
         ({"max_length": 100_000}, "max_length is 100000; .* takes 3 to 512 tokens"),
     ],

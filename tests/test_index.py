@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ import pytest
 
 from augkd.data.corpus import CorpusSource
 from augkd.errors import AugkdError, DataError, IndexFolderError, RecipeError
-from augkd.retrieval import factory as factories
-from augkd.retrieval.index import Index, build_index
+from augkd.retrieval import index as indexes
+from augkd.retrieval.builder import build_index
+from augkd.retrieval.index import Index
 
 DIM = 16
 
@@ -115,14 +117,19 @@ def test_the_manifest_says_what_was_built(folder: Path) -> None:
     assert manifest["corpus"]["empty"] == 1
     assert manifest["recipe"] == {"name": "test"}
     assert manifest["bytes_per_vector"] == pytest.approx(4 * DIM, abs=1)
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "texts", "vectors.faiss"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "dropped.jsonl",
+        "manifest.json",
+        "texts",
+        "vectors.faiss",
+    ]
 
 
 def test_an_inverted_file_stores_the_recall_and_nprobe_it_was_tuned_to(tmp_path: Path) -> None:
     source = corpus(tmp_path, 1200)
     index = build_index(tmp_path / "index", source, HashEncoder(), factory="IVF16,SQ8", recall=0.9, chunk=500)
     nprobe, measured = index.manifest["nprobe"], index.manifest["recall@10"]
-    assert nprobe in (1, 2, 4, 8, 16)
+    assert 1 <= nprobe <= 16
     assert 0.9 <= measured <= 1
 
     vectors = HashEncoder().encode(texts_of(source)).astype(np.float32)
@@ -131,7 +138,7 @@ def test_an_inverted_file_stores_the_recall_and_nprobe_it_was_tuned_to(tmp_path:
     truth = np.argsort(-exact, axis=1)[:, :10]
     found = index.search(vectors, 11)[1]
     hits = [len(set(ids[ids != row][:10]) & set(truth[row])) for row, ids in enumerate(found)]
-    assert np.mean(hits) / 10 == pytest.approx(measured, abs=0.05)  # measured on 200 of the 1200
+    assert np.mean(hits) / 10 == pytest.approx(measured, abs=0.05)  # measured on 300 of the 1200
 
     if nprobe > 1:  # the twin: half the lists do not reach it
         half = faiss.read_index(str(tmp_path / "index" / "vectors.faiss"))
@@ -237,7 +244,7 @@ def test_missing_parts_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match=r"part-00000\.arrow cannot be read"):
         Index.open(copy)
     (copy / "texts" / "part-00000.arrow").unlink()
-    with pytest.raises(IndexFolderError, match="68 texts and 100 vectors"):
+    with pytest.raises(IndexFolderError, match=r"part-00000\.arrow cannot be read"):
         Index.open(copy)
     (copy / "vectors.faiss").unlink()
     with pytest.raises(IndexFolderError, match="is missing"):
@@ -274,21 +281,63 @@ def test_unusable_options_are_refused_in_one_line(tmp_path: Path, options: dict[
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [
-        (1, "Flat"),
-        (200_000, "Flat"),
-        (200_001, "IVF2048,SQ8"),  # 4·sqrt = 1789
-        (1_000_000, "IVF4096,SQ8"),  # 4000
-        (10_000_000, "IVF16384,SQ8"),  # 12649
-    ],
-)
-def test_auto_is_exact_up_to_200_000_vectors_then_inverted_lists(count: int, expected: str) -> None:
-    assert factories.choose(count, 384) == expected
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,SQ8", "IVF4,PQ4x4fs,Refine(SQ8)", "IVF4,RaBitQ"])
+def test_vectors_come_back_with_their_neighbours(tmp_path: Path, factory: str) -> None:
+    source = corpus(tmp_path, 300)
+    index = build_index(tmp_path / "index", source, HashEncoder(), factory=factory, chunk=150)
+    encoded = HashEncoder().encode(texts_of(source))
+
+    scores, ids, vectors = index.search_and_reconstruct(encoded[:20], 5)
+
+    assert ids.tolist() == index.search(encoded[:20], 5)[1].tolist()
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=2), 1, atol=1e-5)
+    cosines = (vectors * encoded[ids]).sum(axis=2)
+    assert cosines.min() > (0.5 if "RaBitQ" in factory else 0.999)
+    if "RaBitQ" not in factory:
+        np.testing.assert_allclose((vectors * encoded[:20, None]).sum(axis=2), scores, atol=0.02)
 
 
-def test_every_list_gets_its_training_points() -> None:
-    assert factories.auto_lists(10_000) == 256  # 512 is nearer 400, but 39 x 512 > 10,000
-    assert factories.default_nprobe(256) == 16
-    assert factories.default_nprobe(0) == 0
+def test_a_bare_fast_scan_says_that_it_keeps_no_vectors(tmp_path: Path) -> None:
+    index = build_index(tmp_path / "index", corpus(tmp_path, 100), HashEncoder(), factory="IVF4,PQ4x4fs", chunk=50)
+    with pytest.raises(IndexFolderError, match="cannot give its vectors back"):
+        index.search_and_reconstruct(HashEncoder().encode(["moon"]), 2)
+
+
+def test_a_large_file_is_hashed_once_until_it_or_its_place_changes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    hashed: list[Path] = []
+    real = indexes.file_fingerprint
+    monkeypatch.setattr(indexes, "file_fingerprint", lambda path: hashed.append(path) or real(path))
+
+    Index.open(copy)
+    Index.open(copy)
+    assert len(hashed) == 2  # small: every time
+    monkeypatch.setattr(indexes, "REMEMBERED_FROM", 1)
+    Index.open(copy)
+    Index.open(copy)
+    assert len(hashed) == 3
+
+    shutil.copytree(copy, tmp_path / "again")  # the stamp goes along, but speaks of another inode
+    Index.open(tmp_path / "again")
+    assert len(hashed) == 4
+    content = bytearray((copy / "vectors.faiss").read_bytes())
+    content[-1] ^= 1
+    status = (copy / "vectors.faiss").stat()
+    (copy / "vectors.faiss").write_bytes(content)
+    os.utime(copy / "vectors.faiss", ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same mtime
+    with pytest.raises(IndexFolderError, match="is damaged"):
+        Index.open(copy)
+
+
+def test_the_folder_of_0_1_still_opens(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for key in ("texts", "vectors", "changes"):
+        del manifest[key]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert Index.open(copy).texts([99]) == Index.open(folder).texts([99])

@@ -1,32 +1,39 @@
-"""Candidates from an index: the texts nearest to each example.
+"""Candidates from an index: for each example the texts that are like it.
 
-What must never come back is decided by folded text, not by id or rank: the example itself, evaluation texts, and
-texts that differ from a nearer one in punctuation or case only. What that leaves short is asked for again, deeper.
-Of a pair, each side is replaced in turn (Kamalloo et al. 2021, "Not Far Away, Not So Close").
+Queries say what is looked up and where a neighbour goes (queries.py), the search what is usable (nearest.py), the
+choice what is taken (choosing.py); here it becomes candidates. By default an example gets its own nearest texts, one
+side of a pair replaced at a time (Kamalloo et al. 2021, "Not Far Away, Not So Close").
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augkd.data.corpus import fold
-from augkd.errors import RecipeError
+from augkd.candidates.choosing import Chosen, Search, near_averages, near_examples, near_pairs
+from augkd.candidates.near_copies import NEAR_COPY, Withheld, make_guard
+from augkd.candidates.nearest import Rules
+from augkd.candidates.queries import check_classes, with_sentences
+from augkd.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from augkd.data.task import Example
-    from augkd.retrieval.encoder import Encoder
-    from augkd.retrieval.index import Index
+    from augkd.retrieval.retriever import Retriever
+
+__all__ = ["SOURCE", "Candidate", "Found", "Neighbour", "Withheld", "find_neighbours", "teacher_distance"]
 
 SOURCE = "neighbours"
-DEEPEST = 256  # ranks looked at, however many of them are withheld
-_BLOCK = 4096  # examples encoded and searched together
-_MARGIN = 8  # ranks asked for beyond k, for the few that are withheld
+QUERIES = ("example", "label", "task", "mix")
+UNITS = ("text", "sentence")
+PAIRS = ("each", "unit", "both")
+_WRITTEN = 4096  # examples whose texts are read together
+
+Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -55,165 +62,165 @@ class Found:
     """The candidates, and what was kept from them."""
 
     candidates: list[list[Candidate]]  # per example, best first
-    excluded_evaluation_texts: int  # distinct corpus texts withheld
+    excluded_evaluation_texts: int  # distinct corpus texts withheld: equal to an evaluation text when folded
     short: int  # examples with fewer than k
-
-
-@dataclass(frozen=True)
-class _Query:
-    row: int  # of the example, in its block
-    side: str  # "text" or "pair": which side a neighbour replaces; "" for a single text
-    text: str
-    wanted: int
-    own: frozenset[str]  # folded texts of the example
-
-
-@dataclass(frozen=True)
-class _Rules:
-    excluded: Collection[str]
-    min_distance: float
-    max_distance: float
+    excluded_near_copies: int = 0  # distinct corpus texts withheld: an evaluation text in other words
+    withheld: tuple[Withheld, ...] = ()  # at most 100 of both, the most doubtful first
 
 
 def find_neighbours(
     examples: Sequence[Example],
-    index: Index,
-    encoder: Encoder,
+    retriever: Retriever,
     *,
     k: int,
-    excluded: Collection[str],
+    evaluation: Sequence[str],
+    near_copy: float = NEAR_COPY,
+    queries: str = "example",
+    unit: str = "text",
+    language: str = "en",
+    pairs: str = "each",
+    diversity: float = 0.0,
+    unique: bool = False,
     min_distance: float = 0.0,
     max_distance: float = 2.0,
-    progress: Callable[[int, int | None], None] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Found:
-    """The `k` nearest usable texts of each example; of a pair, half of k for each side, the odd one for `text`.
+    """`k` usable texts of the corpus for each example, best first.
 
-    `excluded` holds folded evaluation texts. Distances are 1 - cosine, so 0 to 2; the defaults disable both bounds.
+    `evaluation` holds the validation and test texts as they are; texts equal to one when folded, or with a cosine of
+    `near_copy` and more to one, never come back (1 disables the latter). `queries`: looked up is each `example`, or the
+    average of its class (`label`) or of the `task`, dealt out to the most similar examples, or half and half
+    (`mix`, the odd one to the example). `unit` `sentence`: a neighbour replaces one sentence of a text, split by the
+    rules of `language`. `pairs`: a neighbour replaces one side (`each`), two replace both (`unit`), or half and half.
+    `diversity` in [0, 1] weighs unlikeness to other neighbours (MMR; 0 disables). `unique`: a text has one owner.
+    Distances are 1 - cosine to the replaced text, so 0 to 2; the defaults disable both bounds. `seed` decides who is
+    dealt what from an average where scores are not cosines. Raises RecipeError for options that do not go together,
+    DataError where `label` meets an example without a class.
     """
+    _check(k, queries, unit, pairs, diversity, min_distance, max_distance)
+    _check_fit(examples, retriever, queries, pairs, diversity, max_distance - min_distance < 2)
+    guarded = with_sentences(evaluation, language) if unit == "sentence" else evaluation
+    guard = make_guard(guarded, retriever, near_copy)
+    rules = Rules(guard, min_distance, max_distance)
+    search = Search(examples, retriever, rules, unit, language, diversity, unique, np.random.default_rng(seed))
+
+    chosen: list[Chosen] = []
+    parts = _parts(queries, pairs, k)
+    for number, (by, part_k) in enumerate(parts):
+        told = _telling(progress, number * len(examples), len(parts) * len(examples))
+        if by == "example":
+            chosen += near_examples(search, part_k, told)
+        elif by == "unit":
+            chosen += near_pairs(search, part_k, told)
+        else:
+            chosen += near_averages(search, part_k, by, chosen, told)
+
+    candidates = _candidates(examples, chosen, retriever)
+    short = sum(len(found) < k for found in candidates)
+    return Found(candidates, len(guard.equal), short, len(guard.near), guard.withheld())
+
+
+def teacher_distance(
+    original: NDArray[np.float32],  # (n, outputs) logits
+    candidate: NDArray[np.float32],  # (n, outputs) logits
+) -> NDArray[np.float64]:  # (n,)
+    """How far the teacher sees each candidate from its original: total variation of the softmaxes, 0 to 1.
+
+    Half the sum of the absolute differences: the mass that moved from one class to others. Of one output (regression)
+    the absolute difference, in the units of the labels.
+    """
+    if original.shape[1] == 1:
+        return np.abs(candidate[:, 0].astype(np.float64) - original[:, 0])
+    return np.asarray(np.abs(_softmax(candidate) - _softmax(original)).sum(axis=1) / 2)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _check(
+    k: int, queries: str, unit: str, pairs: str, diversity: float, min_distance: float, max_distance: float
+) -> None:
     if k < 1:
         raise RecipeError(f"neighbours k is {k}; give at least 1")
+    for name, value, known in (("queries", queries, QUERIES), ("unit", unit, UNITS), ("pairs", pairs, PAIRS)):
+        if value not in known:
+            raise RecipeError(f"neighbours {name} is {value!r}{did_you_mean(value, known)}")
     if not 0 <= min_distance <= max_distance <= 2:
         raise RecipeError(
             f"neighbours min_distance {min_distance}, max_distance {max_distance}: need 0 <= min <= max <= 2"
         )
-    excluded = excluded if isinstance(excluded, (set, frozenset)) else frozenset(excluded)
-    rules = _Rules(excluded, min_distance, max_distance)
+    if not 0 <= diversity <= 1:
+        raise RecipeError(f"neighbours diversity is {diversity}; give a weight from 0 (off) to 1")
+    if pairs != "each" and (queries, unit, diversity) != ("example", "text", 0):
+        raise RecipeError(
+            f"neighbours pairs {pairs!r} goes with queries 'example', unit 'text' and diversity 0 only; "
+            f"here they are {queries!r}, {unit!r} and {diversity}"
+        )
 
+
+def _check_fit(
+    examples: Sequence[Example], retriever: Retriever, queries: str, pairs: str, diversity: float, bounds: bool
+) -> None:
+    """Raises where the options ask for what the examples or the index do not have."""
+    if (diversity or bounds) and not retriever.bounded:
+        wrong = "diversity" if diversity else "min_distance and max_distance"
+        raise RecipeError(
+            f"neighbours {wrong} cannot be used with the lexical index {retriever.folder}: BM25 scores are no cosines; "
+            "leave it out or build a dense index"
+        )
+    single = next((example for example in examples if example.text_pair is None), None)
+    if pairs != "each" and single is not None:
+        raise RecipeError(f"neighbours pairs is {pairs!r}, but example {single.id!r} is a single text; leave it out")
+    if queries in ("label", "mix"):
+        check_classes(examples)
+
+
+def _parts(queries: str, pairs: str, k: int) -> list[tuple[str, int]]:
+    """What is searched by, and for how many each: `mix` and `both` halve k, the odd one to the first."""
+    if queries == "mix":
+        parts = [("example", k - k // 2), ("label", k // 2)]
+    elif pairs == "both":
+        parts = [("example", k - k // 2), ("unit", k // 2)]
+    else:
+        parts = [("unit" if pairs == "unit" else queries, k)]
+    return [(by, share) for by, share in parts if share]
+
+
+def _telling(progress: Progress | None, start: int, total: int) -> Callable[[int], None]:
+    """Tells `progress` of the examples done in one part of several."""
+    return lambda done: None if progress is None else progress(start + done, total)
+
+
+def _candidates(examples: Sequence[Example], chosen: Sequence[Chosen], retriever: Retriever) -> list[list[Candidate]]:
+    """What was chosen as candidates of its examples, best first, whatever side it stands on; ties by id, then place."""
+    by_row: list[list[Chosen]] = [[] for _ in examples]
+    for some in chosen:
+        by_row[some.query.row].append(some)
     candidates: list[list[Candidate]] = []
-    withheld: set[str] = set()
-    for start in range(0, len(examples), _BLOCK):
-        block = examples[start : start + _BLOCK]
-        queries = [query for row, example in enumerate(block) for query in _queries(row, example, k)]
-        vectors = encoder.encode([query.text for query in queries])
-        answers = _answer(queries, vectors, index, rules, withheld)
-        candidates += _candidates(block, queries, answers)
-        if progress is not None:
-            progress(len(candidates), len(examples))
-
-    return Found(candidates, len(withheld), sum(len(found) < k for found in candidates))
-
-
-def _queries(row: int, example: Example, k: int) -> Iterator[_Query]:
-    if example.text_pair is None:
-        yield _Query(row, "", example.text, k, frozenset({fold(example.text)}))
-        return
-    # a neighbour equal to the other side is refused too: it would make a pair of one text with itself
-    own = frozenset({fold(example.text), fold(example.text_pair)})
-    yield _Query(row, "text", example.text, k - k // 2, own)
-    if k > 1:
-        yield _Query(row, "pair", example.text_pair, k // 2, own)
+    for start in range(0, len(examples), _WRITTEN):
+        rows = by_row[start : start + _WRITTEN]
+        ids = sorted({id_ for row in rows for some in row for id_ in some.ids.ravel().tolist()})
+        texts = dict(zip(ids, retriever.texts(ids) if ids else (), strict=True))
+        for example, row in zip(examples[start : start + _WRITTEN], rows, strict=True):
+            made = [
+                (-float(score), ids.tolist(), some.query.place, _candidate(example, some, ids.tolist(), score, texts))
+                for some in row
+                for ids, score in zip(some.ids, some.scores, strict=True)
+            ]
+            candidates.append([candidate for *_, candidate in sorted(made, key=lambda entry: entry[:3])])
+    return candidates
 
 
-def _answer(
-    queries: Sequence[_Query],
-    vectors: NDArray[np.float32],  # (queries, dim)
-    index: Index,
-    rules: _Rules,
-    withheld: set[str],
-) -> list[list[Neighbour]]:
-    """The usable neighbours of each query; twice as deep each round for the queries that are still short."""
-    answers: list[list[Neighbour]] = [[] for _ in queries]
-    limit = min(len(index), DEEPEST)
-    depth = min(max((query.wanted for query in queries), default=0) + _MARGIN, limit)
-    short = list(range(len(queries)))
-    while short:
-        scores, ids = index.search(vectors[short], depth)
-        texts = _folded_texts(index, ids)
-        still_short = []
-        for number, neighbours in zip(short, _rows(scores, ids, texts), strict=True):
-            usable = _usable(neighbours, queries[number], texts, rules, withheld)
-            answers[number] = usable
-            exhausted = len(neighbours) < depth or 1 - neighbours[-1].score > rules.max_distance
-            if len(usable) < queries[number].wanted and not exhausted:
-                still_short.append(number)
-        if depth >= limit:
-            break
-        short, depth = still_short, min(depth * 2, limit)
-    return answers
-
-
-def _folded_texts(index: Index, ids: NDArray[np.int64]) -> dict[int, tuple[str, str]]:
-    """Text and folded text of every id that occurs; each is read once however many queries met it."""
-    distinct = np.unique(ids)
-    distinct = distinct[distinct >= 0]  # FAISS pads with -1
-    return {int(id_): (text, fold(text)) for id_, text in zip(distinct, index.texts(distinct), strict=True)}
-
-
-def _rows(
-    scores: NDArray[np.float32],  # (queries, depth)
-    ids: NDArray[np.int64],  # (queries, depth)
-    texts: Mapping[int, tuple[str, str]],
-) -> Iterator[list[Neighbour]]:
-    for row_scores, row_ids in zip(scores, ids, strict=True):
-        found = [
-            Neighbour(int(id_), texts[int(id_)][0], float(score))
-            for id_, score in zip(row_ids, row_scores, strict=True)
-            if id_ >= 0
-        ]
-        yield sorted(found, key=lambda neighbour: (-neighbour.score, neighbour.id))  # FAISS leaves ties in any order
-
-
-def _usable(
-    neighbours: Sequence[Neighbour],
-    query: _Query,
-    texts: Mapping[int, tuple[str, str]],
-    rules: _Rules,
-    withheld: set[str],
-) -> list[Neighbour]:
-    """The first `query.wanted` neighbours that may come back; evaluation texts passed over go into `withheld`."""
-    usable: list[Neighbour] = []
-    seen = set(query.own)
-    for neighbour in neighbours:
-        if len(usable) == query.wanted:
-            break
-        distance = min(max(1 - neighbour.score, 0.0), 2.0)  # rounding takes cosines past 1
-        if not rules.min_distance <= distance <= rules.max_distance:
-            continue
-        folded = texts[neighbour.id][1]
-        if folded in rules.excluded:
-            withheld.add(folded)
-        elif folded and folded not in seen:
-            seen.add(folded)
-            usable.append(neighbour)
-    return usable
-
-
-def _candidates(
-    examples: Sequence[Example], queries: Sequence[_Query], answers: Sequence[Sequence[Neighbour]]
-) -> list[list[Candidate]]:
-    """The answers as candidates of their examples; the two sides of a pair are interleaved by score."""
-    found: list[list[tuple[float, int, str, Candidate]]] = [[] for _ in examples]
-    for query, neighbours in zip(queries, answers, strict=True):
-        example = examples[query.row]
-        for neighbour in neighbours:
-            found[query.row].append(
-                (-neighbour.score, neighbour.id, query.side, _candidate(example, query.side, neighbour))
-            )
-    return [[candidate for *_, candidate in sorted(row, key=lambda entry: entry[:3])] for row in found]
-
-
-def _candidate(example: Example, side: str, neighbour: Neighbour) -> Candidate:
-    text = example.text if side == "pair" else neighbour.text
-    text_pair = neighbour.text if side == "pair" else example.text_pair
-    id_ = f"n{neighbour.id}-{side}" if side else f"n{neighbour.id}"
-    return Candidate(id_, example.id, text, text_pair, SOURCE, neighbour.score)
+def _candidate(example: Example, some: Chosen, ids: Sequence[int], score: float, texts: Mapping[int, str]) -> Candidate:
+    query = some.query
+    if query.side == "unit":
+        first, second = ids
+        id_ = f"n{first}-n{second}"
+        return Candidate(id_, example.id, texts[first], texts[second], SOURCE, float(score))
+    replaced = query.filled(texts[ids[0]])
+    text = example.text if query.side == "pair" else replaced
+    text_pair = replaced if query.side == "pair" else example.text_pair
+    return Candidate(f"n{ids[0]}{query.place}", example.id, text, text_pair, SOURCE, float(score))

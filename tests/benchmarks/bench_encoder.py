@@ -1,45 +1,74 @@
-"""Encoding speed: augkd's SentenceEncoder against SentenceTransformer.encode at its defaults, side by side in one run.
+"""Encoding speed and fidelity: SentenceEncoder in each precision against SentenceTransformer.encode at its defaults.
 
-Both encode the same texts in turn, A B A B, so that a drift of the machine hits both; the median ratio is printed with
-the lowest cosine between their vectors. Run: python tests/benchmarks/bench_encoder.py [texts]
+All encode the same texts in turn, round after round, so that a drift of the machine hits all. Printed per precision:
+the ratio of the best rates by the clock, the same by processor time (which a loaded machine disturbs less, but which
+charges the peer for threads that spin), the lowest cosine, and recall@10 against the peer's float32 neighbours.
+Run: python tests/benchmarks/bench_encoder.py CORPUS [texts] [precision,…]
 """
 
 from __future__ import annotations
 
-import itertools
-import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from augkd.checkpoints import BUNDLED, locate
-from augkd.demo import corpus_texts
+from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.retrieval.encoder import SentenceEncoder
 
 ROUNDS = 3
+QUERIES = 500
 
 
 def main() -> None:
-    """Prints texts per second of both and the ratio."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    texts = list(itertools.islice(corpus_texts(), count))
-    ours = SentenceEncoder.load(BUNDLED)
-    theirs = SentenceTransformer(str(locate(BUNDLED)), device="cpu")
-    ratios, speeds = [], []
+    """Prints a line per encoder; the first is the peer."""
+    corpus, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 2000
+    precisions = sys.argv[3].split(",") if len(sys.argv) > 3 else ["float32", "bfloat16", "int8"]
+    texts = list(stream_corpus(CorpusSource(dataset=corpus, limit=count), CorpusCounts()))
+    peer = SentenceTransformer(str(locate(BUNDLED)), device="cpu")
+    with tempfile.TemporaryDirectory() as cache:
+        encoders: dict[str, Callable[[list[str]], np.ndarray]] = {
+            "SentenceTransformer.encode": lambda texts: peer.encode(texts, normalize_embeddings=True)
+        }
+        for precision in precisions:
+            encoders[precision] = SentenceEncoder.load(precision=precision, cache=Path(cache)).encode
+        clock, processor, vectors = rates(encoders, texts)
+
+    reference = vectors["SentenceTransformer.encode"]
+    expected = nearest(reference)
+    for name, found in vectors.items():
+        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(expected, nearest(found), strict=True)])
+        print(
+            f"{name:27} {clock[name]:6.0f} texts/s, x{clock[name] / clock['SentenceTransformer.encode']:.2f}; "
+            f"processor {processor[name]:6.0f}, x{processor[name] / processor['SentenceTransformer.encode']:.2f}; "
+            f"cosine >= {np.einsum('nd,nd->n', found, reference).min():.5f}; recall@10 {recall:.4f}"
+        )
+
+
+def rates(
+    encoders: dict[str, Callable[[list[str]], np.ndarray]], texts: list[str]
+) -> tuple[dict[str, float], dict[str, float], dict[str, np.ndarray]]:
+    """Best texts per second by the clock and per processor second, and the vectors, of each encoder."""
+    clock, processor, vectors = dict.fromkeys(encoders, 0.0), dict.fromkeys(encoders, 0.0), {}
     for _ in range(ROUNDS):
-        started = time.perf_counter()
-        mine = ours.encode(texts)
-        middle = time.perf_counter()
-        reference = theirs.encode(texts, normalize_embeddings=True)
-        ended = time.perf_counter()
-        ratios.append((ended - middle) / (middle - started))
-        speeds.append((count / (middle - started), count / (ended - middle)))
-    cosine = float(np.einsum("nd,nd->n", mine, reference).min())
-    best = [max(column) for column in zip(*speeds, strict=True)]
-    print(f"augkd ({ours.precision}) {best[0]:.0f} texts/s, SentenceTransformer.encode {best[1]:.0f} texts/s")
-    print(f"ratio: median {statistics.median(ratios):.2f} of {ROUNDS} rounds; lowest cosine {cosine:.5f}")
+        for name, encode in encoders.items():
+            started, used = time.perf_counter(), time.process_time()
+            vectors[name] = encode(texts)
+            clock[name] = max(clock[name], len(texts) / (time.perf_counter() - started))
+            processor[name] = max(processor[name], len(texts) / (time.process_time() - used))
+    return clock, processor, vectors
+
+
+def nearest(vectors: np.ndarray, count: int = 10) -> np.ndarray:  # (queries, count)
+    """The rows nearest to each of the first rows, itself left out."""
+    scores = vectors[:QUERIES] @ vectors.T
+    scores[np.arange(len(scores)), np.arange(len(scores))] = -np.inf
+    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
 if __name__ == "__main__":

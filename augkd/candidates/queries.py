@@ -1,0 +1,150 @@
+"""What is asked of an index: one query for every place of an example where a neighbour may stand.
+
+A single text is one place, a pair two (each side replaced while the other is kept: Kamalloo et al. 2021,
+"Not Far Away, Not So Close", report pairs and long texts as their method's weakness). A text of several sentences may
+instead be one place per sentence: a neighbour then replaces that sentence, the rest of the document stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from augkd.data.corpus import fold
+from augkd.data.task import Example
+from augkd.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A text to look up, and where what is found goes."""
+
+    row: int  # of the example
+    side: str  # "text" or "pair": which side of a pair is replaced; "" for a single text; "unit" for both at once
+    text: str
+    wanted: int  # neighbours
+    own: frozenset[str]  # folded texts that may not come back
+    sentence: int | None = None  # which one of the text, where only that is replaced
+    before: str = ""  # what stands before and after the replaced sentence
+    after: str = ""
+
+    def filled(self, neighbour: str) -> str:
+        """The side's text with `neighbour` in its place."""
+        return self.before + neighbour + self.after
+
+    @property
+    def place(self) -> str:
+        """The place within the example, as it ends a candidate's id: `-pair`, `-text-s2`, or nothing."""
+        side = f"-{self.side}" if self.side else ""
+        return side if self.sentence is None else f"{side}-s{self.sentence}"
+
+
+def queries_of(row: int, example: Example, k: int, *, unit: str = "text", language: str = "en") -> Iterator[Query]:
+    """The queries of one example, `k` neighbours in all; of a pair half for each side, the odd one for `text`.
+
+    With unit `sentence` either side of several sentences is asked for sentence by sentence.
+    """
+    for query in _sides(row, example, k):
+        if unit == "sentence":
+            yield from _by_sentence(query, language)
+        else:
+            yield query
+
+
+def unit_queries(row: int, example: Example, k: int) -> tuple[Query, Query]:
+    """The two queries of a pair that is replaced as a whole."""
+    if example.text_pair is None:
+        raise RecipeError(f"example {example.id!r} is a single text: neighbours pairs 'unit' and 'both' need pairs")
+    own = frozenset({fold(example.text), fold(example.text_pair)})
+    return Query(row, "unit", example.text, k, own), Query(row, "unit", example.text_pair, k, own)
+
+
+def sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
+    """Where the sentences of `text` begin and end without the white space around them, by sentencex's rules."""
+    import sentencex
+
+    places = []
+    start = 0
+    for segment in sentencex.segment(language, text):
+        stripped = segment.strip()
+        if stripped:
+            begin = start + segment.index(stripped)
+            places.append((begin, begin + len(stripped)))
+        start += len(segment)
+    assert start == len(text), "sentencex lost characters"
+    return places
+
+
+def shares(lengths: Sequence[int], k: int) -> list[int]:
+    """`k` spread evenly over sentences of these lengths; the remainder goes to the longest, ties to the first."""
+    given = [k // len(lengths)] * len(lengths)
+    longest = sorted(range(len(lengths)), key=lambda place: -lengths[place])  # stable: the first of equals
+    for place in longest[: k % len(lengths)]:
+        given[place] += 1
+    return given
+
+
+def grouped(queries: Iterable[Query], examples: Sequence[Example], by: str) -> list[list[Query]]:
+    """Queries that are averaged into one: those of a class (`label`) or all (`task`), each side of pairs apart."""
+    groups: dict[tuple[str, int], list[Query]] = {}
+    for query in queries:
+        group = _class_of(examples[query.row]) if by == "label" else 0
+        groups.setdefault((query.side, group), []).append(query)
+    return [groups[key] for key in sorted(groups)]
+
+
+def check_classes(examples: Iterable[Example]) -> None:
+    """Raises DataError for an example without a class: its neighbours would silently be another strategy's."""
+    for example in examples:
+        _class_of(example)
+
+
+def with_sentences(texts: Iterable[str], language: str = "en") -> Iterator[str]:
+    """The texts, and the sentences of those that have several."""
+    for text in texts:
+        yield text
+        places = sentences(text, language)
+        if len(places) > 1:
+            yield from (text[start:stop] for start, stop in places)
+
+
+def _sides(row: int, example: Example, k: int) -> Iterator[Query]:
+    if example.text_pair is None:
+        yield Query(row, "", example.text, k, frozenset({fold(example.text)}))
+        return
+    # a neighbour equal to the other side is refused too: it would make a pair of one text with itself
+    own = frozenset({fold(example.text), fold(example.text_pair)})
+    yield Query(row, "text", example.text, k - k // 2, own)
+    if k > 1:
+        yield Query(row, "pair", example.text_pair, k // 2, own)
+
+
+def _by_sentence(query: Query, language: str) -> Iterator[Query]:
+    text = query.text
+    places = sentences(text, language)
+    if len(places) < 2:
+        yield query
+        return
+    own = query.own | {fold(text[start:stop]) for start, stop in places}  # else a sentence would stand there twice
+    given = shares([stop - start for start, stop in places], query.wanted)
+    for number, ((start, stop), wanted) in enumerate(zip(places, given, strict=True)):
+        if wanted:
+            yield replace(
+                query,
+                text=text[start:stop],
+                wanted=wanted,
+                own=own,
+                sentence=number,
+                before=text[:start],
+                after=text[stop:],
+            )
+
+
+def _class_of(example: Example) -> int:
+    if isinstance(example.label, int):
+        return example.label
+    wrong = "no label" if example.label is None else f"the number {example.label} as label"
+    raise DataError(
+        f"example {example.id!r} has {wrong}: neighbours queries 'label' and 'mix' need a class for every example; "
+        "use 'example' or 'task'"
+    )

@@ -1,0 +1,143 @@
+"""The INT8 form of a sentence encoder: exported to ONNX by torch itself, quantised and run by ONNX Runtime.
+
+No Optimum: its releases pin older transformers. Only the transformer is replaced; tokenizing, pooling and any dense
+layers stay sentence-transformers'. Weights are rounded once, per output channel; activations at run time, per batch.
+That is fast and coarse: of MiniLM's ten nearest questions it finds 0.90, and rounding each token's activations apart
+would find 0.94 (measured), so INT8 is an option and never what `auto` chooses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from augkd.errors import ModelError
+from augkd.workspace import file_fingerprint, fingerprint, finished, read_manifest, replacing, versions, write_manifest
+
+_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+_FILE = "model_quantized.onnx"  # the name Hub users expect
+_KIND = "onnx_encoder"
+
+
+def use_int8(
+    model: Any,  # SentenceTransformer on the CPU; its transformer is replaced
+    weights: str,  # fingerprint of what it was loaded from
+    cache: Path | None,  # folder of all such files
+) -> None:
+    """Replaces the transformer of `model` by an INT8 session, exported first unless `cache` holds it.
+
+    Raises ModelError when the extra `onnx` is not installed or the architecture cannot be exported.
+    """
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(f"encoder precision int8 needs {', '.join(missing)}; pip install 'augkd[onnx]'")
+
+    module = model[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = _exported(module.model, weights, cache or Path(scratch))
+        module.model = Int8Transformer(path, module.model.config)
+
+
+class Int8Transformer(torch.nn.Module):
+    """An ONNX Runtime session in the place of a transformers model; safe to call from several threads."""
+
+    def __init__(self, path: Path, config: Any) -> None:
+        super().__init__()
+        import onnxruntime
+
+        self.config = config  # the replaced model's: sentence-transformers asks it what the outputs are
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # as in torch: one thread a batch, several batches at once
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        self._anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # says device and dtype to callers
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,  # (n, width)
+        attention_mask: torch.Tensor,  # (n, width)
+        **_: Any,  # token types: zero for single texts, and constant in the export
+    ) -> BaseModelOutput:
+        """The last hidden state, (n, width, hidden)."""
+        feed = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        return BaseModelOutput(last_hidden_state=torch.from_numpy(self._session.run(None, feed)[0]))
+
+
+def _exported(transformer: torch.nn.Module, weights: str, cache: Path) -> Path:
+    exporters = {name: version for name, version in versions().items() if name in ("torch", "transformers")}
+    made_from = {"weights": weights, "exporters": exporters}
+    folder = cache / f"int8-{fingerprint(made_from)[:16]}"
+    path = folder / _FILE
+    if finished(folder, _KIND, made_from):
+        if not path.exists() or file_fingerprint(path) != read_manifest(folder, _KIND)["sha256"]:
+            raise ModelError(f"{path} is not the file its manifest names; remove {folder}, it is made again")
+        return path
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        _quantise(transformer, temporary)
+    write_manifest(folder, _KIND, made_from, sha256=file_fingerprint(path))
+    return path
+
+
+def _quantise(transformer: torch.nn.Module, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _hushed():
+        exported = _to_onnx(transformer)
+        del exported.graph.value_info[:]  # ONNX Runtime infers shapes anew and stumbles over torch's
+        quantize_dynamic(exported, str(path), weight_type=QuantType.QInt8, per_channel=True)
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps both libraries' advice to their developers (missing torchvision, deprecations) from the user's screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _to_onnx(transformer: torch.nn.Module) -> Any:
+    ids = torch.arange(21).reshape(3, 7)  # any sizes but 0 and 1, which torch.export would take for constants
+    rows, width = torch.export.Dim("rows"), torch.export.Dim("width")
+    sizes = {0: rows, 1: width}
+    try:
+        program = torch.onnx.export(
+            _LastHiddenState(transformer).eval(),
+            (ids, torch.ones_like(ids)),
+            dynamo=True,
+            verbose=False,
+            input_names=["input_ids", "attention_mask"],
+            output_names=["last_hidden_state"],
+            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
+        )
+    except Exception as exc:  # each of the exporter's passes has exceptions of its own
+        reason = str(exc).strip().split("\n")[0][:160]
+        kind = type(transformer).__name__
+        raise ModelError(f"{kind} cannot be exported to ONNX ({reason}); use precision bfloat16 or float32") from exc
+    assert program is not None
+    return program.model_proto
+
+
+class _LastHiddenState(torch.nn.Module):
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return output

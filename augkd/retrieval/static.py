@@ -1,0 +1,242 @@
+"""Static encoders: one vector per vocabulary entry, a text is their weighted mean; no model runs when encoding.
+
+`StaticEncoder.distill` sends each entry of a model's vocabulary through the model, keeps the directions of largest
+variance and damps frequent entries: Model2Vec (Tulkens & van Dongen 2024), with the weights of SIF (Arora et al. 2017).
+Vocabularies list frequent entries first, so an entry's place stands for its frequency unless sample texts are given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from augkd.checkpoints import BUNDLED, locate, model_fingerprint
+from augkd.errors import ModelError, RecipeError
+from augkd.retrieval.encoder import load_model
+from augkd.workspace import begin, end, fingerprint, read_manifest, replacing, write_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KIND = "static_encoder"
+SIF = 1e-4  # a in a / (a + p): Model2Vec's
+_VECTORS, _TOKENIZER = "model.safetensors", "tokenizer.json"
+_BATCH = 1024  # vocabulary entries through the model at once, about 3 tokens each
+_WINDOW = 65_536  # texts tokenised at once: bounds memory
+
+Progress = Callable[[int, int | None], None]  # entries done, of
+
+
+@final
+class StaticEncoder:
+    """Vectors of tokens, read-only; made by `distill` or `load`.
+
+    A text without a known token (empty, or another script) gets the first axis, (1, 0, …, 0), as its vector.
+    """
+
+    def __init__(self, table: NDArray[np.float32], tokenizer: str, *, name: str, facts: Mapping[str, Any]) -> None:
+        # (vocabulary + 1, dim). A row of zeros is a token left out; the last stands for any id beyond the entries
+        self._table = torch.from_numpy(np.concatenate([table, np.zeros((1, table.shape[1]), dtype=np.float32)]))
+        self._json = tokenizer
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._tokenizer.no_truncation()  # a long text costs nothing here
+        self._tokenizer.no_padding()
+        self._fingerprint = fingerprint([KIND, fingerprint(tokenizer), _digest(table)])
+        self.name = name
+        self.facts = dict(facts)  # what it was made from, share of variance explained, number of entries
+
+    @classmethod
+    def distill(
+        cls,
+        model: str = BUNDLED,
+        *,
+        dim: int = 256,
+        texts: Iterable[str] | None = None,
+        progress: Progress | None = None,
+    ) -> StaticEncoder:
+        """Token vectors from `model`, a folder or a Hub name, in float32: half a minute for 30,000 entries on 2 cores.
+
+        `dim` up to the model's own width (which leaves PCA out); `texts`, a sample of what will be encoded, gives the
+        tokens' frequencies in place of their rank in the vocabulary.
+        Raises RecipeError for `dim` out of range, ModelError when the model or a fast tokenizer of it is not to be had.
+        """
+        folder = locate(model)
+        loaded = load_model(folder, model, "cuda" if torch.cuda.is_available() else "cpu")
+        width = int(loaded.get_embedding_dimension())
+        if not 1 <= dim <= width:
+            raise RecipeError(f"static encoder dim is {dim}; '{model}' takes 1 to {width}")
+        backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelError(f"'{model}' has no fast tokenizer (tokenizer.json), which a static encoder needs")
+
+        entries = _entries(loaded.tokenizer)
+        vectors, explained = principal_components(_through_model(loaded, entries, progress), dim)
+        tokenizer = backend.to_str()
+        frequency = rank_frequency(len(entries)) if texts is None else _counted(tokenizer, entries, texts)
+        table = np.zeros((max(entries) + 1, dim), dtype=np.float32)
+        table[entries] = vectors * sif_weights(frequency)[:, None]
+        facts = {"explained": explained, "entries": len(entries), "counted": texts is not None}
+        facts["made_from"] = made_from(model_fingerprint(folder), dim)
+        return cls(table, tokenizer, name=model, facts=facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> StaticEncoder:
+        """A saved one; raises WorkspaceError or ModelError when the folder is unfinished, foreign or damaged."""
+        manifest = read_manifest(folder, KIND)
+        try:
+            table = load_file(folder / _VECTORS)["vectors"]
+            encoder = cls(
+                np.ascontiguousarray(table, dtype=np.float32),
+                (folder / _TOKENIZER).read_text(encoding="utf-8"),
+                name=manifest["name"],
+                facts=manifest["facts"],
+            )
+        except (OSError, KeyError, SafetensorError, ValueError) as exc:
+            reason = str(exc).split("\n")[0]
+            raise ModelError(f"static encoder {folder} cannot be read ({reason}); distil it again") from exc
+        if encoder.fingerprint != manifest["fingerprint"]:
+            raise ModelError(f"static encoder {folder} is not what its manifest names; distil it again")
+        return encoder
+
+    def save(self, folder: Path) -> None:
+        """Writes safetensors, tokenizer.json and, last, manifest.json; an earlier one in `folder` is replaced."""
+        sources = {"fingerprint": self._fingerprint}
+        begin(folder, KIND, sources)
+        with replacing(folder / _VECTORS) as temporary:
+            save_file({"vectors": self._table[:-1].numpy()}, temporary)
+        write_text(folder / _TOKENIZER, self._json)
+        end(folder, KIND, sources, name=self.name, fingerprint=self._fingerprint, facts=self.facts)
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return int(self._table.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the token vectors and the tokenizer."""
+        return self._fingerprint
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:  # (n, dim), unit rows
+        """The vectors of `texts`, in their order; what else is in the call changes nothing, not even by rounding."""
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        for start in range(0, len(texts), _WINDOW):
+            part = texts[start : start + _WINDOW]
+            vectors[start : start + len(part)] = self._sums(part)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[lengths[:, 0] == 0, 0] = 1
+        return vectors / np.where(lengths == 0, 1, lengths)
+
+    def _sums(self, texts: Sequence[str]) -> NDArray[np.float32]:  # the mean's direction is the sum's
+        rows = _token_ids(self._tokenizer, texts)
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        ids = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64, count=int(lengths.sum()))
+        np.minimum(ids, len(self._table) - 1, out=ids)
+        starts = np.cumsum(lengths) - lengths
+        with torch.inference_mode():
+            sums = torch.nn.functional.embedding_bag(
+                torch.from_numpy(ids), self._table, torch.from_numpy(starts), mode="sum"
+            )
+        return np.asarray(sums.numpy(), dtype=np.float32)
+
+
+class Wrapped(NamedTuple):
+    """What a tokenizer puts around a single text."""
+
+    before: list[int]
+    after: list[int]
+
+
+def made_from(model: str, dim: int) -> dict[str, Any]:
+    """What decides token vectors without sample texts: fingerprint of the model, width, method."""
+    return {"model": model, "dim": dim, "method": f"pca, sif {SIF}, 1"}  # the last number: raised when vectors change
+
+
+def principal_components(vectors: NDArray[np.float32], dim: int) -> tuple[NDArray[np.float32], float]:
+    """Centred rows of `vectors` (n, width) on the `dim` directions of largest variance, and the share these keep.
+
+    With `dim` = width nothing is turned, only centred. Each direction's largest component is positive.
+    """
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    if dim == vectors.shape[1]:
+        return centred.astype(np.float32), 1.0
+    variances, directions = np.linalg.eigh(centred.T @ centred)  # ascending
+    kept = directions[:, ::-1][:, :dim]
+    kept = kept * np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(dim)])  # eigenvectors come with either sign
+    return (centred @ kept).astype(np.float32), float(variances[::-1][:dim].sum() / variances.sum())
+
+
+def rank_frequency(count: int) -> NDArray[np.float64]:  # (count,), sums to 1
+    """Zipf's frequencies of `count` entries in order of rank: proportional to 1 / (rank + 1), ranks from 1."""
+    inverse = 1 / np.arange(2, count + 2)
+    return np.asarray(inverse / inverse.sum())
+
+
+def sif_weights(frequency: NDArray[np.float64]) -> NDArray[np.float32]:  # (n,)
+    """a / (a + p) of each entry's share p of all tokens (Arora et al. 2017), a = 1e-4."""
+    return (SIF / (SIF + frequency)).astype(np.float32)
+
+
+def _counted(tokenizer: str, entries: Sequence[int], texts: Iterable[str]) -> NDArray[np.float64]:
+    counts = np.zeros(max(entries) + 1)
+    fresh = Tokenizer.from_str(tokenizer)
+    fresh.no_truncation()
+    fresh.no_padding()
+    for part in _windows(texts):
+        ids = np.fromiter(itertools.chain.from_iterable(_token_ids(fresh, part)), dtype=np.int64)
+        counts += np.bincount(ids[ids < len(counts)], minlength=len(counts))
+    shares = counts[list(entries)]
+    return np.asarray((shares + 0.5) / (shares + 0.5).sum())  # half a sight: an unseen entry is rare, not impossible
+
+
+def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    stream = iter(texts)
+    while part := list(itertools.islice(stream, _WINDOW)):
+        yield part
+
+
+def _token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [found.ids for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def _entries(tokenizer: Any) -> list[int]:
+    """Ids of the vocabulary in order, without special and reserved entries."""
+    special = set(tokenizer.all_special_ids)
+    reserved = ("[unused", "<unused", "<|reserved", "<extra_id")
+    return sorted(
+        id_ for token, id_ in tokenizer.get_vocab().items() if id_ not in special and not token.startswith(reserved)
+    )
+
+
+def _wrapping(tokenizer: Any) -> Wrapped:
+    special = set(tokenizer.all_special_ids)
+    ids = tokenizer("a")["input_ids"]
+    inner = [place for place, id_ in enumerate(ids) if id_ not in special]
+    return Wrapped(ids[: inner[0]], ids[inner[-1] + 1 :])
+
+
+def _through_model(model: Any, entries: Sequence[int], progress: Progress | None) -> NDArray[np.float32]:
+    before, after = _wrapping(model.tokenizer)
+    vectors = []
+    with torch.inference_mode():
+        for start in range(0, len(entries), _BATCH):
+            part = entries[start : start + _BATCH]
+            ids = torch.tensor([[*before, entry, *after] for entry in part], device=model.device)
+            features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            vectors.append(model.forward(features)["sentence_embedding"].float().cpu().numpy())
+            if progress is not None:
+                progress(start + len(part), len(entries))
+    return np.concatenate(vectors)
+
+
+def _digest(table: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(table).data).hexdigest()

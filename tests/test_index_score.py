@@ -1,0 +1,146 @@
+"""An index is judged by the teacher's outputs on its neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from augkd.errors import DataError
+from augkd.evaluation.index_score import IndexScore, deviation, index_score, rank
+
+
+def logits(*first: float) -> np.ndarray:
+    """Logits of two classes whose first has these probabilities."""
+    return np.log(np.array([[p, 1 - p] for p in first], dtype=np.float32))
+
+
+def scored(**changes: object) -> IndexScore:
+    given = {
+        "original_logits": logits(0.9, 0.2, 0.6),
+        "labels": [0, 1, None],
+        "owner": np.array([0, 0, 1, 2]),
+        "candidate_logits": logits(0.8, 0.4, 0.1, 0.7),
+        "similarity": np.array([0.9, 0.7, 0.8, 0.6], dtype=np.float32),
+        "texts": ["a", "b", "a", "c"],
+        "k": 2,
+    }
+    return index_score(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_the_figures_are_what_they_are_by_hand() -> None:
+    score = scored()
+    assert (score.coverage, score.distinct) == (pytest.approx(1 / 3), 3)
+    assert score.similarity == pytest.approx(0.75)
+    assert score.confidence == pytest.approx((0.8 + 0.6 + 0.9 + 0.7) / 4)
+    assert score.agreement == pytest.approx(
+        3 / 4
+    )  # the second says class 1, its original is 0; the third label is the teacher's
+    mean = (0.8 + 0.4 + 0.1 + 0.7) / 4  # 0.5: balanced
+    assert mean == pytest.approx(0.5)
+    assert score.entropy == pytest.approx(1.0)
+    assert scored(candidate_logits=logits(0.9, 0.9, 0.9, 0.9)).entropy == pytest.approx(
+        -(0.9 * np.log(0.9) + 0.1 * np.log(0.1)) / np.log(2), abs=1e-6
+    )
+
+
+def test_labels_that_are_given_go_before_the_teachers_word() -> None:
+    assert scored(labels=[1, 1, None]).agreement == pytest.approx(3 / 4)
+    assert scored(labels=[1, 0, 1]).agreement == pytest.approx(1 / 4)
+
+
+def test_the_deviation_is_that_of_many_draws() -> None:
+    rng = np.random.default_rng(0)
+    original = rng.dirichlet(np.ones(3), size=20)
+    owner = rng.integers(0, 18, size=60)  # two originals have no candidate
+    candidate = rng.dirichlet(np.ones(3), size=60)
+    of = [candidate[owner == row] if (owner == row).any() else original[[row]] for row in range(20)]
+    views = np.concatenate(of)
+    counts = np.array([len(some) for some in of])
+    rows = rng.integers(0, 20, size=(20_000, 8))
+    picks = (np.cumsum(counts) - counts)[rows] + rng.integers(0, counts[rows])
+    means = np.concatenate([original[rows], views[picks]], axis=1).mean(axis=1)
+    drawn = np.std(means, axis=0, ddof=1).mean()
+    assert deviation(original, owner, candidate, draw=8) == pytest.approx(drawn, rel=0.02)
+
+
+def test_without_candidates_the_deviation_is_that_of_the_originals() -> None:
+    original = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    nothing = deviation(original, np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
+    assert nothing == pytest.approx(np.std([0.9, 0.2, 0.4]) / 320**0.5)
+    copies = deviation(original, np.arange(3), original)
+    assert copies == pytest.approx(nothing)
+    towards_the_mean = deviation(original, np.arange(3), np.tile(original.mean(axis=0), (3, 1)))
+    assert towards_the_mean == pytest.approx(nothing / 2)
+
+
+def test_regression_has_correlation_and_no_classes() -> None:
+    score = scored(
+        original_logits=np.array([[1.0], [2.0], [4.0]], dtype=np.float32),
+        labels=[1.0, 2.0, 4.0],
+        candidate_logits=np.array([[1.5], [0.5], [2.5], [3.0]], dtype=np.float32),
+    )
+    assert (score.confidence, score.entropy) == (None, None)
+    assert score.agreement == pytest.approx(np.corrcoef([1, 1, 2, 4], [1.5, 0.5, 2.5, 3.0])[0, 1])
+    # pairs: (1 + 1.5)/2, (1 + 0.5)/2 at a sixth each, (2 + 2.5)/2, (4 + 3)/2 at a third each
+    values, weights = np.array([1.25, 0.75, 2.25, 3.5]), np.array([1, 1, 2, 2]) / 6
+    spread = np.sqrt(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
+    assert score.deviation == pytest.approx(spread / 320**0.5)
+
+
+def test_an_index_that_finds_nothing_is_scored() -> None:
+    score = scored(
+        owner=np.zeros(0, dtype=np.int64),
+        candidate_logits=np.zeros((0, 2), dtype=np.float32),
+        similarity=np.zeros(0, dtype=np.float32),
+        texts=[],
+    )
+    assert dataclasses.asdict(score) == {
+        "coverage": 0.0,
+        "distinct": 0,
+        "similarity": None,
+        "confidence": None,
+        "agreement": None,
+        "entropy": None,
+        "deviation": pytest.approx(np.std([0.9, 0.2, 0.6]) / 320**0.5, abs=1e-7),
+    }
+    assert scored(similarity=None).similarity is None
+
+
+GOOD = IndexScore(1.0, 100, 0.7, 0.8, 0.8, 0.9, 0.010)
+
+
+def better(**changes: float | None) -> IndexScore:
+    return dataclasses.replace(GOOD, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "worse", [{"deviation": 0.02}, {"agreement": 0.7}, {"coverage": 0.5}, {"distinct": 50}, {"agreement": None}]
+)
+def test_each_ranked_figure_decides_when_the_others_are_equal(worse: dict[str, float | None]) -> None:
+    assert rank({"a": better(**worse), "b": GOOD}) == ["b", "a"]
+    assert rank({"a": GOOD, "b": better(**worse)}) == ["a", "b"]
+
+
+def test_the_rank_is_the_mean_rank() -> None:
+    # agreement, coverage and distinct for b against deviation for a
+    assert rank({"a": better(deviation=0.005, agreement=0.5, coverage=0.9, distinct=90), "b": GOOD}) == ["b", "a"]
+    # one against one: the lower deviation wins
+    assert rank({"b": better(deviation=0.005, agreement=0.5), "a": GOOD}) == ["b", "a"]
+    assert rank({"b": GOOD, "a": GOOD}) == ["a", "b"]
+    assert rank({}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [0]}, "a label"),
+        ({"texts": ["a"]}, "for each candidate"),
+        ({"candidate_logits": np.zeros((4, 3), dtype=np.float32)}, "3 outputs where the originals have 2"),
+        ({"candidate_logits": np.full((4, 2), np.nan, dtype=np.float32)}, "drop the rows"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        scored(**changes)

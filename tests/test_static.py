@@ -1,0 +1,174 @@
+"""StaticEncoder against closed forms over SentenceTransformer's own vectors of single words, and scikit-learn's PCA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sklearn.decomposition import PCA
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from augkd.errors import ModelError, RecipeError, WorkspaceError
+from augkd.retrieval.static import StaticEncoder, principal_components, rank_frequency, sif_weights
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
+WORDS = ("the", "a", "is", "in", "cat", "dog", "horse", "bread", "soup", "apple", "hammer", "saw", "drill", "spade")
+TEXTS = ["the cat is in a soup", "dog", "", "xyzzy", "hammer saw hammer", "the the the horse", "bread xyzzy apple"]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of width 16 with 14 words."""
+    folder = tmp_path_factory.mktemp("words")
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertModel(config).save_pretrained(folder)
+    vocabulary = {token: place for place, token in enumerate(SPECIAL + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="[MASK]", **names).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(model_folder: Path) -> np.ndarray:
+    """(14, 16): the model's own vector of each word, by sentence-transformers."""
+    return SentenceTransformer(str(model_folder), device="cpu").encode(list(WORDS))
+
+
+def weighted_mean(text: str, vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    rows = [WORDS.index(word) for word in text.split()]
+    total = (vectors[rows] * weights[rows, None]).sum(axis=0)
+    return total / np.linalg.norm(total)
+
+
+def zipf_weights() -> np.ndarray:
+    frequency = 1 / np.arange(2, 16)
+    return 1e-4 / (1e-4 + frequency / frequency.sum())
+
+
+def test_a_text_is_the_weighted_mean_of_its_words_centred_vectors(model_folder: Path, words: np.ndarray) -> None:
+    encoder = StaticEncoder.distill(str(model_folder), dim=16)
+    expected = weighted_mean("the cat is in a soup", words - words.mean(axis=0), zipf_weights())
+    plain = weighted_mean("the cat is in a soup", words - words.mean(axis=0), np.ones(14))
+    np.testing.assert_allclose(encoder.encode(["the cat is in a soup"])[0], expected, atol=1e-5)
+    assert np.abs(plain - expected).max() > 1e-3  # the twin: without weights it is another vector
+
+
+def test_fewer_dimensions_are_those_of_pca(model_folder: Path, words: np.ndarray) -> None:
+    encoder = StaticEncoder.distill(str(model_folder), dim=5)
+    pca = PCA(5).fit(words)
+    texts = [text for text in TEXTS if text and "xyzzy" not in text]
+    expected = np.stack([weighted_mean(text, pca.transform(words), zipf_weights()) for text in texts])
+    vectors = encoder.encode(texts)
+    assert vectors.shape == (4, 5)
+    np.testing.assert_allclose(vectors @ vectors.T, expected @ expected.T, atol=1e-4)  # axes may differ in sign
+    assert encoder.facts["explained"] == pytest.approx(pca.explained_variance_ratio_.sum(), abs=1e-5)
+
+
+def test_the_sign_of_a_component_does_not_depend_on_the_solver() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    turned, share = principal_components(vectors, 2)
+    directions, *_ = np.linalg.lstsq(vectors - vectors.mean(axis=0), turned, rcond=None)
+    assert (directions[np.abs(directions).argmax(axis=0), [0, 1]] > 0).all()
+    assert 0 < share < 1
+
+
+def test_special_reserved_and_unknown_tokens_count_for_nothing(model_folder: Path) -> None:
+    encoder = StaticEncoder.distill(str(model_folder), dim=8)
+    assert encoder.facts["entries"] == len(WORDS)
+    with_them, without, other = encoder.encode(["[MASK] cat xyzzy [unused0]", "cat", "cat dog"])
+    assert with_them.tobytes() == without.tobytes()
+    assert np.abs(other - without).max() > 0.1  # the twin: a known word counts
+
+
+def test_texts_without_a_known_word_get_the_first_axis(model_folder: Path) -> None:
+    vectors = StaticEncoder.distill(str(model_folder), dim=8).encode(["", "xyzzy", "cat"])
+    assert vectors[:2].tolist() == [[1, 0, 0, 0, 0, 0, 0, 0]] * 2
+    assert vectors[2].tolist() != vectors[0].tolist()
+
+
+def test_rows_are_float32_unit_vectors_and_no_texts_give_no_rows(model_folder: Path) -> None:
+    encoder = StaticEncoder.distill(str(model_folder), dim=8)
+    vectors = encoder.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert encoder.encode([]).shape == (0, 8)
+
+
+def test_a_crowd_changes_no_byte(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = StaticEncoder.distill(str(model_folder), dim=8)
+    crowd = encoder.encode(TEXTS * 50)[: len(TEXTS)]
+    alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
+    monkeypatch.setattr("augkd.retrieval.static._WINDOW", 3)
+    assert crowd.tobytes() == alone.tobytes() == encoder.encode(TEXTS).tobytes()
+
+
+def test_words_frequent_in_the_sample_texts_weigh_less(model_folder: Path, words: np.ndarray) -> None:
+    sample = ["dog dog dog soup", "dog soup dog"]
+    encoder = StaticEncoder.distill(str(model_folder), dim=16, texts=sample)
+    counts = np.array([5 if word == "dog" else 2 if word == "soup" else 0 for word in WORDS]) + 0.5
+    weights = 1e-4 / (1e-4 + counts / counts.sum())
+    expected = weighted_mean("dog cat", words - words.mean(axis=0), weights)
+    by_rank = StaticEncoder.distill(str(model_folder), dim=16).encode(["dog cat"])[0]
+    np.testing.assert_allclose(encoder.encode(["dog cat"])[0], expected, atol=1e-5)
+    assert np.abs(by_rank - expected).max() > 0.05  # the twin: by rank both words weigh about the same
+
+
+def test_zipf_frequencies_and_sif_weights_are_the_published_ones() -> None:
+    frequency = rank_frequency(3)
+    np.testing.assert_allclose(frequency, np.array([6, 4, 3]) / 13)  # 1/2, 1/3, 1/4
+    np.testing.assert_allclose(sif_weights(np.array([0.0, 1e-4, 1.0])), [1, 0.5, 1e-4 / 1.0001], rtol=1e-6)
+
+
+def test_saved_and_loaded_it_gives_the_same_bytes(model_folder: Path, tmp_path: Path) -> None:
+    encoder = StaticEncoder.distill(str(model_folder), dim=8)
+    encoder.save(tmp_path / "static")
+    loaded = StaticEncoder.load(tmp_path / "static")
+    assert loaded.encode(TEXTS).tobytes() == encoder.encode(TEXTS).tobytes()
+    assert (loaded.fingerprint, loaded.name, loaded.dim) == (encoder.fingerprint, str(model_folder), 8)
+    assert loaded.facts == encoder.facts
+    assert loaded.fingerprint != StaticEncoder.distill(str(model_folder), dim=7).fingerprint  # the twin
+
+
+def test_distilling_twice_gives_the_same_bytes(model_folder: Path) -> None:
+    once, twice = (StaticEncoder.distill(str(model_folder), dim=8) for _ in range(2))
+    assert once.fingerprint == twice.fingerprint
+
+
+@pytest.mark.parametrize("place", [3, -3])  # in the header, in the numbers
+def test_a_damaged_file_is_refused(model_folder: Path, tmp_path: Path, place: int) -> None:
+    StaticEncoder.distill(str(model_folder), dim=8).save(tmp_path / "static")
+    path = tmp_path / "static" / "model.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(ModelError, match="distil it again") as caught:
+        StaticEncoder.load(tmp_path / "static")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unfinished_folder_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    StaticEncoder.distill(str(model_folder), dim=8).save(tmp_path / "static")
+    (tmp_path / "static" / "manifest.json").unlink()
+    with pytest.raises(WorkspaceError, match="unfinished"):
+        StaticEncoder.load(tmp_path / "static")
+
+
+def test_more_dimensions_than_the_model_has_are_refused(model_folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"dim is 17; .* takes 1 to 16"):
+        StaticEncoder.distill(str(model_folder), dim=17)
+
+
+def test_progress_counts_vocabulary_entries(model_folder: Path) -> None:
+    told: list[tuple[int, int | None]] = []
+    StaticEncoder.distill(str(model_folder), dim=8, progress=lambda done, total: told.append((done, total)))
+    assert told == [(14, 14)]
