@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from augkd.candidates.neighbours import Candidate, Found, find_neighbours
-from augkd.data.corpus import CorpusSource, fold
-from augkd.data.task import Example, Task, read_augmented_samples
+from augkd.candidates.neighbours import SOURCE, Candidate, Found, find_neighbours, teacher_distance
+from augkd.data.corpus import fold
+from augkd.data.task import Example, Task, read_augmented_samples, texts_of
 from augkd.data.transfer_set import write_card, write_rows
-from augkd.distill.models import Pair
 from augkd.distill.teacher import TeacherOutputs
-from augkd.errors import DataError, ModelError
-from augkd.recipe import DataOptions, IndexRecipe, NeighbourOptions, dumped
-from augkd.retrieval.encoder import SentenceEncoder
-from augkd.retrieval.index import Index, build_index
+from augkd.errors import DataError
+from augkd.recipe import DataOptions, NeighbourOptions
+from augkd.retrieval.retriever import Retriever
+from augkd.workspace import write_json
 
 Progress = Callable[[str, int, int | None], None]  # stage, done, total
 
@@ -34,7 +34,7 @@ def write_transfer_set(
     labels: Sequence[str],
     outputs: TeacherOutputs,
     options: DataOptions,
-    index: Index | None,
+    index: Retriever | None,
     progress: Progress,
 ) -> dict[str, int]:
     """Finds candidates, has the teacher label everything, writes the rows (not the manifest); returns the counts.
@@ -44,7 +44,7 @@ def write_transfer_set(
     train = task.train
     excluded = {fold(text) for text in task.evaluation_texts()} - {""}
     if index is not None and options.neighbours is not None:
-        found = _neighbours(train, index, options.neighbours, excluded, progress)
+        found = _neighbours(task, index, options.neighbours, progress)
     else:
         found = Found([[] for _ in train], 0, 0)
     sampled, withheld = _from_jsonl(options.augmented_samples, train, excluded)
@@ -56,66 +56,56 @@ def write_transfer_set(
     if unknown[: len(train)].any():
         place = int(unknown.argmax())
         raise DataError(f"the teacher has no output for the labelled text '{train[place].text[:60]}'; add it")
+    strays = _strays(pools, logits, options.neighbours)
+    logits[len(train) :][strays] = np.nan  # left out like those the teacher does not know
     write_rows(folder, _rows(train, pools, logits, labels), labels)
+    write_json(folder / "withheld.json", [dataclasses.asdict(copy) for copy in found.withheld])
 
-    labelled = [wanted[place] for place in np.flatnonzero(~unknown)[len(train) :]]  # without the dropped ones
+    known = ~np.isnan(logits.sum(axis=1))
+    labelled = [wanted[place] for place in np.flatnonzero(known)[len(train) :]]  # without those left out
     counts = {
         "originals": len(train),
         "candidates": len(labelled),
         "candidates_unique": len(set(labelled)),
         "excluded_evaluation_texts": found.excluded_evaluation_texts + withheld,
+        "excluded_near_copies": found.excluded_near_copies,
+        "outside_teacher_bounds": int(strays.sum()),
         "short": found.short,
     }
     write_card(folder, task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()])
     return counts
 
 
-def make_index(recipe: IndexRecipe, folder: Path, progress: Callable[[int, int | None], None]) -> Index:
-    """Builds (or resumes, or opens) an index recipe's index in `folder`."""
-    options = recipe.encoder
-    encoder = SentenceEncoder.load(options.model, max_length=options.max_length, precision=options.precision)
-    source = CorpusSource(**dumped(recipe.corpus))
-    return build_index(
-        folder,
-        source,
-        encoder,
-        factory=recipe.faiss.factory,
-        recall=recipe.faiss.recall,
-        seed=recipe.seed,
-        recipe=dict(dumped(recipe)),
-        progress=progress,
-    )
-
-
-def encoder_of(index: Index) -> SentenceEncoder:
-    """The encoder an index was built with; raises ModelError when its weights are not the ones of then."""
-    options = index.manifest["recipe"]["encoder"]
-    encoder = SentenceEncoder.load(options["model"], max_length=options["max_length"], precision=options["precision"])
-    if encoder.fingerprint != index.manifest["made_from"]["encoder"]:
-        raise ModelError(
-            f"encoder '{options['model']}' is not the one that {index.folder} was built with; build the index again"
-        )
-    return encoder
-
-
-def texts_of(examples: Sequence[Example]) -> list[Pair]:
-    """Texts (and second texts) of examples."""
-    return [(example.text, example.text_pair) for example in examples]
-
-
-def _neighbours(
-    train: Sequence[Example], index: Index, options: NeighbourOptions, excluded: set[str], progress: Progress
-) -> Found:
+def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progress: Progress) -> Found:
     return find_neighbours(
-        train,
+        task.train,
         index,
-        encoder_of(index),
         k=options.k,
-        excluded=excluded,
+        evaluation=list(task.evaluation_texts()),
+        near_copy=options.near_copy,
+        queries=options.queries,
+        unit=options.unit,
+        language=options.language,
+        pairs=options.pairs,
+        diversity=options.diversity,
+        unique=options.unique,
         min_distance=options.min_distance,
         max_distance=options.max_distance,
         progress=lambda done, total: progress("neighbours", done, total),
     )
+
+
+def _strays(
+    pools: Sequence[Sequence[Candidate]], logits: NDArray[np.float32], options: NeighbourOptions | None
+) -> NDArray[np.bool_]:  # (candidates,)
+    """Which neighbours the teacher sees too near their original or too far from it; `logits` begin with originals."""
+    owner = np.repeat(np.arange(len(pools)), [len(pool) for pool in pools])
+    if options is None or (options.min_teacher_distance == 0 and options.max_teacher_distance is None):
+        return np.zeros(len(owner), dtype=bool)
+    distance = teacher_distance(logits[owner], logits[len(pools) :])
+    most = math.inf if options.max_teacher_distance is None else options.max_teacher_distance
+    neighbour = np.array([candidate.source == SOURCE for pool in pools for candidate in pool], dtype=bool)
+    return neighbour & ((distance < options.min_teacher_distance) | (distance > most))
 
 
 def _from_jsonl(path: str | None, train: Sequence[Example], excluded: set[str]) -> tuple[list[list[Candidate]], int]:

@@ -5,7 +5,6 @@ Exit status: 0; 1 with one line for a mistake the user can mend; 2 for wrong usa
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -14,21 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augkd.cli_index import index_app
 from augkd.errors import AugkdError
+from augkd.terminal import AsJson, Bars, Out, RecipeName, Sets, quiet_libraries, show
 
 if TYPE_CHECKING:
     from augkd.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-index_app = typer.Typer(no_args_is_help=True, help="Build, search and describe an index of unlabelled text.")
 app.add_typer(index_app, name="index")
 
-RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")]
-Out = Annotated[Path, typer.Option("--out", help="The folder to write; the same command continues an unfinished one.")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe (repeatable).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -36,52 +30,6 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def _root(debug: Debug = False) -> None:
     """Data augmentation for knowledge distillation: index, transfer set, student."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-
-
-@index_app.command("build")
-def index_build(recipe: RecipeName, out: Out, set_: Sets = None, as_json: AsJson = False) -> None:
-    """Build an index. Example: augkd index build questions --out runs/questions --set corpus=my.txt"""
-    from augkd.recipe import load_index_recipe
-
-    parsed = load_index_recipe(recipe, set_ or [])
-    _quiet_libraries()
-    from augkd.augment import make_index
-    from augkd.workspace import locked
-
-    with _Bars() as bars, locked(out):
-        index = make_index(parsed, out, lambda done, total: bars("index", done, total))
-    _print(index.manifest, as_json, _index_lines(out, index.manifest))
-
-
-@index_app.command("search")
-def index_search(
-    folder: Path,
-    text: str,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """Show the nearest texts. Example: augkd index search runs/questions "who wrote Faust ?" -k 5"""
-    _quiet_libraries()
-    from augkd.augment import encoder_of
-    from augkd.retrieval.index import Index
-
-    index = Index.open(folder)
-    scores, ids = index.search(encoder_of(index).encode([text]), min(k, len(index)))
-    known = ids[0] >= 0  # an inverted file may find fewer than k
-    found = [
-        {"id": int(i), "score": round(float(s), 4), "text": t}
-        for i, s, t in zip(ids[0][known], scores[0][known], index.texts(ids[0][known]), strict=True)
-    ]
-    _print(found, as_json, [f"{row['score']:.3f}  {row['text']}" for row in found])
-
-
-@index_app.command("info")
-def index_info(folder: Path, as_json: AsJson = False) -> None:
-    """Describe a built index. Example: augkd index info runs/questions"""
-    from augkd.workspace import read_manifest
-
-    manifest = read_manifest(folder, "index")
-    _print(manifest, as_json, _index_lines(folder, manifest))
 
 
 @app.command("augment")
@@ -107,7 +55,7 @@ def augment(
     with bars, locked(run.out):
         transfer = run.transfer_set()
     facts = read_manifest(transfer.folder, "transfer_set")["data"]
-    _print(facts, as_json, [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()])
+    show(facts, as_json, [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()])
     if not as_json:
         typer.echo(f"transfer set: {transfer.folder}")
 
@@ -131,7 +79,9 @@ def run(recipe: RecipeName, out: Out, set_: Sets = None, as_json: AsJson = False
 def compare(
     recipes: Annotated[list[str], typer.Argument(help="Recipe files or shipped names.")],
     out: Out,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Students per recipe, seeds 0 to n-1.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="Students per recipe, seeds 0 to n-1 (1, or the recipe's).")
+    ] = None,
     controls: Annotated[
         str, typer.Option("--controls", help="Controls of the last recipe: no-kd,kd,random; or none.")
     ] = "no-kd,kd",
@@ -140,37 +90,47 @@ def compare(
 ) -> None:
     """Run recipes and their controls over seeds; index, teacher and teacher logits are shared.
 
-    Example: augkd compare vanilla-knn minimax-knn --controls kd,random --seeds 3 --out runs/compare
-    """
-    from augkd.evaluation.compare import summarise, table, with_controls
-    from augkd.recipe import load_recipe
+    A recipe that lists recipes and tasks (all-in-one) is run as it says, without controls. Examples:
 
+    augkd compare vanilla-knn minimax-knn --controls kd,random --seeds 3 --out runs/compare  ·
+    augkd compare all-in-one --out runs/all --set tasks=[my-task]
+    """
+    from augkd.evaluation.compare import table, with_controls
+    from augkd.recipe import is_comparison, load_comparison, load_recipe
+
+    if len(recipes) == 1 and is_comparison(recipes[0]):
+        comparison, listed = load_comparison(recipes[0], set_ or [])
+        quiet_libraries()
+        from augkd.comparison import compare_tasks
+        from augkd.workspace import locked
+
+        with Bars() as bars, locked(out):
+            values = compare_tasks(comparison, listed, seeds, out, bars)
+        lines = [line for value in values for line in (*_left_out(value), table(value), "")]
+        show(values, as_json, [*lines, f"written: {out}/<task>/compare.json and compare.md"])
+        return
     named = {Path(name).stem: load_recipe(name, set_ or []) for name in recipes}
-    wanted = [name for name in controls.split(",") if name and name != "none"]
-    plan = with_controls(named, wanted)
-    _quiet_libraries()
-    from augkd.pipeline import Run
+    plan = with_controls(named, [name for name in controls.split(",") if name and name != "none"])
+    quiet_libraries()
+    from augkd.comparison import compare_recipes
     from augkd.workspace import locked
 
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in plan}
-    with _Bars() as bars, locked(out):
-        for seed in range(seeds):
-            for name, recipe in plan.items():
-                seeded = recipe.model_copy(update={"seed": seed})
-                bars.prefix = f"{name} seed {seed}: "
-                folder = out / "runs" / f"{name}-s{seed}"
-                results[name].append(Run(seeded, folder, out / "shared", bars, name).results())
-    value = summarise(results, out)
-    _print(value, as_json, [table(value), f"written: {out / 'compare.json'}, {out / 'compare.md'}"])
+    with Bars() as bars, locked(out):
+        value = compare_recipes(plan, seeds or 1, out, bars)
+    show(value, as_json, [table(value), f"written: {out / 'compare.json'}, {out / 'compare.md'}"])
 
 
 @app.command()
 def check(recipe: RecipeName, out: Annotated[Path | None, typer.Option("--out")] = None, set_: Sets = None) -> None:
     """Validate a recipe and print its plan; nothing is written. Example: augkd check minimax-knn"""
-    from augkd.plan import plan
-    from augkd.recipe import load_recipe
+    from augkd.plan import plan, plan_comparison
+    from augkd.recipe import is_comparison, load_comparison, load_recipe
 
-    for line in plan(load_recipe(recipe, set_ or []), out):
+    if is_comparison(recipe):
+        lines = plan_comparison(*load_comparison(recipe, set_ or []), out)
+    else:
+        lines = plan(load_recipe(recipe, set_ or []), out)
+    for line in lines:
         typer.echo(line)
 
 
@@ -190,17 +150,17 @@ def _full_run(recipe: str, out: Path, set_: list[str] | None, as_json: bool) -> 
         ),
         f"({metric} on {results['task']}) student: {out / 'student'}  results: {out / 'results.json'}",
     ]
-    _print(results, as_json, lines)
+    show(results, as_json, lines)
 
 
-def _run(name: str, out: Path, set_: list[str] | None) -> tuple[Any, _Bars]:
+def _run(name: str, out: Path, set_: list[str] | None) -> tuple[Any, Bars]:
     from augkd.recipe import load_recipe
 
     recipe: Recipe = load_recipe(name, set_ or [])
-    _quiet_libraries()
+    quiet_libraries()
     from augkd.pipeline import Run
 
-    bars = _Bars()
+    bars = Bars()
     return Run(recipe, out, progress=bars, name=Path(name).stem), bars
 
 
@@ -215,7 +175,7 @@ def _transfer_set_of(folder: Path | None, what: str, n: int, out: Path | None, a
         typer.echo(f"{len(transfer)} rows: {out}")
         return
     rows = transfer.table.slice(0, n).to_pylist()
-    _print(rows, as_json, [line for row in rows for line in described(row, transfer.labels)])
+    show(rows, as_json, [line for row in rows for line in described(row, transfer.labels)])
 
 
 def _needed(out: Path | None) -> Path:
@@ -224,80 +184,13 @@ def _needed(out: Path | None) -> Path:
     return out
 
 
+def _left_out(value: dict[str, Any]) -> list[str]:
+    without = f" (needs classes, left out: {', '.join(value['left_out'])})" if value["left_out"] else ""
+    return [f"{value['task']}{without}", ""]
+
+
 def _figure(value: float | None) -> str:
     return f"{'–' if value is None else f'{value:.4f}':>12}"
-
-
-def _index_lines(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    names = ("count", "dim", "factory", "nprobe", "recall@10", "bytes_per_vector", "encoder", "corpus")
-    return [f"index: {folder}", *(f"{name}: {manifest[name]}" for name in names if name in manifest)]
-
-
-def _print(value: Any, as_json: bool, lines: list[str]) -> None:
-    if as_json:
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-        return
-    for line in lines:
-        typer.echo(line)
-
-
-def _quiet_libraries() -> None:
-    """One owner of the terminal: the libraries' own bars and load reports are switched off."""
-    import datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-
-
-class _Bars:
-    """One line a stage: a bar on a terminal, a line every 15 seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self.prefix = ""
-        self._progress: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._last = 0.0
-
-    def __enter__(self) -> _Bars:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        if console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            rate = TextColumn("{task.fields[rate]}")
-            self._progress = Progress(*columns, rate, TimeRemainingColumn(), console=console)
-            self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        import time
-
-        name, now = self.prefix + stage, time.monotonic()
-        if name not in self._tasks:
-            task = self._progress.add_task(name, total=total, rate="") if self._progress else None
-            self._tasks[name] = (task, now, done)
-        task, started, first = self._tasks[name]
-        rate = (done - first) / max(now - started, 1e-9)
-        if self._progress:
-            self._progress.update(task, completed=done, total=total, rate=f"{rate:,.1f}/s")
-        elif now - self._last > 15 or done == total:
-            self._last = now
-            left = f", {(total - done) / rate:.0f} s left" if total and rate > 0 else ""
-            typer.echo(f"{name}: {done}{f' of {total}' if total else ''}, {rate:,.1f}/s{left}", err=True)
 
 
 class _Interrupt(BaseException):

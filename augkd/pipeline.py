@@ -1,7 +1,8 @@
 """The stages in order, each skipped when its inputs are what they were: index, teacher, transfer set, student, results.
 
 The only file that sees all the others. A stage is a folder with a manifest; its `made_from` holds the fingerprints of
-everything it depends on, so changing a learning rate retrains the student and nothing else.
+everything it depends on, so changing a learning rate retrains the student and nothing else. An assistant is a run of
+its own whose student teaches the next one.
 """
 
 from __future__ import annotations
@@ -10,25 +11,32 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from augkd.augment import Progress, make_index, original_row, texts_of, write_transfer_set
+from augkd.augment import Progress, write_transfer_set
 from augkd.checkpoints import locate, model_fingerprint
-from augkd.data.task import Task, load_task
-from augkd.data.transfer_set import TransferSet, in_memory
-from augkd.distill.arguments import DistillationArguments, arguments
+from augkd.data.task import Task, load_task, texts_of
+from augkd.data.transfer_set import TransferSet
+from augkd.distill.arguments import arguments
+from augkd.distill.dataset import DistillationDataset
+from augkd.distill.layer_teacher import LayerTeacher
 from augkd.distill.models import Classifier, from_layers, load_classifier, load_trunk
-from augkd.distill.teacher import CachedTeacher, GivenTeacher, TeacherOutputs
-from augkd.distill.trainer import DistillationDataset, DistillationTrainer
-from augkd.errors import DataError, ModelError
-from augkd.evaluation.metrics import interval, metric_of, score
-from augkd.recipe import Recipe, TrainingOptions, dumped
-from augkd.retrieval.index import Index
+from augkd.distill.stages import Ensemble, train_stages
+from augkd.distill.students import build_student
+from augkd.distill.teacher import GivenTeacher, TeacherOutputs
+from augkd.errors import ModelError
+from augkd.evaluation.judge import Judge
+from augkd.evaluation.metrics import metric_of, score
+from augkd.indexing import make_index, open_index
+from augkd.recipe import Recipe, StudentOptions, dumped
+from augkd.retrieval.retriever import Retriever
+from augkd.sizes import show_bytes
+from augkd.teachers import Teacher
 from augkd.workspace import (
     begin,
     end,
@@ -58,10 +66,13 @@ class Run:
     shared: Path | None = None
     progress: Progress = silent
     name: str = "recipe"
+    chain: Path | None = None  # where the assistants lie; None: in `out`
 
     def __post_init__(self) -> None:
         self.task: Task = read_task(self.recipe)
         metric_of(self.metric, not self.labels)
+        if not self.labels:
+            self.recipe.check_regression()
         self._index_seconds = 0.0  # of this process: a finished index costs its opening
 
     @property
@@ -88,52 +99,50 @@ class Run:
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
-    def index(self) -> Index:
+    def index(self) -> Retriever:
         """The index of the recipe, built or opened."""
         assert self.recipe.data.neighbours is not None
         given = self.recipe.data.neighbours.index
         if isinstance(given, str):
-            return Index.open(Path(given))
+            return open_index(Path(given))
         folder = self._folder("index", fingerprint(dumped(given)))
         started = time.perf_counter()
         index = make_index(given, folder, lambda done, total: self.progress("index", done, total))
         self._index_seconds = max(self._index_seconds, time.perf_counter() - started)  # results() asks for it twice
         return index
 
-    def teacher(self) -> Path | None:
-        """The folder of the teacher's weights: as given, or fine-tuned here; None when it is given as numbers."""
-        options = self.recipe.teacher
-        if options.model is None:
-            return None
-        trunk = locate(options.model)
-        if options.epochs == 0:
-            return trunk
-        if all(example.label is None for example in self.task.train):
-            raise DataError(f"task {self.task.name} has no labels to fine-tune a teacher on; set teacher.epochs: 0")
-        made = {
-            "trunk": model_fingerprint(trunk),
-            "task": self.task.fingerprint,
-            "teacher": dumped(options) | {"model": None},
-            "max_length": self.recipe.training.max_length,
-            "precision": self.recipe.training.precision,
-        }
-        folder = self._folder("teacher", fingerprint(made))
-        if not finished(folder, "teacher", made):
-            started = time.perf_counter()
-            begin(folder, "teacher", made)
-            rows = self._fine_tune(folder, options.model)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            end(folder, "teacher", made, rows=rows, seconds=time.perf_counter() - started)
-        return folder
+    @property
+    def teacher(self) -> Teacher:
+        """The recipe's teacher, not the last assistant."""
+        training = self.recipe.training
+        return Teacher(self.recipe.teacher, self.task, self.labels, self.metric, training, self._folder, self.progress)
+
+    def assistants(self) -> list[Run]:
+        """A run for each assistant: the same data, taught by the one before it."""
+        runs = []
+        for number, options in enumerate(self.recipe.assistants, 1):
+            told = StudentOptions.model_validate(options.model_dump(exclude={"training"}))
+            changed = {
+                "student": told,
+                "training": options.training or self.recipe.training,
+                "assistants": self.recipe.assistants[: number - 1],
+                "ensemble": False,
+            }
+            name = f"assistant {number}"
+            shown = partial(_prefixed, self.progress, f"{name}: ")
+            chain = self.chain or self.out / "assistants"
+            recipe = self.recipe.model_copy(update=changed)
+            runs.append(Run(recipe, chain / str(number), self.shared, shown, name, chain))
+        return runs
 
     def transfer_set(self) -> TransferSet:
-        """Originals and candidates with the teacher's logits."""
-        outputs, weights = self._teacher_outputs()
+        """Originals and candidates with the logits of whoever teaches the student."""
+        outputs, weights = self._tutor()
         index = self.index() if self.recipe.data.neighbours else None
         made = {
             "task": self.task.fingerprint,
             "teacher": weights,
-            "index": index.manifest["made_from"] if index else None,
+            "index": index_identity(index) if index else None,
             "data": self._candidate_options(),
             "max_length": self.recipe.training.max_length,
         }
@@ -150,13 +159,16 @@ class Run:
     def student(self) -> dict[str, Any]:
         """Trains the student; returns its manifest, with its figures on validation and test."""
         transfer = self.transfer_set()
+        data = dumped(self.recipe.data)
         made = {
             "transfer_set": file_fingerprint(transfer.folder / "data"),
             "task": self.task.fingerprint,
             "student": dumped(self.recipe.student) | self._student_source(),
             "training": dumped(self.recipe.training),
-            "data": {name: dumped(self.recipe.data)[name] for name in ("select", "temperature", "refresh", "weight")},
+            "structure": self.recipe.structure and dumped(self.recipe.structure),
+            "data": {name: data[name] for name in ("select", "temperature", "refresh", "weight")},
             "seed": self.recipe.seed,
+            "ensemble": self.recipe.ensemble,
         }
         folder = self.out / "student"
         if not finished(folder, "student", made):
@@ -169,139 +181,103 @@ class Run:
 
     def teacher_figures(self) -> dict[str, Any]:
         """The teacher's metric on validation and test, and its size; None where it was not asked for these texts."""
-        outputs, _ = self._teacher_outputs()
+        outputs, _ = self.teacher.outputs()
         figures: dict[str, Any] = {}
         for split, examples in (("validation", self.task.validation), ("test", self.task.test)):
             texts, labels = texts_of(examples), [example.label for example in examples]
             unknown = isinstance(outputs, GivenTeacher) and outputs.unknown(texts)
             known = not unknown and None not in labels
             figures[split] = score(self.metric, outputs.logits(texts), labels) if known else None
-        folder = self.teacher()
+        folder = self.teacher.folder()
         figures["parameters"] = parameter_count(folder) if folder else None
         return figures
 
     # -- parts of stages ---------------------------------------------------------------------------------------------
 
-    def _fine_tune(self, folder: Path, model: str) -> dict[str, int]:
-        options = self.recipe.teacher
-        teacher = load_trunk(
-            model, self.labels, self.recipe.training.max_length, options.seed, self.recipe.training.precision
-        )
-        training = TrainingOptions.model_validate(
-            {
-                "ce": {},
-                "epochs": options.epochs,
-                "learning_rate": options.learning_rate,
-                "batch_size": options.batch_size,
-                "max_length": self.recipe.training.max_length,
-                "precision": self.recipe.training.precision,
-                "checkpoints": self.recipe.training.checkpoints,
-            }
-        )
-        rows = [original_row(e, np.zeros(len(self.labels) or 1), [], self.labels) for e in self.task.train]
-        transfer = in_memory(rows, self.labels)
-        settings = arguments(folder / "checkpoints", training, options.seed, self.metric)
-        return self._train(teacher, settings, transfer, folder, "teacher")
+    def _tutor(self) -> tuple[TeacherOutputs, str]:
+        """Who teaches the student: the last assistant, else the teacher; as logits, with a fingerprint."""
+        if not self.recipe.assistants:
+            return self.teacher.outputs()
+        last = self.assistants()[-1]
+        last.student()
+        weights = fingerprint([model_fingerprint(last.out / "student"), self.labels])
+        return self.teacher.cached(last.trained, weights), weights
+
+    def trained(self) -> Classifier:
+        """The finished student."""
+        training = self.recipe.training
+        return load_classifier(str(self.out / "student"), self.labels, training.max_length, None, training.precision)
 
     def _distill(self, folder: Path, transfer: TransferSet) -> dict[str, Any]:
-        student = self._student()
+        student = self._untrained()
         data = self.recipe.data
-        settings = arguments(
-            folder / "checkpoints",
-            self.recipe.training,
+        stages = [
+            arguments(
+                folder / "checkpoints" / f"stage-{number}",
+                stage,
+                self.recipe.seed,
+                self.metric,
+                selector=data.select,
+                selection_temperature=data.temperature,
+                refresh=data.refresh,
+                candidate_weight=data.weight,
+            )
+            for number, stage in enumerate(self.recipe.phases, 1)
+        ]
+        judge = Judge(self.task, self.metric, not self.labels, lambda texts: self._tutor()[0].logits(texts))
+        trained = train_stages(
+            student,
+            stages,
+            DistillationDataset(student, transfer),
+            lambda classifier: {self.metric: judge.validation(classifier)},
+            lambda done, total: self.progress("student", done, total),
+            partial(self._layers, transfer),
+        )
+        student.save(folder)
+        write_json(folder / "log.json", trained.log)
+        facts = {"rows": trained.rows, "parameters": student.parameters, "validation": judge.validation(student)}
+        facts |= judge.test(student)  # the one look at the test split
+        if self.recipe.ensemble:
+            every = Ensemble([*(run.trained() for run in self.assistants()), student])
+            facts["ensemble"] = {"validation": judge.validation(every), **judge.test(every)}
+        return facts
+
+    def _layers(self, transfer: TransferSet, stage: int, student: Classifier) -> LayerTeacher | None:
+        """What the student's layers follow in a stage: the layers of whoever teaches it."""
+        structure = self.recipe.phases[stage - 1].structure
+        if structure is None or not structure.losses:
+            return None
+        tutor = self.assistants()[-1].trained() if self.recipe.assistants else self.teacher.classifier()
+        return LayerTeacher.of(
+            structure.losses,
+            structure.pooling,
+            student,
+            tutor,
+            transfer,
+            self._folder("teacher_layers", "all"),
+            self._tutor()[1],
             self.recipe.seed,
-            self.metric,
-            selector=data.select,
-            selection_temperature=data.temperature,
-            refresh=data.refresh,
-            candidate_weight=data.weight,
+            self._announce,
+            lambda done, total: self.progress("teacher layers", done, total),
         )
-        rows = self._train(student, settings, transfer, folder, "student")
-        test = self.task.test
-        logits = student.predict(texts_of(test)).numpy()  # the one look at the test split
-        labels = [example.label for example in test]
-        known = all(label is not None for label in labels)
-        return {
-            "rows": rows,
-            "parameters": student.parameters,
-            "validation": self._validate(student),
-            "test": score(self.metric, logits, labels) if known else None,
-            "test_interval": interval(self.metric, logits, labels) if known else None,
-        }
 
-    def _train(
-        self,
-        model: Classifier,
-        arguments: DistillationArguments,
-        transfer: TransferSet,
-        folder: Path,
-        stage: str,
-    ) -> dict[str, int]:
-        def validation(classifier: Classifier) -> Mapping[str, float]:
-            return {self.metric: self._validate(classifier)}
+    def _announce(self, texts: int, size: int) -> None:
+        self.progress(f"teacher layers ({show_bytes(size)})", 0, texts)
 
-        dataset = DistillationDataset(model, transfer)
-        trainer = DistillationTrainer(
-            model, arguments, dataset, validation, progress=lambda done, total: self.progress(stage, done, total)
-        )
-        trainer.resume()
-        model.save(folder)
-        write_json(folder / "log.json", trainer.state.log_history)
-        return dict(trainer.rows)
-
-    def _validate(self, classifier: Classifier) -> float:
-        examples = [example for example in self.task.validation if example.label is not None]
-        if not examples:
-            return self._agreement(classifier)
-        return score(self.metric, classifier.predict(texts_of(examples)).numpy(), [e.label for e in examples])
-
-    def _agreement(self, classifier: Classifier) -> float:
-        """The metric against the teacher's own predictions, for a task without labels."""
-        outputs, _ = self._teacher_outputs()
-        texts = texts_of(self.task.validation)
-        believed = outputs.logits(texts)
-        target = believed[:, 0] if not self.labels else believed.argmax(axis=1)
-        return score(self.metric, classifier.predict(texts).numpy(), list(target))
-
-    def _student(self) -> Classifier:
-        training, options = self.recipe.training, self.recipe.student
+    def _untrained(self) -> Classifier:
+        training, options, seed = self.recipe.training, self.recipe.student, self.recipe.seed
+        if options.model is not None:
+            return load_trunk(options.model, self.labels, training.max_length, seed, training.precision)
         if options.layers is not None:
-            return from_layers(self._load_teacher(), options.layers)
-        assert options.model is not None
-        seed = self.recipe.seed
-        return load_trunk(options.model, self.labels, training.max_length, seed, training.precision)
-
-    def _load_teacher(self) -> Classifier:
-        folder = self.teacher()
-        assert folder is not None, "recipe.py refuses student.layers without a teacher model"
-        training, given = self.recipe.training, self.recipe.teacher.labels
-        return load_classifier(str(folder), self.labels, training.max_length, given, training.precision)
+            return from_layers(self.teacher.classifier(), options.layers)
+        return build_student(options.kind, dumped(options)[options.kind], self.teacher.classifier(), seed)
 
     def _student_source(self) -> Made:
         if self.recipe.student.model is not None:
             return {"model": model_fingerprint(locate(self.recipe.student.model))}
-        folder = self.teacher()
+        folder = self.teacher.folder()
         assert folder is not None
         return {"teacher": model_fingerprint(folder)}
-
-    def _teacher_outputs(self) -> tuple[TeacherOutputs, str]:
-        """The teacher as a source of logits, and its fingerprint."""
-        options, training = self.recipe.teacher, self.recipe.training
-        if options.logits is not None:
-            path = Path(options.logits)
-            given = GivenTeacher(path, options.column, self.labels, options.labels, options.missing == "drop")
-            return given, fingerprint([file_fingerprint(path), dumped(options) | {"logits": None}])
-        folder = self.teacher()
-        assert folder is not None
-        weights = fingerprint([model_fingerprint(folder), self.labels, options.labels, training.precision])
-        cached = CachedTeacher(
-            self._load_teacher,
-            len(self.labels) or 1,
-            self._folder("teacher_logits", "all"),
-            weights,
-            training.max_length,
-        )
-        return cached, weights
 
     def _candidate_options(self) -> Made:
         data = self.recipe.data
@@ -310,9 +286,11 @@ class Run:
         return {"neighbours": neighbours, "augmented_samples": file_fingerprint(Path(samples)) if samples else None}
 
     def _folder(self, stage: str, identity: str) -> Path:
-        if self.shared is None:
+        if self.shared is not None:
+            return self.shared / f"{stage}-{identity[:12]}"
+        if self.chain is None or stage == "transfer_set":
             return self.out / stage
-        return self.shared / f"{stage}-{identity[:12]}"
+        return self.chain.parent / stage  # an assistant's teacher and index are those of the whole run
 
     def _summary(self, student: Made, teacher: Made, transfer: Made) -> dict[str, Any]:
         ((selector, given),) = self.recipe.data.select.items()
@@ -322,16 +300,17 @@ class Run:
         data["kept_per_original"] = min(given.get("keep", each), each) if candidates else 0
         rows = student["rows"]
         seconds = {"index": self._index_seconds, "transfer_set": transfer["seconds"], "student": student["seconds"]}
-        folder = self.teacher()
+        folder = self.teacher.folder()
         if folder and self.recipe.teacher.epochs > 0:
             seconds["teacher"] = read_manifest(folder, "teacher")["seconds"]
-        return {
+        figures = ("validation", "test", "test_interval", "parameters", "ensemble")
+        values = {
             "task": self.task.name,
             "metric": self.metric,
             "seed": self.recipe.seed,
             "recipe": self.name,
             "teacher": teacher,
-            "student": {name: student[name] for name in ("validation", "test", "test_interval", "parameters")},
+            "student": {name: student[name] for name in figures if name in student},
             "data": data | {"selector": selector},
             "cost": {
                 "teacher_rows": transfer["teacher_rows"],
@@ -342,6 +321,14 @@ class Run:
             },
             "versions": versions(),
         }
+        if self.recipe.assistants:
+            values["assistants"] = [self._assistant_summary(run) for run in self.assistants()]
+        return values
+
+    @staticmethod
+    def _assistant_summary(run: Run) -> Made:
+        manifest = read_manifest(run.out / "student", "student")
+        return {name: manifest[name] for name in ("validation", "test", "parameters", "rows", "seconds")}
 
 
 # -- pieces without a run ----------------------------------------------------------------------------------------------
@@ -369,6 +356,13 @@ def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
     return tuple(id2label[place] for place in range(len(id2label)))
 
 
+def index_identity(index: Retriever) -> Made:
+    """What decides the neighbours an index gives: what it was made from, its bytes, and re-ranking."""
+    manifest = index.manifest
+    rerank = (manifest.get("recipe") or {}).get("encoder", {}).get("rerank", 0)
+    return {"made_from": manifest["made_from"], "sha256": manifest["sha256"], "rerank": rerank}
+
+
 def parameter_count(folder: Path) -> int:
     """Parameters in a model folder's safetensors files, read from their headers."""
     from safetensors import safe_open
@@ -384,3 +378,7 @@ def peak_rss() -> int:
     """Largest resident size of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _prefixed(progress: Progress, prefix: str, stage: str, done: int, total: int | None) -> None:
+    progress(prefix + stage, done, total)

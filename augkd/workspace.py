@@ -21,6 +21,7 @@ from augkd.errors import WorkspaceError
 
 FORMAT = 1  # raised when an older augkd could misread what a newer one wrote
 MANIFEST = "manifest.json"
+CACHE = ".cache"  # what an artefact's folder may hold before it is begun, and keeps when it is made anew
 _LIBRARIES = ("augkd", "torch", "transformers", "sentence-transformers", "faiss-cpu", "datasets", "pyarrow", "numpy")
 
 
@@ -124,14 +125,14 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
         for leftover in folder.rglob(".*.tmp"):  # of a killed write
             leftover.unlink()
         return True
-    if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+    if folder.exists() and any(path.name not in (".lock", CACHE) for path in folder.iterdir()):
         if not state.exists() and not (folder / MANIFEST).exists():
             raise WorkspaceError(f"{folder} holds files that augkd did not write; choose another folder for the {kind}")
         if (folder / MANIFEST).exists():
             read_manifest(folder, kind)  # refuses to replace an artefact of another kind
         write_json(state, {"kind": kind, "made_from": None})  # a kill while emptying leaves a folder known as ours
         (folder / MANIFEST).unlink(missing_ok=True)  # before the rest: a half-removed folder must not look finished
-        _empty(folder, keep={state, folder / ".lock"})
+        _empty(folder, keep={state, folder / ".lock", folder / CACHE})
     write_json(state, wanted)
     return False
 

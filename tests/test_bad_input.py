@@ -89,7 +89,7 @@ def corrupt_index(place: Place) -> list[str]:
     import numpy as np
 
     from augkd.data.corpus import CorpusSource
-    from augkd.retrieval.index import build_index
+    from augkd.retrieval.builder import build_index
 
     class Encoder:
         name, dim, fingerprint = "random", 8, "random-8"

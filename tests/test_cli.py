@@ -82,7 +82,7 @@ def test_set_changes_one_key_of_the_recipe(augkd: Augkd, recipe_file: Path) -> N
         ("augment", "recipe.yaml"),
         ("augment", "show"),
         ("augment", "jsonl"),
-        ("index", "search", "folder"),
+        ("index", "search"),
         ("index", "search", "folder", "text", "-k", "0"),
         ("check", "recipe.yaml", "--no-such-option"),
         ("no-such-command",),

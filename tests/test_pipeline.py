@@ -17,13 +17,13 @@ import pytest
 import torch
 from conftest import LABELS, sentences
 
-from augkd.augment import encoder_of
 from augkd.data.corpus import fold
 from augkd.data.transfer_set import TransferSet
 from augkd.errors import DataError
+from augkd.indexing import open_index
 from augkd.pipeline import Run
 from augkd.recipe import load_recipe
-from augkd.retrieval.index import Index
+from augkd.retrieval.retriever import DenseRetriever
 
 ORIGINALS, EPOCHS, K, KEEP = 90, 2, 4, 2
 
@@ -104,6 +104,8 @@ def test_results_have_exactly_the_documented_keys(place: Path, results: dict[str
         "candidates",
         "candidates_unique",
         "excluded_evaluation_texts",
+        "excluded_near_copies",
+        "outside_teacher_bounds",
         "kept_per_original",
         "selector",
     }
@@ -143,11 +145,12 @@ def test_evaluation_texts_in_the_corpus_are_counted_and_never_candidates(place: 
     assert {fold(c["text"]) for row in rows for c in row["candidates"]} & planted == set()
 
     # independently: rank the whole corpus for each text, walk down until K are usable
-    index = Index.open(place / "first" / "index")
+    index = open_index(place / "first" / "index")
+    assert isinstance(index, DenseRetriever)
     lines = index.texts(np.arange(len(index)))
-    texts, corpus = [fold(line) for line in lines], encoder_of(index).encode(lines)
+    texts, corpus = [fold(line) for line in lines], index.encode(lines)
     met, plain = set(), set()
-    for query, row in zip(encoder_of(index).encode([row["text"] for row in rows]), rows, strict=True):
+    for query, row in zip(index.encode([row["text"] for row in rows]), rows, strict=True):
         usable = 0
         for rank, place_ in enumerate(np.argsort(-(corpus @ query), kind="stable")):
             if usable == K:

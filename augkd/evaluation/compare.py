@@ -44,12 +44,19 @@ def control(recipe: Recipe, name: str) -> Recipe:
     return Recipe.model_validate(tree)
 
 
-def summarise(results: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> dict[str, Any]:
-    """Mean, sd over seeds and cost of each recipe; written to compare.json and compare.md."""
-    rows = [_row(name, runs) for name, runs in results.items()]
+def summarise(
+    results: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, baseline: str | None = None
+) -> dict[str, Any]:
+    """Mean, sd over seeds, difference to `baseline` and cost of each recipe; written to compare.json and compare.md.
+
+    The baseline is `kd` where there is one, else the first recipe, unless another is named.
+    """
+    baseline = baseline or ("kd" if "kd" in results else next(iter(results)))
+    rows = [_row(name, runs, results[baseline]) for name, runs in results.items()]
     first = next(iter(results.values()))[0]
     teacher = {"recipe": "teacher", "test": first["teacher"]["test"], "validation": first["teacher"]["validation"]}
-    value = {"task": first["task"], "metric": first["metric"], "teacher": teacher, "rows": rows}
+    value: dict[str, Any] = {"task": first["task"], "metric": first["metric"], "baseline": baseline}
+    value |= {"teacher": teacher, "rows": rows}
     value["runs"] = {name: list(runs) for name, runs in results.items()}
     write_json(out / "compare.json", value)
     (out / "compare.md").write_text(table(value) + "\n", encoding="utf-8")
@@ -60,29 +67,41 @@ def table(value: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table."""
     metric = value["metric"]
     lines = [
-        f"| recipe | validation {metric} | test {metric} | seeds | training rows | scoring rows | student seconds |",
-        "|---|---|---|---|---|---|---|",
+        f"| recipe | validation {metric} | test {metric} | − {value['baseline']} | seeds "
+        "| training rows | scoring rows | student seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in value["rows"]:
         lines.append(
-            f"| {row['recipe']} | {_spread(row['validation'])} | {_spread(row['test'])} | {row['seeds']} "
+            f"| {row['recipe']} | {_spread(row['validation'])} | {_spread(row['test'])} "
+            f"| {_spread(row['difference'], '+')} | {row['seeds']} "
             f"| {row['training_rows']} | {row['scoring_rows']} | {row['seconds']:.0f} |"
         )
     teacher = value["teacher"]
-    lines.append(f"| teacher | {_one(teacher['validation'])} | {_one(teacher['test'])} | 1 | | | |")
+    lines.append(f"| teacher | {_one(teacher['validation'])} | {_one(teacher['test'])} | | 1 | | | |")
     return "\n".join(lines)
 
 
-def _row(name: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _row(name: str, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "recipe": name,
         "seeds": len(runs),
         "validation": _figures([run["student"]["validation"] for run in runs]),
         "test": _figures([run["student"]["test"] for run in runs]),
+        "difference": _figures([_difference(run, other) for run, other in zip(runs, baseline, strict=False)]),
         "training_rows": runs[0]["cost"]["training_rows"],
         "scoring_rows": runs[0]["cost"]["scoring_rows"],
         "seconds": statistics.mean(run["cost"]["seconds"]["student"] for run in runs),
     }
+
+
+def _difference(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | None:
+    """Test figure of a run less that of the baseline with the same seed: what the seed did to both is taken out."""
+    if run["recipe"] == baseline["recipe"]:
+        return None
+    assert run["seed"] == baseline["seed"]
+    ours, theirs = run["student"]["test"], baseline["student"]["test"]
+    return None if ours is None or theirs is None else float(ours - theirs)
 
 
 def _figures(values: Sequence[float | None]) -> dict[str, Any]:
@@ -94,11 +113,11 @@ def _figures(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _spread(figures: Mapping[str, Any]) -> str:
+def _spread(figures: Mapping[str, Any], sign: str = "") -> str:
     if figures["mean"] is None:
         return "–"
     sd = f" ± {figures['sd']:.4f}" if figures["sd"] is not None else ""
-    return f"{figures['mean']:.4f}{sd}"
+    return f"{figures['mean']:{sign}.4f}{sd}"
 
 
 def _one(value: float | None) -> str:

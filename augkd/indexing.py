@@ -1,0 +1,99 @@
+"""Index recipes to indexes: the one place that knows which kind of encoder goes with which kind of index.
+
+`augkd index` and the pipeline both come here; what is underneath takes an encoder and does not ask for its kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
+from augkd.errors import RecipeError
+from augkd.recipe import IndexRecipe, dumped
+from augkd.retrieval.builder import build_index, build_shard, merge_shards
+from augkd.retrieval.changes import add_texts, remove_texts
+from augkd.retrieval.encoder import IndexEncoder
+from augkd.retrieval.index import read_index_manifest, verify
+from augkd.retrieval.lexical import build_lexical
+from augkd.retrieval.make_encoder import make_encoder
+from augkd.retrieval.retriever import Retriever, encoder_options, open_retriever
+from augkd.workspace import CACHE
+
+_OPTIONS = {"sentence": ("model", "max_length", "precision", "workers"), "static": ("model", "dim")}
+Progress = Callable[[int, int | None], None]
+
+
+def make_index(recipe: IndexRecipe, folder: Path, progress: Progress) -> Retriever:
+    """Builds (or resumes, or opens) an index recipe's index in `folder`."""
+    source, written = CorpusSource(**dumped(recipe.corpus)), dumped(recipe)
+    if recipe.encoder.kind == "lexical":
+        build_lexical(folder, source, recipe=written, progress=progress)
+    else:
+        build_index(folder, source, _encoder(recipe, folder), **_options(recipe), recipe=written, progress=progress)
+    return open_index(folder)
+
+
+def make_shard(recipe: IndexRecipe, folder: Path, shard: tuple[int, int], progress: Progress) -> dict[str, Any]:
+    """Encodes share i of n of an index recipe's corpus, `shard` = (i, n); the shard's manifest."""
+    if recipe.encoder.kind == "lexical":
+        raise RecipeError("a lexical index has no vectors to share the work of; build it whole, without --shard")
+    source, encoder = CorpusSource(**dumped(recipe.corpus)), _encoder(recipe, folder)
+    return build_shard(folder, source, encoder, shard, **_options(recipe), recipe=dumped(recipe), progress=progress)
+
+
+def merge_index(shards: Sequence[Path], folder: Path) -> Retriever:
+    """Makes the index of all its shards in `folder`."""
+    merge_shards(shards, folder)
+    return open_index(folder)
+
+
+def open_index(folder: Path) -> Retriever:
+    """A finished index with the encoder it was built with."""
+    return open_retriever(folder, lambda options: _made(options, folder))
+
+
+def add_to_index(folder: Path, dataset: str, text: str, progress: Progress) -> dict[str, int]:
+    """Adds a corpus to an index, cleaned by the rules the index was built by; how many were added and known already."""
+    manifest = _dense(folder, "added to")
+    rules = {**(manifest.get("recipe") or {"corpus": {}})["corpus"], "limit": None, "split": "train", "config": None}
+    source = CorpusSource(**{**rules, "dataset": dataset, "text": text})
+    return add_texts(folder, source, _made(encoder_options(manifest), folder), progress)
+
+
+def remove_from_index(folder: Path, takedown: Path) -> dict[str, int]:
+    """Takes the texts of a file out of an index, for good; how many were asked for and how many went."""
+    _dense(folder, "taken out of")
+    source = CorpusSource(dataset=str(takedown), max_chars=10**9)
+    wanted = list(stream_corpus(source, CorpusCounts()))
+    return {"asked": len(wanted), "removed": remove_texts(folder, wanted)}
+
+
+def verify_index(folder: Path) -> None:
+    """Checks every file of an index against its checksum; raises IndexFolderError for the first that is wrong."""
+    verify(folder)
+
+
+def _encoder(recipe: IndexRecipe, folder: Path) -> IndexEncoder:
+    return _made(dumped(recipe.encoder), folder)
+
+
+def _made(options: Mapping[str, Any], folder: Path) -> IndexEncoder:
+    """The encoder of an index in `folder`; what is made for it once is kept there, below `workspace.CACHE`."""
+    told = {name: value for name, value in options.items() if name in _OPTIONS[options["kind"]]}
+    return make_encoder({"kind": options["kind"], **told}, folder / CACHE)
+
+
+def _options(recipe: IndexRecipe) -> dict[str, Any]:
+    faiss = recipe.faiss
+    return {"factory": faiss.factory, "recall": faiss.recall, "memory": faiss.budget, "seed": recipe.seed}
+
+
+def _dense(folder: Path, what: str) -> Mapping[str, Any]:
+    manifest = read_index_manifest(folder)
+    if manifest["encoder"].get("kind") == "lexical":
+        raise RecipeError(
+            f"{folder} is a lexical index, which cannot be {what}; build it again from the changed corpus"
+        )
+    return manifest
