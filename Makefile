@@ -18,7 +18,7 @@ demo: install
 	HF_HUB_OFFLINE=1 .venv/bin/augkd compare demo --out runs/demo
 
 test: install
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto
 
 lint: install
 	.venv/bin/ruff check

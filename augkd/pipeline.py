@@ -270,7 +270,8 @@ class Run:
             return load_trunk(options.model, self.labels, training.max_length, seed, training.precision)
         if options.layers is not None:
             return from_layers(self.teacher.classifier(), options.layers)
-        return build_student(options.kind, dumped(options)[options.kind], self.teacher.classifier(), seed)
+        pairs = any(example.text_pair is not None for example in self.task.train)
+        return build_student(options.kind, dumped(options)[options.kind], self.teacher.classifier(), seed, pairs)
 
     def _student_source(self) -> Made:
         if self.recipe.student.model is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from augkd.comparison import compare_tasks
 from augkd.data.task import load_task
-from augkd.errors import RecipeError
+from augkd.errors import ModelError, RecipeError
 from augkd.pipeline import Run, silent
 from augkd.plan import plan, plan_comparison
 from augkd.recipe import Recipe, is_comparison, load_comparison, load_recipe, shipped
@@ -102,6 +102,12 @@ def test_alp_logs_the_perplexity_of_its_attention_and_a_saved_student_has_no_pro
     from safetensors.numpy import load_file
 
     assert not [key for key in load_file(tmp_path / "run/student/model.safetensors") if "widen" in key]
+
+
+def test_a_student_without_transformer_layers_cannot_follow_any(small: Any, shared: Path, tmp_path: Path) -> None:
+    tree = small("alp-kd").model_dump(mode="json") | {"student": {"static": {"width": 8}}}
+    with pytest.raises(ModelError, match="has no transformer layers to match"):
+        Run(Recipe.model_validate(tree), tmp_path / "run", shared).results()
 
 
 def test_assistants_are_trained_once_each_and_share_the_teacher_of_the_run(small: Any, tmp_path: Path) -> None:

@@ -167,7 +167,8 @@ def check_not_empty(source: CorpusSource, counts: CorpusCounts) -> None:
         raise DataError(
             f"corpus {source.dataset!r} has no usable text: {counts.read} read, {counts.empty} empty, "
             f"{counts.malformed} malformed, {counts.too_short} shorter than min_chars {source.min_chars}, "
-            f"{counts.too_long} longer than max_chars {source.max_chars}; change these options or the text column{files}"
+            f"{counts.too_long} longer than max_chars {source.max_chars}; "
+            f"change these options or the text column{files}"
         )
 
 

@@ -1,9 +1,10 @@
 """Near-duplicates: texts that resemble one kept before them, by MinHash (Broder 1997) of 5-character shingles.
 
 Characters, not words: corpus texts are sentences, and one other word in ten leaves a word-trigram Jaccard of 0.45 but a
-character Jaccard of about 0.7. Bands of minima propose a kept text and all 64 minima must then confirm it. Without the
-second step most of what went was below the threshold: among 20,000 questions pairs at 0.5 are 70 times as many as pairs
-above 0.8, and 3 % of them share a band. What is kept of a text is 64 bytes (b-bit MinHash, Li and König 2010), on disk.
+character Jaccard of about 0.7. Bands of minima propose a kept text, and 64 minima must then confirm it: by bands alone,
+of 137 texts dropped from 20,000 questions at 0.8 the median had a best match of 0.57, for such pairs are far more than
+those above 0.8; with the second step 14 go, none below 0.69. A kept text takes 64 bytes of disk (b-bit MinHash, Li and
+König 2010).
 """
 
 from __future__ import annotations

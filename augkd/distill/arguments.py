@@ -46,7 +46,7 @@ def arguments(
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=bool(training.losses),  # a stage of layer losses alone says nothing of the outputs
         metric_for_best_model=metric,
         greater_is_better=True,
         logging_steps=20,
@@ -56,6 +56,6 @@ def arguments(
         freelb=None if training.freelb is None else training.freelb.model_dump(),
         precision=training.precision,
         save_every=training.checkpoints,
-        patience=training.patience,
+        patience=training.patience if training.losses else 0,
         **selection,
     )

@@ -89,7 +89,7 @@ class BiLSTMForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         if self.config.pairs:
             texts = texts_of(input_ids, mask, token_type_ids, self.config.separator)
         both = self._last_states(vectors.repeat(len(texts), 1, 1), torch.cat(texts))  # one pass over all texts
-        states = side_by_side(both.chunk(len(texts)))
+        states = side_by_side([both[: len(vectors)], both[len(vectors) :]] if self.config.pairs else [both])
         logits = self.classifier(self.dropout(self.dense(states).relu()))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)

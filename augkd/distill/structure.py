@@ -32,8 +32,10 @@ class Shape:
 
     @classmethod
     def of(cls, model: Any) -> Shape:
-        """Read from a transformers model's configuration."""
+        """Read from a transformers model's configuration; raises ModelError for one without layers to match."""
         config = model.config
+        if not all(hasattr(config, name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")):
+            raise ModelError(f"{type(model).__name__} has no transformer layers to match; leave out structure")
         return cls(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
 
 

@@ -40,10 +40,7 @@ _COMPLETE = "augkd.json"  # written last into a checkpoint: one without it was c
 
 
 class DistillationTrainer(Trainer):  # type: ignore[misc]
-    """Learns a student from a transfer set.
-
-    `metrics` maps validation logits to a dict of figures; `args.metric_for_best_model` picks one of them.
-    """
+    """Learns a student from a transfer set; `args.metric_for_best_model` names the validation figure that decides."""
 
     control: Any
     loss_is_scaled_for_ga = True  # compute_loss divides by the originals of the whole accumulated step
