@@ -16,7 +16,7 @@ from augkd.retrieval.builder import build_index, build_shard, merge_shards
 from augkd.retrieval.changes import add_texts, remove_texts
 from augkd.retrieval.encoder import IndexEncoder
 from augkd.retrieval.index import read_index_manifest, verify
-from augkd.retrieval.lexical import build_lexical
+from augkd.retrieval.lexical import LexicalIndex, build_lexical
 from augkd.retrieval.make_encoder import make_encoder
 from augkd.retrieval.retriever import Retriever, encoder_options, open_retriever
 from augkd.workspace import CACHE
@@ -72,6 +72,9 @@ def remove_from_index(folder: Path, takedown: Path) -> dict[str, int]:
 
 def verify_index(folder: Path) -> None:
     """Checks every file of an index against its checksum; raises IndexFolderError for the first that is wrong."""
+    if read_index_manifest(folder)["encoder"].get("kind") == "lexical":
+        LexicalIndex.open(folder)  # checks the postings and counts the texts, each time
+        return
     verify(folder)
 
 

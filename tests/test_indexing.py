@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from augkd.data.corpus import fold
-from augkd.errors import AugkdError, RecipeError
+from augkd.errors import AugkdError, IndexFolderError, RecipeError
 from augkd.indexing import (
     add_to_index,
     make_index,
@@ -48,7 +48,22 @@ def test_each_kind_of_encoder_gives_an_index_that_finds_a_text_by_itself(recipe:
         text = index.texts([7])[0]
         assert index.texts(index.search([text], 1).ids[0]) == [text], kind
         again = open_index(tmp_path / kind)
+        verify_index(tmp_path / kind)
         np.testing.assert_array_equal(again.search([text], 5).ids, index.search([text], 5).ids)
+
+
+@pytest.mark.parametrize("kind", ["sentence", "lexical"])
+def test_a_file_that_was_changed_is_found_by_its_checksum(kind: str, recipe: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    make_index(recipe(kind=kind), folder, silent)
+    largest = max(
+        (p for p in folder.rglob("*") if p.suffix in (".faiss", ".npy", ".bin")), key=lambda p: p.stat().st_size
+    )
+    content = bytearray(largest.read_bytes())
+    content[-1] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(IndexFolderError, match=folder.name):
+        verify_index(folder)
 
 
 def test_reranking_gives_the_cosines_of_the_full_model(recipe: Any, tmp_path: Path) -> None:

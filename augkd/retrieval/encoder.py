@@ -217,7 +217,7 @@ def _compute_alone() -> None:
 
 def _round_weights(model: torch.nn.Module, device: str) -> None:
     """Keeps linear layers' weights in bfloat16; all else stays float32 (normalising in bfloat16 cost recall 0.004)."""
-    packs = device == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    packs = device == "cpu" and torch.backends.mkldnn.enabled and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     for parent in list(model.modules()):
         for name, module in parent.named_children():
             if isinstance(module, torch.nn.Linear):

@@ -17,7 +17,7 @@ from augkd.retrieval.encoder import IndexEncoder, SentenceEncoder
 from augkd.retrieval.static import KIND, Progress, StaticEncoder, made_from
 from augkd.workspace import MANIFEST, fingerprint, read_manifest
 
-_OPTIONS = {  # of each kind, with what leaving one out means
+_OPTIONS: dict[str, dict[str, Any]] = {  # of each kind, with what leaving one out means
     "sentence": {"model": BUNDLED, "max_length": None, "precision": "auto", "workers": None},
     "static": {"model": BUNDLED, "dim": 256},
 }

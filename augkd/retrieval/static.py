@@ -84,7 +84,7 @@ class StaticEncoder:
         frequency = rank_frequency(len(entries)) if texts is None else _counted(tokenizer, entries, texts)
         table = np.zeros((max(entries) + 1, dim), dtype=np.float32)
         table[entries] = vectors * sif_weights(frequency)[:, None]
-        facts = {"explained": explained, "entries": len(entries), "counted": texts is not None}
+        facts: dict[str, Any] = {"explained": explained, "entries": len(entries), "counted": texts is not None}
         facts["made_from"] = made_from(model_fingerprint(folder), dim)
         return cls(table, tokenizer, name=model, facts=facts)
 
@@ -134,7 +134,7 @@ class StaticEncoder:
             vectors[start : start + len(part)] = self._sums(part)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors[lengths[:, 0] == 0, 0] = 1
-        return vectors / np.where(lengths == 0, 1, lengths)
+        return np.asarray(vectors / np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
     def _sums(self, texts: Sequence[str]) -> NDArray[np.float32]:  # the mean's direction is the sum's
         rows = _token_ids(self._tokenizer, texts)
