@@ -7,6 +7,7 @@ only if its weights hash to the upstream file's.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -81,3 +82,14 @@ def model_fingerprint(folder: Path) -> str:
         if path.is_file() and path.suffix in {".safetensors", ".json", ".txt", ".model"} and path.name not in skip
     )
     return fingerprint([[path.relative_to(folder).as_posix(), file_fingerprint(path)] for path in files])
+
+
+def parameter_count(folder: Path) -> int:
+    """Parameters in a model folder's safetensors files, read from their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as store:
+            total += sum(math.prod(store.get_slice(name).get_shape()) for name in store.keys())  # noqa: SIM118
+    return total

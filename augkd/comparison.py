@@ -6,6 +6,7 @@ A finished run is not repeated, so a comparison continues where it was stopped a
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def compare_recipes(
 
             run = Run(seeded, out / "runs" / f"{name}-s{seed}", out / "shared", told, name)
             results[name].append(run.results())
+            gc.collect()  # trainers are cycles: 140 MB a run of a MiniLM teacher until they are collected
     return summarise(results, out, baseline)
 
 

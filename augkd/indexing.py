@@ -54,6 +54,13 @@ def open_index(folder: Path) -> Retriever:
     return open_retriever(folder, lambda options: _made(options, folder))
 
 
+def index_identity(index: Retriever) -> dict[str, Any]:
+    """What decides the neighbours an index gives: what it was made from, its bytes, and re-ranking."""
+    manifest = index.manifest
+    rerank = (manifest.get("recipe") or {}).get("encoder", {}).get("rerank", 0)
+    return {"made_from": manifest["made_from"], "sha256": manifest["sha256"], "rerank": rerank}
+
+
 def add_to_index(folder: Path, dataset: str, text: str, progress: Progress) -> dict[str, int]:
     """Adds a corpus to an index, cleaned by the rules the index was built by; how many were added and known already."""
     manifest = _dense(folder, "added to")

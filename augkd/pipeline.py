@@ -11,15 +11,14 @@ import resource
 import shutil
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from augkd.augment import Progress, write_transfer_set
-from augkd.checkpoints import locate, model_fingerprint
+from augkd.checkpoints import locate, model_fingerprint, parameter_count
 from augkd.data.task import Task, load_task, texts_of
 from augkd.data.transfer_set import TransferSet
 from augkd.distill.arguments import arguments
@@ -29,14 +28,13 @@ from augkd.distill.models import Classifier, from_layers, load_classifier, load_
 from augkd.distill.stages import Ensemble, train_stages
 from augkd.distill.students import build_student
 from augkd.distill.teacher import GivenTeacher, TeacherOutputs
-from augkd.errors import ModelError
 from augkd.evaluation.judge import Judge
 from augkd.evaluation.metrics import metric_of, score
-from augkd.indexing import make_index, open_index
+from augkd.indexing import index_identity, make_index, open_index
 from augkd.recipe import Recipe, StudentOptions, dumped
 from augkd.retrieval.retriever import Retriever
 from augkd.sizes import show_bytes
-from augkd.teachers import Teacher
+from augkd.teachers import Teacher, teacher_labels
 from augkd.workspace import (
     begin,
     end,
@@ -299,11 +297,16 @@ class Run:
         each = candidates / max(1, transfer["data"]["originals"])
         data = {name: transfer["data"][name] for name in list(transfer["data"]) if name != "short"}
         data["kept_per_original"] = min(given.get("keep", each), each) if candidates else 0
-        rows = student["rows"]
+        assistants = [self._assistant_summary(run) for run in self.assistants()]
+        rows: Counter[str] = Counter(student["rows"])
+        for assistant in assistants:
+            rows.update(assistant["rows"])
         seconds = {"index": self._index_seconds, "transfer_set": transfer["seconds"], "student": student["seconds"]}
         folder = self.teacher.folder()
         if folder and self.recipe.teacher.epochs > 0:
             seconds["teacher"] = read_manifest(folder, "teacher")["seconds"]
+        if assistants:
+            seconds["assistants"] = sum(assistant["seconds"] for assistant in assistants)
         figures = ("validation", "test", "test_interval", "parameters", "ensemble")
         values = {
             "task": self.task.name,
@@ -315,15 +318,15 @@ class Run:
             "data": data | {"selector": selector},
             "cost": {
                 "teacher_rows": transfer["teacher_rows"],
-                "scoring_rows": rows.get("scoring", 0),
-                "training_rows": rows.get("training", 0),
+                "scoring_rows": rows["scoring"],
+                "training_rows": rows["training"],
                 "seconds": seconds,
                 "peak_rss_bytes": peak_rss(),
             },
             "versions": versions(),
         }
-        if self.recipe.assistants:
-            values["assistants"] = [self._assistant_summary(run) for run in self.assistants()]
+        if assistants:
+            values["assistants"] = assistants
         return values
 
     @staticmethod
@@ -338,41 +341,6 @@ class Run:
 def read_task(recipe: Recipe) -> Task:
     """The recipe's task."""
     return load_task(**dumped(recipe.task))
-
-
-def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
-    """Class names for a task without labels: the teacher's own."""
-    labelled = any(e.label is not None for e in (*task.train, *task.validation, *task.test))
-    if labelled or recipe.task.regression:
-        return ()
-    if recipe.teacher.labels is not None:
-        return tuple(recipe.teacher.labels)
-    if recipe.teacher.model is None:
-        raise ModelError(
-            f"task {task.name} has no labels; name the columns of teacher.logits with teacher.labels: [...]"
-        )
-    from transformers import AutoConfig
-
-    id2label = AutoConfig.from_pretrained(locate(recipe.teacher.model)).id2label
-    return tuple(id2label[place] for place in range(len(id2label)))
-
-
-def index_identity(index: Retriever) -> Made:
-    """What decides the neighbours an index gives: what it was made from, its bytes, and re-ranking."""
-    manifest = index.manifest
-    rerank = (manifest.get("recipe") or {}).get("encoder", {}).get("rerank", 0)
-    return {"made_from": manifest["made_from"], "sha256": manifest["sha256"], "rerank": rerank}
-
-
-def parameter_count(folder: Path) -> int:
-    """Parameters in a model folder's safetensors files, read from their headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as store:
-            total += sum(int(np.prod(store.get_slice(name).get_shape())) for name in store.keys())  # noqa: SIM118
-    return total
 
 
 def peak_rss() -> int:

@@ -22,9 +22,9 @@ from augkd.distill.dataset import DistillationDataset
 from augkd.distill.models import Classifier, from_layers, load_classifier, load_trunk
 from augkd.distill.stages import train_stages
 from augkd.distill.teacher import AveragedTeacher, CachedTeacher, GivenTeacher, TeacherOutputs
-from augkd.errors import DataError
+from augkd.errors import DataError, ModelError
 from augkd.evaluation.judge import Judge
-from augkd.recipe import TeacherOptions, TrainingOptions, dumped
+from augkd.recipe import Recipe, TeacherOptions, TrainingOptions, dumped
 from augkd.workspace import begin, end, file_fingerprint, fingerprint, finished, write_json
 
 if TYPE_CHECKING:
@@ -132,6 +132,23 @@ class Teacher:
         model.save(folder)
         write_json(folder / "log.json", trained.log)
         return trained.rows
+
+
+def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
+    """Class names for a task without labels: the teacher's own."""
+    labelled = any(e.label is not None for e in (*task.train, *task.validation, *task.test))
+    if labelled or recipe.task.regression:
+        return ()
+    if recipe.teacher.labels is not None:
+        return tuple(recipe.teacher.labels)
+    if recipe.teacher.model is None:
+        raise ModelError(
+            f"task {task.name} has no labels; name the columns of teacher.logits with teacher.labels: [...]"
+        )
+    from transformers import AutoConfig
+
+    id2label = AutoConfig.from_pretrained(locate(recipe.teacher.model)).id2label
+    return tuple(id2label[place] for place in range(len(id2label)))
 
 
 def _nobody(texts: Any) -> Any:

@@ -119,6 +119,8 @@ def test_assistants_are_trained_once_each_and_share_the_teacher_of_the_run(small
         "student",
         "teacher",
     ]
+    rows = [assistant["rows"]["training"] for assistant in results["assistants"]]
+    assert results["cost"]["training_rows"] == sum(rows) + 48 * 4, "the assistants' rows are part of the cost"
     assert set(results["student"]["ensemble"]) == {"validation", "test", "test_interval"}
 
 

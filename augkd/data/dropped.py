@@ -16,7 +16,6 @@ from augkd.data.tables import read_rows
 from augkd.errors import DataError, shown
 from augkd.workspace import write_text
 
-NAME = "dropped.jsonl"
 DROPPED = "dropped.jsonl"  # in an index folder
 FIRST = 1000  # texts of each rule
 WIDTH = 200  # characters of each text
