@@ -22,7 +22,7 @@ class CorpusOptions(Table):
     max_chars: int = Field(2000, ge=1)
     sentences: str | None = None  # language to split documents into sentences by, like en; none: a row is a text
     duplicates: Literal["keep", "exact", "near"] = "exact"
-    near: float = Field(0.8, gt=0, le=1)  # Jaccard similarity from which texts count as near-duplicates
+    near: float = Field(0.8, ge=0.5, le=1)  # Jaccard similarity from which texts count as near-duplicates
 
 
 class EncoderOptions(Table):
