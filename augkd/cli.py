@@ -134,6 +134,20 @@ def check(recipe: RecipeName, out: Annotated[Path | None, typer.Option("--out")]
         typer.echo(line)
 
 
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="losses, layers, selectors, pipelines or indexes; all when left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show losses, layer losses, selectors and their options, and the shipped recipes. Example: augkd list losses"""
+    from augkd.catalogue import catalogue, lines
+
+    found = catalogue(kind)
+    show(found, as_json, list(lines(found)))
+
+
 def _full_run(recipe: str, out: Path, set_: list[str] | None, as_json: bool) -> None:
     run, bars = _run(recipe, out, set_)
     if not as_json:

@@ -39,6 +39,7 @@ RANK = {
     "augment": 6,
     "evaluation": 6,
     "indexing": 6,
+    "catalogue": 7,
     "plan": 7,
     "teachers": 7,
     "pipeline": 8,
@@ -183,4 +184,4 @@ def test_every_command_in_the_readme_exists() -> None:
 
 
 def test_the_documented_commands_exist() -> None:
-    assert {"index", "augment", "distill", "run", "compare", "check"} <= commands()
+    assert {"index", "augment", "distill", "run", "compare", "check", "list"} <= commands()

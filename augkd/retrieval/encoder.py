@@ -217,11 +217,17 @@ def _compute_alone() -> None:
 
 def _round_weights(model: torch.nn.Module, device: str) -> None:
     """Keeps linear layers' weights in bfloat16; all else stays float32 (normalising in bfloat16 cost recall 0.004)."""
-    packs = device == "cpu" and torch.backends.mkldnn.enabled and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    packs = device == "cpu" and _can_pack()
     for parent in list(model.modules()):
         for name, module in parent.named_children():
             if isinstance(module, torch.nn.Linear):
                 setattr(parent, name, _PackedLinear(module) if packs else module.to(torch.bfloat16))
+
+
+def _can_pack() -> bool:
+    # private in torch, hence guarded; unpacked weights give the same vectors but for rounding
+    wanted = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+    return all(hasattr(torch.ops.mkldnn, op) for op in wanted) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class _PackedLinear(torch.nn.Module):
