@@ -132,8 +132,8 @@ def info(
     if verify:
         from augkd.indexing import verify_index
 
-        verify_index(folder)
-    show(manifest, as_json, [*_lines(folder, manifest), *(["every checksum is right"] if verify else [])])
+        checked = verify_index(folder)
+    show(manifest, as_json, [*_lines(folder, manifest), *([f"checked: {checked}"] if verify else [])])
 
 
 @index_app.command("dropped")

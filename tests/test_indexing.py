@@ -117,7 +117,7 @@ def test_a_lexical_index_cannot_be_changed_or_sharded(recipe: Any, tmp_path: Pat
     (tmp_path / "new.txt").write_text("x\n")
     with pytest.raises(AugkdError, match="is a lexical index, which cannot be added to"):
         add_to_index(tmp_path / "index", str(tmp_path / "new.txt"), "text", silent)
-    with pytest.raises(AugkdError, match="is a lexical index, which cannot be taken out of"):
+    with pytest.raises(AugkdError, match="is a lexical index, which cannot be removed from"):
         remove_from_index(tmp_path / "index", tmp_path / "new.txt")
 
 

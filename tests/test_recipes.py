@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from augkd.comparison import compare_tasks
 from augkd.data.task import load_task
 from augkd.errors import ModelError, RecipeError
+from augkd.evaluation.compare import control
 from augkd.pipeline import Run, silent
 from augkd.plan import plan, plan_comparison
 from augkd.recipe import Recipe, is_comparison, load_comparison, load_recipe, shipped
@@ -158,6 +161,26 @@ def test_a_comparison_runs_its_recipes_on_its_tasks_and_takes_differences_to_the
     assert rows["no-kd"]["difference"]["values"] == [a - b for a, b in zip(tests["no-kd"], tests["kd"], strict=True)]
     assert rows["kd"]["difference"]["mean"] is None
     assert value["left_out"] == []
+
+
+@pytest.mark.parametrize("name", ["annealing-kd", "tinybert", "takd", "freelb", "alp-kd"])
+def test_the_control_without_distillation_learns_from_labels_alone(name: str) -> None:
+    recipe = load_recipe(name)
+    plain = control(recipe, "no-kd")
+    assert [stage.losses for stage in plain.phases] == [{"ce": {"weight": 1.0}}]
+    assert plain.phases[0].epochs == sum(stage.epochs for stage in recipe.phases)
+    assert (plain.structure, plain.assistants, plain.training.freelb) == (None, [], None)
+
+
+def test_a_saved_student_of_another_kind_is_loaded_again(small: Any, shared: Path, tmp_path: Path) -> None:
+    run = Run(small("bilstm"), tmp_path / "run", shared)
+    run.results()
+    code = (
+        "import sys; from augkd.distill.models import load_classifier;"
+        "print(type(load_classifier(sys.argv[1], tuple(sys.argv[2:]), 32).model).__name__)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run/student"), *run.labels]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == "BiLSTMForSequenceClassification"
 
 
 def test_a_comparison_names_the_recipe_it_does_not_know(tmp_path: Path) -> None:

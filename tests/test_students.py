@@ -227,6 +227,7 @@ def test_the_layers_of_a_bilstm_are_found_as_a_transformer_s_are(teacher: Classi
     assert len(layer_list(build("bilstm", teacher).model)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
 @pytest.mark.parametrize("kind", ["bilstm", "static"])
 def test_an_exported_student_says_the_same_for_any_batch_and_length(
@@ -234,10 +235,14 @@ def test_an_exported_student_says_the_same_for_any_batch_and_length(
 ) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    student = enlarge(build(kind, teacher, pairs))
+    shallow = {"layers": 1} if kind == "bilstm" else {}  # an export's time goes with its LSTMs
+    student = enlarge(build(kind, teacher, pairs, **shallow))
     inputs = padded(student, PAIRS if pairs else SINGLE)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     path = str(tmp_path / "student.onnx")
+    # torch 2.13 puts another kernel in place of LSTM's while it exports, but the first export of a process leaves the
+    # old one in this cache, and the next unrolls the LSTM at one fixed length
+    torch.ops.aten.lstm.input._dispatch_cache.clear()
     torch.onnx.export(
         student.model,
         kwargs=inputs,

@@ -259,6 +259,8 @@ def _head(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _load(folder: Path, name: str, **head: Any) -> Any:
+    from augkd.distill import registered  # noqa: F401  (so that a saved BiLSTM or static student loads)
+
     try:
         return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **head)
     except (OSError, ValueError, RuntimeError) as exc:

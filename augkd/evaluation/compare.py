@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from augkd.errors import RecipeError, did_you_mean
-from augkd.recipe import Recipe
+from augkd.recipe import Recipe, TrainingOptions
 from augkd.workspace import write_json
 
 CONTROLS = ("no-kd", "kd", "random")
@@ -39,8 +39,10 @@ def control(recipe: Recipe, name: str) -> Recipe:
         return Recipe.model_validate(tree)
     tree["data"] = {}
     if name == "no-kd":
-        settings = {key: value for key, value in tree["training"].items() if key not in recipe.training.losses}
-        tree["training"] = {**settings, "ce": {"weight": 1.0}}
+        common = set(TrainingOptions.model_fields) - {"stages", "structure", "freelb"}
+        tree["training"] = {key: value for key, value in tree["training"].items() if key in common}
+        tree["training"] |= {"ce": {"weight": 1.0}, "epochs": sum(stage.epochs for stage in recipe.phases)}
+        tree |= {"structure": None, "assistants": [], "ensemble": False}
     return Recipe.model_validate(tree)
 
 

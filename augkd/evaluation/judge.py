@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from augkd.data.task import Task
 
+
 class Predictor(Protocol):
     """Whatever gives (n, outputs) logits of texts as a tensor."""
 

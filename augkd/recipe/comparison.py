@@ -19,7 +19,7 @@ class Comparison(Table):
     recipes: list[str] = Field(min_length=1)  # files or shipped names
     tasks: list[TaskOptions] = Field(min_length=1)
     seeds: int = Field(1, ge=1)
-    baseline: str | None = None  # the recipe that differences are taken to; none: the first
+    baseline: str | None = None  # the recipe that differences are taken to; none: kd, else the first
     set: list[str] = Field(default_factory=list)  # KEY=VALUE of every recipe
 
     @field_validator("tasks", mode="before")

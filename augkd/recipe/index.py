@@ -34,7 +34,7 @@ class EncoderOptions(Table):
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     dim: int = Field(256, ge=2)  # of static vectors
     rerank: int = Field(0, ge=0)  # best hits that the full model scores again; 0: none
-    workers: int = Field(1, ge=1)  # encoding processes
+    workers: int | None = Field(None, ge=1)  # batches a CPU encodes at once; none: one a core
 
     @model_validator(mode="after")
     def _consistent(self) -> EncoderOptions:

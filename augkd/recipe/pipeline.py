@@ -51,6 +51,9 @@ class TeacherOptions(Table):
     def _one(self) -> TeacherOptions:
         if sum(given is not None for given in (self.model, self.logits, self.ensemble)) != 1:
             raise ValueError("give one of 'model', 'logits' and 'ensemble'")
+        beside = self.model_fields_set - {"ensemble", "average", "model", "logits"}
+        if self.ensemble is not None and beside:
+            raise ValueError(f"'{min(beside)}' belongs to the members of 'ensemble', not beside it")
         if self.layers is not None and (self.model is None or self.epochs == 0):
             raise ValueError("'layers' cuts a trunk before it is fine-tuned; give 'model' and 'epochs'")
         return self
@@ -62,6 +65,7 @@ class BiLSTMOptions(Table):
     width: int = Field(128, ge=1)
     hidden: int = Field(256, ge=1)
     layers: int = Field(1, ge=1)
+    dense: int = Field(200, ge=1)  # width of the layer before the outputs
     dropout: float = Field(0.3, ge=0, lt=1)
     pretrained: bool = True  # token vectors from the teacher's, cut to `width` by PCA
 
@@ -71,6 +75,7 @@ class StaticOptions(Table):
 
     width: int = Field(256, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
+    weighted: bool = True  # a learned weight for each token
     pretrained: bool = True
 
 

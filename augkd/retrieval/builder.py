@@ -194,7 +194,8 @@ def _described(
     recipe: dict[str, Any] | None, seed: int, encoder: IndexEncoder, counts: dict[str, Any]
 ) -> dict[str, Any]:
     name = getattr(encoder, "name", type(encoder).__name__)
-    return {"recipe": recipe, "seed": seed, "encoder": {"model": name}, "corpus": counts}
+    kind = (recipe or {}).get("encoder", {}).get("kind", "sentence")
+    return {"recipe": recipe, "seed": seed, "encoder": {"kind": kind, "model": name}, "corpus": counts}
 
 
 def _finish(folder: Path, made_from: dict[str, Any], facts: dict[str, Any], count: int, dim: int) -> None:
