@@ -229,4 +229,8 @@ def _shard(given: str | None) -> tuple[int, int] | None:
 
 def _lines(folder: Path, manifest: dict[str, Any]) -> list[str]:
     names = ("count", "dim", "factory", "nprobe", "efSearch", "recall@10", "bytes_per_vector", "encoder", "corpus")
-    return [f"index: {folder}", *(f"{name}: {manifest[name]}" for name in names if manifest.get(name) is not None)]
+    lines = [f"index: {folder}", *(f"{name}: {manifest[name]}" for name in names if manifest.get(name) is not None)]
+    wanted = manifest["made_from"].get("faiss", {}).get("recall", 0.0)
+    if manifest.get("recall@10", 1.0) < wanted:
+        lines.append(f"note: recall@10 is below the {wanted} asked for; a larger code, like IVF1024,SQ8, may reach it")
+    return lines

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from augkd.retrieval.retriever import Retriever, encoder_options, open_retriever
 from augkd.workspace import CACHE
 
 _OPTIONS = {"sentence": ("model", "max_length", "precision", "workers"), "static": ("model", "dim")}
+_FITTED = 20_000  # texts of the corpus that a static encoder is fitted to: half a minute of the full model
 Progress = Callable[[int, int | None], None]
 
 
@@ -85,13 +87,17 @@ def verify_index(folder: Path) -> str:
 
 
 def _encoder(recipe: IndexRecipe, folder: Path) -> IndexEncoder:
-    return _made(dumped(recipe.encoder), folder)
+    """A recipe's encoder; a static one is fitted to the beginning of the corpus."""
+    if recipe.encoder.kind != "static":
+        return _made(dumped(recipe.encoder), folder)
+    texts = stream_corpus(CorpusSource(**dumped(recipe.corpus)), CorpusCounts())
+    return _made(dumped(recipe.encoder), folder, list(itertools.islice(texts, _FITTED)))
 
 
-def _made(options: Mapping[str, Any], folder: Path) -> IndexEncoder:
+def _made(options: Mapping[str, Any], folder: Path, texts: Sequence[str] | None = None) -> IndexEncoder:
     """The encoder of an index in `folder`; what is made for it once is kept there, below `workspace.CACHE`."""
     told = {name: value for name, value in options.items() if name in _OPTIONS[options["kind"]]}
-    return make_encoder({"kind": options["kind"], **told}, folder / CACHE)
+    return make_encoder({"kind": options["kind"], **told}, folder / CACHE, texts=texts)
 
 
 def _options(recipe: IndexRecipe) -> dict[str, Any]:

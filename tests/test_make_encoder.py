@@ -44,6 +44,14 @@ def test_token_vectors_are_distilled_once_and_kept(
         make_encoder({**options, "dim": 7}, tmp_path / "cache")
 
 
+def test_kept_token_vectors_are_fitted_anew_only_when_the_sample_is_another(tiny_bert: Path, tmp_path: Path) -> None:
+    options = {"kind": "static", "model": str(tiny_bert), "dim": 8}
+    sample = [*TEXTS, "bread and soup"] * 5
+    made = make_encoder(options, tmp_path, texts=sample)
+    assert make_encoder(options, tmp_path).fingerprint == made.fingerprint  # opened later, without the corpus
+    assert make_encoder(options, tmp_path, texts=sample[1:]).fingerprint != made.fingerprint
+
+
 def test_token_vectors_half_kept_by_a_killed_process_are_distilled_again(tiny_bert: Path, tmp_path: Path) -> None:
     options = {"kind": "static", "model": str(tiny_bert), "dim": 8}
     made = make_encoder(options, tmp_path)

@@ -37,7 +37,9 @@ from augkd.sizes import show_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_REFINED = (16.0, 8.0, 4.0, 2.0, 1.0)  # k_factor: candidates ranked again, per neighbour asked for
+# k_factor: candidates ranked again, per neighbour asked for. 16 was enough for MiniLM; vectors of a static encoder
+# reached recall 0.88 with 16 and 0.97 with 64
+_REFINED = (64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0)
 _SLACK = 0.005  # recall that is not worth more effort once the target is out of reach
 
 

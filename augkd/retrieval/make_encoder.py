@@ -7,7 +7,7 @@ folder beside the index, so that opening the index later asks for neither again 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,18 @@ _OPTIONS: dict[str, dict[str, Any]] = {  # of each kind, with what leaving one o
 }
 
 
-def make_encoder(options: Mapping[str, Any], cache: Path, *, progress: Progress | None = None) -> IndexEncoder:
+def make_encoder(
+    options: Mapping[str, Any],
+    cache: Path,
+    *,
+    texts: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> IndexEncoder:
     """The encoder that `options` describe: `kind` (sentence, the default, or static) and that kind's options.
 
     sentence: `model`, `max_length`, `precision`, `workers`; static: `model`, `dim`. An option that is None is as good
-    as left out. `progress` is told of vocabulary entries while token vectors are distilled.
+    as left out. `texts`, a sample of the corpus, is what a static encoder is fitted to (`StaticEncoder.distill`);
+    without it, whatever `cache` holds for this model and width is taken. `progress` is told of vocabulary entries.
     Raises RecipeError for an unknown kind or option or a value out of range, ModelError when the model is not to be
     had, WorkspaceError when what `cache` holds is damaged.
     """
@@ -40,18 +47,20 @@ def make_encoder(options: Mapping[str, Any], cache: Path, *, progress: Progress 
 
     chosen = _OPTIONS[kind] | given
     if kind == "static":
-        return _static(chosen["model"], chosen["dim"], cache, progress)
+        return _static(chosen["model"], chosen["dim"], cache, texts, progress)
     return SentenceEncoder.load(chosen.pop("model"), cache=cache, **chosen)
 
 
-def _static(model: str, dim: int, cache: Path, progress: Progress | None) -> StaticEncoder:
-    """The kept token vectors when they were made from this model, else new ones, which are kept."""
+def _static(model: str, dim: int, cache: Path, texts: Sequence[str] | None, progress: Progress | None) -> StaticEncoder:
+    """The kept token vectors when they were made from this model (and these texts), else new ones, which are kept."""
     wanted = made_from(model_fingerprint(locate(model)), dim)
     folder = cache / f"static-{fingerprint(wanted)[:16]}"
-    if (folder / MANIFEST).exists() and read_manifest(folder, KIND)["facts"]["made_from"] == wanted:
-        return StaticEncoder.load(folder)
+    if (folder / MANIFEST).exists():
+        facts = read_manifest(folder, KIND)["facts"]
+        if facts["made_from"] == wanted and (not texts or facts["texts"] == fingerprint(list(texts))):
+            return StaticEncoder.load(folder)
 
-    if folder.exists():  # of a killed save: its name says whose it was
+    if folder.exists():  # of a killed save, or fitted to other texts; its name says whose it was
         shutil.rmtree(folder)
-    StaticEncoder.distill(model, dim=dim, progress=progress).save(folder)
+    StaticEncoder.distill(model, dim=dim, texts=texts, progress=progress).save(folder)
     return StaticEncoder.load(folder)

@@ -1,15 +1,15 @@
 """Static encoders: one vector per vocabulary entry, a text is their weighted mean; no model runs when encoding.
 
-`StaticEncoder.distill` sends each entry of a model's vocabulary through the model, keeps the directions of largest
-variance and damps frequent entries: Model2Vec (Tulkens & van Dongen 2024), with the weights of SIF (Arora et al. 2017).
-Vocabularies list frequent entries first, so an entry's place stands for its frequency unless sample texts are given.
+`StaticEncoder.distill` sends each entry of a model's vocabulary through the model and keeps the directions of largest
+variance: Model2Vec (Tulkens & van Dongen 2024). Given a sample of the texts to come, it also fits the entries to the
+model's vectors of these, which matters more than all else; the arithmetic is in token_vectors.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -21,14 +21,21 @@ from tokenizers import Tokenizer
 
 from augkd.checkpoints import BUNDLED, locate, model_fingerprint
 from augkd.errors import ModelError, RecipeError
-from augkd.retrieval.encoder import load_model
+from augkd.retrieval.encoder import SentenceEncoder, load_model
+from augkd.retrieval.token_vectors import (
+    fitted,
+    leading_directions,
+    principal_components,
+    rank_frequency,
+    sif_weights,
+    token_counts,
+)
 from augkd.workspace import begin, end, fingerprint, read_manifest, replacing, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KIND = "static_encoder"
-SIF = 1e-4  # a in a / (a + p): Model2Vec's
 _VECTORS, _TOKENIZER = "model.safetensors", "tokenizer.json"
 _BATCH = 1024  # vocabulary entries through the model at once, about 3 tokens each
 _WINDOW = 65_536  # texts tokenised at once: bounds memory
@@ -47,9 +54,7 @@ class StaticEncoder:
         # (vocabulary + 1, dim). A row of zeros is a token left out; the last stands for any id beyond the entries
         self._table = torch.from_numpy(np.concatenate([table, np.zeros((1, table.shape[1]), dtype=np.float32)]))
         self._json = tokenizer
-        self._tokenizer = Tokenizer.from_str(tokenizer)
-        self._tokenizer.no_truncation()  # a long text costs nothing here
-        self._tokenizer.no_padding()
+        self._tokenizer = _plain(tokenizer)
         self._fingerprint = fingerprint([KIND, fingerprint(tokenizer), _digest(table)])
         self.name = name
         self.facts = dict(facts)  # what it was made from, share of variance explained, number of entries
@@ -60,13 +65,14 @@ class StaticEncoder:
         model: str = BUNDLED,
         *,
         dim: int = 256,
-        texts: Iterable[str] | None = None,
+        texts: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> StaticEncoder:
-        """Token vectors from `model`, a folder or a Hub name, in float32: half a minute for 30,000 entries on 2 cores.
+        """Token vectors from `model`, a folder or a Hub name: half a minute for 30,000 entries on 2 cores.
 
-        `dim` up to the model's own width (which leaves PCA out); `texts`, a sample of what will be encoded, gives the
-        tokens' frequencies in place of their rank in the vocabulary.
+        `dim` up to the model's own width. `texts`, a sample of what will be encoded (20,000 are enough; they go through
+        the model in its automatic precision), fits the vectors to it. Share of MiniLM's ten nearest questions among
+        the hundred nearest, of 4,000 held out: 0.56 without, about 0.85 with 13,500 texts, both at width 256.
         Raises RecipeError for `dim` out of range, ModelError when the model or a fast tokenizer of it is not to be had.
         """
         folder = locate(model)
@@ -78,14 +84,21 @@ class StaticEncoder:
         if backend is None:
             raise ModelError(f"'{model}' has no fast tokenizer (tokenizer.json), which a static encoder needs")
 
-        entries = _entries(loaded.tokenizer)
-        vectors, explained = principal_components(_through_model(loaded, entries, progress), dim)
-        tokenizer = backend.to_str()
-        frequency = rank_frequency(len(entries)) if texts is None else _counted(tokenizer, entries, texts)
+        tokenizer, entries = backend.to_str(), _entries(loaded.tokenizer)
+        vectors = _through_model(loaded, entries, progress)
+        if texts:
+            vectors, explained = _fitted(vectors, dim, _plain(tokenizer), entries, texts, model)
+        else:
+            vectors, explained = principal_components(vectors, dim)
+            vectors = vectors * sif_weights(rank_frequency(len(entries)))[:, None]
         table = np.zeros((max(entries) + 1, dim), dtype=np.float32)
-        table[entries] = vectors * sif_weights(frequency)[:, None]
-        facts: dict[str, Any] = {"explained": explained, "entries": len(entries), "counted": texts is not None}
-        facts["made_from"] = made_from(model_fingerprint(folder), dim)
+        table[entries] = vectors
+        facts = {
+            "made_from": made_from(model_fingerprint(folder), dim),
+            "texts": fingerprint(list(texts)) if texts else None,
+            "explained": explained,
+            "entries": len(entries),
+        }
         return cls(table, tokenizer, name=model, facts=facts)
 
     @classmethod
@@ -157,51 +170,32 @@ class Wrapped(NamedTuple):
 
 
 def made_from(model: str, dim: int) -> dict[str, Any]:
-    """What decides token vectors without sample texts: fingerprint of the model, width, method."""
-    return {"model": model, "dim": dim, "method": f"pca, sif {SIF}, 1"}  # the last number: raised when vectors change
+    """What decides token vectors, besides sample texts: fingerprint of the model, width, method."""
+    return {"model": model, "dim": dim, "method": 1}  # raised when the same inputs give other vectors
 
 
-def principal_components(vectors: NDArray[np.float32], dim: int) -> tuple[NDArray[np.float32], float]:
-    """Centred rows of `vectors` (n, width) on the `dim` directions of largest variance, and the share these keep.
-
-    With `dim` = width nothing is turned, only centred. Each direction's largest component is positive.
-    """
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+def _fitted(
+    vectors: NDArray[np.float32],  # (entries, width)
+    dim: int,
+    tokenizer: Tokenizer,
+    entries: Sequence[int],
+    texts: Sequence[str],
+    model: str,
+) -> tuple[NDArray[np.float32], float]:
+    wanted = SentenceEncoder.load(model).encode(texts)
+    counts = token_counts(_token_ids(tokenizer, texts), entries)
+    moved = fitted(vectors - vectors.mean(axis=0), counts, wanted)
     if dim == vectors.shape[1]:
-        return centred.astype(np.float32), 1.0
-    variances, directions = np.linalg.eigh(centred.T @ centred)  # ascending
-    kept = directions[:, ::-1][:, :dim]
-    kept = kept * np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(dim)])  # eigenvectors come with either sign
-    return (centred @ kept).astype(np.float32), float(variances[::-1][:dim].sum() / variances.sum())
+        return moved, 1.0
+    directions, explained = leading_directions(wanted, dim)  # those that texts use, not those that entries do
+    return (moved @ directions).astype(np.float32), explained
 
 
-def rank_frequency(count: int) -> NDArray[np.float64]:  # (count,), sums to 1
-    """Zipf's frequencies of `count` entries in order of rank: proportional to 1 / (rank + 1), ranks from 1."""
-    inverse = 1 / np.arange(2, count + 2)
-    return np.asarray(inverse / inverse.sum())
-
-
-def sif_weights(frequency: NDArray[np.float64]) -> NDArray[np.float32]:  # (n,)
-    """a / (a + p) of each entry's share p of all tokens (Arora et al. 2017), a = 1e-4."""
-    return (SIF / (SIF + frequency)).astype(np.float32)
-
-
-def _counted(tokenizer: str, entries: Sequence[int], texts: Iterable[str]) -> NDArray[np.float64]:
-    counts = np.zeros(max(entries) + 1)
-    fresh = Tokenizer.from_str(tokenizer)
-    fresh.no_truncation()
-    fresh.no_padding()
-    for part in _windows(texts):
-        ids = np.fromiter(itertools.chain.from_iterable(_token_ids(fresh, part)), dtype=np.int64)
-        counts += np.bincount(ids[ids < len(counts)], minlength=len(counts))
-    shares = counts[list(entries)]
-    return np.asarray((shares + 0.5) / (shares + 0.5).sum())  # half a sight: an unseen entry is rare, not impossible
-
-
-def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
-    stream = iter(texts)
-    while part := list(itertools.islice(stream, _WINDOW)):
-        yield part
+def _plain(tokenizer: str) -> Tokenizer:
+    plain = Tokenizer.from_str(tokenizer)
+    plain.no_truncation()  # a long text costs nothing here
+    plain.no_padding()
+    return plain
 
 
 def _token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
