@@ -71,8 +71,8 @@ class StaticEncoder:
         """Token vectors from `model`, a folder or a Hub name: half a minute for 30,000 entries on 2 cores.
 
         `dim` up to the model's own width. `texts`, a sample of what will be encoded (20,000 are enough; they go through
-        the model in its automatic precision), fits the vectors to it. Share of MiniLM's ten nearest questions among
-        the hundred nearest, of 4,000 held out: 0.56 without, about 0.85 with 13,500 texts, both at width 256.
+        the model in its automatic precision), fits the vectors to it. Share of MiniLM's ten nearest among the hundred
+        nearest, of 4,000 held out, width 256: questions 0.86 fitted and 0.56 not, longer review sentences 0.60 fitted.
         Raises RecipeError for `dim` out of range, ModelError when the model or a fast tokenizer of it is not to be had.
         """
         folder = locate(model)
