@@ -9,13 +9,16 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from augkd.candidates.neighbours import SOURCE, Candidate, Found, find_neighbours, teacher_distance
+from augkd.candidates.candidate import Candidate
+from augkd.candidates.drift import measure, summary
+from augkd.candidates.neighbours import SOURCE, Found, find_neighbours, teacher_distance
 from augkd.data.corpus import fold
 from augkd.data.task import Example, Task, read_augmented_samples, texts_of
 from augkd.data.transfer_set import write_card, write_rows
@@ -28,6 +31,32 @@ from augkd.workspace import write_json
 Progress = Callable[[str, int, int | None], None]  # stage, done, total
 
 
+@dataclass(frozen=True)
+class Made:
+    """Candidates that a model made, by example, with the cosine of each to its original."""
+
+    pools: list[list[Candidate]]
+    cosine: list[list[float]]
+    withheld: int = 0  # evaluation texts among them
+    too_far: int = 0  # left out by the recipe's max_distance
+    rows: int = 0  # forwarded to make them
+
+    @classmethod
+    def none(cls, examples: int) -> Made:
+        """Nothing for each example."""
+        return cls([[] for _ in range(examples)], [[] for _ in range(examples)])
+
+    def join(self, other: Made) -> Made:
+        """Both, these first."""
+        return Made(
+            [[*one, *more] for one, more in zip(self.pools, other.pools, strict=True)],
+            [[*one, *more] for one, more in zip(self.cosine, other.cosine, strict=True)],
+            self.withheld + other.withheld,
+            self.too_far + other.too_far,
+            self.rows + other.rows,
+        )
+
+
 def write_transfer_set(
     folder: Path,
     task: Task,
@@ -36,8 +65,11 @@ def write_transfer_set(
     options: DataOptions,
     index: Retriever | None,
     progress: Progress,
+    made: Made | None = None,
 ) -> dict[str, int]:
     """Finds candidates, has the teacher label everything, writes the rows (not the manifest); returns the counts.
+
+    `made` are candidates to be added to those found; how far they drifted from their originals goes to drift.json.
 
     Raises DataError when the teacher has no output for a labelled text.
     """
@@ -48,7 +80,8 @@ def write_transfer_set(
     else:
         found = Found([[] for _ in train], 0, 0)
     sampled, withheld = _from_jsonl(options.augmented_samples, train, excluded)
-    pools = [[*near, *more] for near, more in zip(found.candidates, sampled, strict=True)]
+    made = made or Made.none(len(train))
+    pools = [[*near, *more, *own] for near, more, own in zip(found.candidates, sampled, made.pools, strict=True)]
     wanted = [*texts_of(train), *((c.text, c.text_pair) for c in itertools.chain.from_iterable(pools))]
 
     logits = outputs.logits(wanted, lambda done, total: progress("teacher logits", done, total))
@@ -61,19 +94,34 @@ def write_transfer_set(
     write_rows(folder, _rows(train, pools, logits, labels), labels)
     write_json(folder / "withheld.json", [dataclasses.asdict(copy) for copy in found.withheld])
 
+    if any(made.pools):
+        write_json(folder / "drift.json", _drift(train, pools, made, logits))
+
     known = ~np.isnan(logits.sum(axis=1))
     labelled = [wanted[place] for place in np.flatnonzero(known)[len(train) :]]  # without those left out
     counts = {
         "originals": len(train),
         "candidates": len(labelled),
         "candidates_unique": len(set(labelled)),
-        "excluded_evaluation_texts": found.excluded_evaluation_texts + withheld,
+        "excluded_evaluation_texts": found.excluded_evaluation_texts + withheld + made.withheld,
         "excluded_near_copies": found.excluded_near_copies,
         "outside_teacher_bounds": int(strays.sum()),
+        "too_far_from_original": made.too_far,
         "short": found.short,
     }
     write_card(folder, task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()])
     return counts
+
+
+def _drift(
+    train: Sequence[Example], pools: Sequence[Sequence[Candidate]], made: Made, logits: NDArray[np.float32]
+) -> dict[str, Any]:
+    """How far each source's made texts are from their originals, as means and quantiles."""
+    own = [{id(candidate) for candidate in pool} for pool in made.pools]
+    is_made = [id(candidate) in mine for pool, mine in zip(pools, own, strict=True) for candidate in pool]
+    cosine = np.array([value for row in made.cosine for value in row], dtype=np.float32)
+    of_candidates = logits[len(train) :][np.array(is_made, dtype=bool)]
+    return summary(measure(train, made.pools, cosine, logits[: len(train)], of_candidates))
 
 
 def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progress: Progress) -> Found:

@@ -1,6 +1,6 @@
 """The stages in order, each skipped when its inputs are what they were: index, teacher, transfer set, student, results.
 
-The only file that sees all the others. A stage is a folder with a manifest; its `made_from` holds the fingerprints of
+The only file that sees them all. A stage is a folder with a manifest; its `made_from` holds the fingerprints of
 everything it depends on, so changing a learning rate retrains the student and nothing else. An assistant is a run of
 its own whose student teaches the next one.
 """
@@ -11,31 +11,29 @@ import resource
 import shutil
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from augkd.augment import Progress, write_transfer_set
 from augkd.checkpoints import locate, model_fingerprint, parameter_count
-from augkd.data.task import Task, load_task, texts_of
+from augkd.data.task import Task, load_task
 from augkd.data.transfer_set import TransferSet
-from augkd.distill.arguments import arguments
-from augkd.distill.dataset import DistillationDataset
-from augkd.distill.layer_teacher import LayerTeacher
-from augkd.distill.models import Classifier, from_layers, load_classifier, load_trunk
-from augkd.distill.stages import Ensemble, train_stages
-from augkd.distill.students import build_student
-from augkd.distill.teacher import GivenTeacher, TeacherOutputs
-from augkd.evaluation.judge import Judge
+from augkd.distill.models import Classifier, load_classifier
+from augkd.distill.teacher import TeacherOutputs
 from augkd.evaluation.metrics import metric_of, score
 from augkd.indexing import index_identity, make_index, open_index
-from augkd.recipe import Recipe, StudentOptions, dumped
+from augkd.masked_lms import masked_lm_folder
+from augkd.recipe import GeneratedOptions, Recipe, StudentOptions, SubstitutionOptions, WarmUpOptions, dumped
+from augkd.results import summary
 from augkd.retrieval.retriever import Retriever
-from augkd.sizes import show_bytes
+from augkd.student import Student, believed
 from augkd.teachers import Teacher, teacher_labels
 from augkd.workspace import (
+    CACHE,
     begin,
     end,
     file_fingerprint,
@@ -43,12 +41,13 @@ from augkd.workspace import (
     finished,
     locked,
     read_manifest,
-    versions,
     write_json,
     write_manifest,
 )
+from augkd.writing import make_candidates
 
 Made = dict[str, Any]
+_MASKED = 0.3  # share of the tokens that a masked language model of substitution is warmed up with
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
@@ -109,6 +108,12 @@ class Run:
         self._index_seconds = max(self._index_seconds, time.perf_counter() - started)  # results() asks for it twice
         return index
 
+    def masked_lm(self) -> Path:
+        """The folder of the generator's masked language model, warmed up where the recipe says so."""
+        options = self.recipe.data.generator
+        assert options is not None
+        return self._masked_lm(options.model, options.warm_up, options.mask)
+
     @property
     def teacher(self) -> Teacher:
         """The recipe's teacher, not the last assistant."""
@@ -148,31 +153,26 @@ class Run:
         if not finished(folder, "transfer_set", made):
             started = time.perf_counter()
             begin(folder, "transfer_set", made)
-            counts = write_transfer_set(folder, self.task, self.labels, outputs, self.recipe.data, index, self.progress)
+            data = self.recipe.data
+            made_texts = make_candidates(
+                self.task, data, self.recipe.training, self._lm_of, folder / CACHE, self.progress
+            )
+            counts = write_transfer_set(folder, self.task, self.labels, outputs, data, index, self.progress, made_texts)
             seconds = time.perf_counter() - started
             facts = {"data": counts, "teacher_rows": outputs.rows, "seconds": seconds}
+            facts["generator_rows"] = made_texts.rows
             end(folder, "transfer_set", made, labels=self.labels, **facts)
         return TransferSet.open(folder)
 
     def student(self) -> dict[str, Any]:
         """Trains the student; returns its manifest, with its figures on validation and test."""
-        transfer = self.transfer_set()
-        data = dumped(self.recipe.data)
-        made = {
-            "transfer_set": file_fingerprint(transfer.folder / "data"),
-            "task": self.task.fingerprint,
-            "student": dumped(self.recipe.student) | self._student_source(),
-            "training": dumped(self.recipe.training),
-            "structure": self.recipe.structure and dumped(self.recipe.structure),
-            "data": {name: data[name] for name in ("select", "temperature", "refresh", "weight")},
-            "seed": self.recipe.seed,
-            "ensemble": self.recipe.ensemble,
-        }
+        transfer, student = self.transfer_set(), self._student()
+        made = {"transfer_set": file_fingerprint(transfer.folder / "data")} | student.made_of()
         folder = self.out / "student"
         if not finished(folder, "student", made):
             started = time.perf_counter()
             begin(folder, "student", made)
-            facts = self._distill(folder, transfer)
+            facts = student.train(folder, transfer)
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             end(folder, "student", made, recipe=dumped(self.recipe), seconds=time.perf_counter() - started, **facts)
         return read_manifest(folder, "student")
@@ -182,10 +182,10 @@ class Run:
         outputs, _ = self.teacher.outputs()
         figures: dict[str, Any] = {}
         for split, examples in (("validation", self.task.validation), ("test", self.task.test)):
-            texts, labels = texts_of(examples), [example.label for example in examples]
-            unknown = isinstance(outputs, GivenTeacher) and outputs.unknown(texts)
-            known = not unknown and None not in labels
-            figures[split] = score(self.metric, outputs.logits(texts), labels) if known else None
+            labels = [example.label for example in examples]
+            logits = believed(outputs, examples, len(self.labels) or 1)
+            known = None not in labels and not np.isnan(logits).any()
+            figures[split] = score(self.metric, logits, labels) if known else None
         folder = self.teacher.folder()
         figures["parameters"] = parameter_count(folder) if folder else None
         return figures
@@ -206,83 +206,56 @@ class Run:
         training = self.recipe.training
         return load_classifier(str(self.out / "student"), self.labels, training.max_length, None, training.precision)
 
-    def _distill(self, folder: Path, transfer: TransferSet) -> dict[str, Any]:
-        student = self._untrained()
-        data = self.recipe.data
-        stages = [
-            arguments(
-                folder / "checkpoints" / f"stage-{number}",
-                stage,
-                self.recipe.seed,
-                self.metric,
-                selector=data.select,
-                selection_temperature=data.temperature,
-                refresh=data.refresh,
-                candidate_weight=data.weight,
-            )
-            for number, stage in enumerate(self.recipe.phases, 1)
-        ]
-        judge = Judge(self.task, self.metric, not self.labels, lambda texts: self._tutor()[0].logits(texts))
-        trained = train_stages(
-            student,
-            stages,
-            DistillationDataset(student, transfer),
-            lambda classifier: {self.metric: judge.validation(classifier)},
-            lambda done, total: self.progress("student", done, total),
-            partial(self._layers, transfer),
-        )
-        student.save(folder)
-        write_json(folder / "log.json", trained.log)
-        facts = {"rows": trained.rows, "parameters": student.parameters, "validation": judge.validation(student)}
-        facts |= judge.test(student)  # the one look at the test split
-        if self.recipe.ensemble:
-            every = Ensemble([*(run.trained() for run in self.assistants()), student])
-            facts["ensemble"] = {"validation": judge.validation(every), **judge.test(every)}
-        return facts
-
-    def _layers(self, transfer: TransferSet, stage: int, student: Classifier) -> LayerTeacher | None:
-        """What the student's layers follow in a stage: the layers of whoever teaches it."""
-        structure = self.recipe.phases[stage - 1].structure
-        if structure is None or not structure.losses:
-            return None
-        tutor = self.assistants()[-1].trained() if self.recipe.assistants else self.teacher.classifier()
-        return LayerTeacher.of(
-            structure.losses,
-            structure.pooling,
-            student,
-            tutor,
-            transfer,
-            self._folder("teacher_layers", "all"),
-            self._tutor()[1],
-            self.recipe.seed,
-            self._announce,
-            lambda done, total: self.progress("teacher layers", done, total),
+    def _student(self) -> Student:
+        return Student(
+            self.recipe,
+            self.task,
+            self.labels,
+            self.metric,
+            self.teacher,
+            self._tutor,
+            lambda: self.assistants()[-1].trained() if self.recipe.assistants else self.teacher.classifier(),
+            lambda: [run.trained() for run in self.assistants()],
+            self.masked_lm,
+            self._folder,
+            self.progress,
         )
 
-    def _announce(self, texts: int, size: int) -> None:
-        self.progress(f"teacher layers ({show_bytes(size)})", 0, texts)
+    def _masked_lm(self, model: str, warm_up: WarmUpOptions | None, rate: float) -> Path:
+        training = self.recipe.training
+        return masked_lm_folder(
+            model,
+            warm_up,
+            self.index,
+            list(self.task.evaluation_texts()),
+            self._folder,
+            self.progress,
+            rate=rate,
+            max_length=training.max_length,
+            precision=training.precision,
+        )
 
-    def _untrained(self) -> Classifier:
-        training, options, seed = self.recipe.training, self.recipe.student, self.recipe.seed
-        if options.model is not None:
-            return load_trunk(options.model, self.labels, training.max_length, seed, training.precision)
-        if options.layers is not None:
-            return from_layers(self.teacher.classifier(), options.layers)
-        pairs = any(example.text_pair is not None for example in self.task.train)
-        return build_student(options.kind, dumped(options)[options.kind], self.teacher.classifier(), seed, pairs)
+    def _lm_of(self, options: GeneratedOptions | SubstitutionOptions) -> Path:
+        """The folder of the masked language model that writes candidates; of substitution it masks word by word."""
+        warm_up = options.warm_up if isinstance(options, SubstitutionOptions) else None
+        return self._masked_lm(options.model, warm_up, _MASKED)
 
-    def _student_source(self) -> Made:
-        if self.recipe.student.model is not None:
-            return {"model": model_fingerprint(locate(self.recipe.student.model))}
-        folder = self.teacher.folder()
-        assert folder is not None
-        return {"teacher": model_fingerprint(folder)}
+    def _lm_identity(self, options: GeneratedOptions | SubstitutionOptions) -> Made:
+        encoder = model_fingerprint(locate(options.encoder))
+        return {"model": model_fingerprint(self._lm_of(options)), "warm_up": None, "encoder": encoder}
 
     def _candidate_options(self) -> Made:
         data = self.recipe.data
         neighbours = dumped(data.neighbours) | {"index": None} if data.neighbours else None
         samples = data.augmented_samples
-        return {"neighbours": neighbours, "augmented_samples": file_fingerprint(Path(samples)) if samples else None}
+        own = {
+            name: None if options is None else dumped(options) | self._lm_identity(options)
+            for name, options in (("generated", data.generated), ("substitution", data.substitution))
+        }
+        return own | {
+            "neighbours": neighbours,
+            "augmented_samples": file_fingerprint(Path(samples)) if samples else None,
+        }
 
     def _folder(self, stage: str, identity: str) -> Path:
         if self.shared is not None:
@@ -291,48 +264,17 @@ class Run:
             return self.out / stage
         return self.chain.parent / stage  # an assistant's teacher and index are those of the whole run
 
-    def _summary(self, student: Made, teacher: Made, transfer: Made) -> dict[str, Any]:
-        ((selector, given),) = self.recipe.data.select.items()
-        candidates = transfer["data"]["candidates"]
-        each = candidates / max(1, transfer["data"]["originals"])
-        data = {name: transfer["data"][name] for name in list(transfer["data"]) if name != "short"}
-        data["kept_per_original"] = min(given.get("keep", each), each) if candidates else 0
-        assistants = [self._assistant_summary(run) for run in self.assistants()]
-        rows: Counter[str] = Counter(student["rows"])
-        for assistant in assistants:
-            rows.update(assistant["rows"])
+    def _summary(self, student: Made, teacher: Made, transfer: Made) -> Made:
+        generator = self.recipe.data.generator
         seconds = {"index": self._index_seconds, "transfer_set": transfer["seconds"], "student": student["seconds"]}
         folder = self.teacher.folder()
         if folder and self.recipe.teacher.epochs > 0:
             seconds["teacher"] = read_manifest(folder, "teacher")["seconds"]
-        if assistants:
-            seconds["assistants"] = sum(assistant["seconds"] for assistant in assistants)
-        figures = ("validation", "test", "test_interval", "parameters", "ensemble")
-        values = {
-            "task": self.task.name,
-            "metric": self.metric,
-            "seed": self.recipe.seed,
-            "recipe": self.name,
-            "teacher": teacher,
-            "student": {name: student[name] for name in figures if name in student},
-            "data": data | {"selector": selector},
-            "cost": {
-                "teacher_rows": transfer["teacher_rows"],
-                "scoring_rows": rows["scoring"],
-                "training_rows": rows["training"],
-                "seconds": seconds,
-                "peak_rss_bytes": peak_rss(),
-            },
-            "versions": versions(),
-        }
-        if assistants:
-            values["assistants"] = assistants
-        return values
-
-    @staticmethod
-    def _assistant_summary(run: Run) -> Made:
-        manifest = read_manifest(run.out / "student", "student")
-        return {name: manifest[name] for name in ("validation", "test", "parameters", "rows", "seconds")}
+        if generator and generator.warm_up:
+            seconds["masked_lm"] = read_manifest(self.masked_lm(), "masked_lm")["seconds"]
+        assistants = [read_manifest(run.out / "student", "student") for run in self.assistants()]
+        named = {"task": self.task.name, "metric": self.metric, "seed": self.recipe.seed, "recipe": self.name}
+        return named | summary(self.recipe.data, student, teacher, transfer, assistants, seconds, peak_rss())
 
 
 # -- pieces without a run ----------------------------------------------------------------------------------------------

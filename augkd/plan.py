@@ -29,6 +29,7 @@ def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     yield from (f"              note: {note}" for note in task.notes)
     if recipe.data.neighbours:
         yield from _index_lines(recipe.data.neighbours, out)
+    yield from _generator_lines(recipe)
     yield from _teacher_lines(recipe, task, out)
     candidates = _candidates(recipe, task)
     yield f"transfer set  {len(task.train)} originals, {candidates} candidates at most{_state(out, 'transfer_set')}"
@@ -106,7 +107,26 @@ def _told(value: Any) -> str:
 
 
 def _candidates(recipe: Recipe, task: Task) -> int:
-    return len(task.train) * recipe.data.neighbours.k if recipe.data.neighbours else 0
+    data = recipe.data
+    found = data.neighbours.k if data.neighbours else 0
+    written = (data.generated.samples if data.generated else 0) + (data.substitution.n if data.substitution else 0)
+    return len(task.train) * (found + written)
+
+
+def _generator_lines(recipe: Recipe) -> Iterator[str]:
+    data = recipe.data
+    for name in ("generator", "generated", "substitution"):
+        options = getattr(data, name)
+        if options is None:
+            continue
+        if options.model.startswith(("/", ".", "~")):
+            locate(options.model)
+        warm_up = getattr(options, "warm_up", None)
+        how = f", warmed up for {warm_up.steps} steps of {warm_up.batch_size} texts" if warm_up else ""
+        yield f"{name:14}{options.model}{how}"
+    if data.generator:
+        texts = f"{data.generator.samples} new text{'s' if data.generator.samples > 1 else ''} an original and step"
+        yield f"              {texts}; climbs {data.generator.ascend} steps every {data.generator.every}"
 
 
 def _state(out: Path | None, stage: str) -> str:

@@ -16,9 +16,10 @@ from torch import Tensor
 from augkd.data.transfer_set import TransferSet, in_memory
 from augkd.distill import trainer as module
 from augkd.distill.arguments import DistillationArguments
+from augkd.distill.checkpoint import last_checkpoint
 from augkd.distill.dataset import DistillationDataset, LengthGrouped
 from augkd.distill.models import Classifier, load_trunk
-from augkd.distill.trainer import DistillationTrainer, last_checkpoint
+from augkd.distill.trainer import DistillationTrainer
 
 K = 4
 MINIMAX = {"minimax": {"keep": 2}}
@@ -374,7 +375,9 @@ def test_a_resumed_run_that_forgot_its_stale_scores_would_score_again(
     given = {**RESUMABLE, "selector": MINIMAX, "refresh": 2}
     with pytest.raises(Killed):
         trainer_of(tmp_path, tiny_bert, transfer(8), progress=killed_at(4), **given).resume()
-    monkeypatch.setattr(module, "load_file", lambda path: {"divergence": torch.full((8 * K,), torch.nan)})
+    read = module.read_state
+    forgotten = {"divergence": torch.full((8 * K,), torch.nan)}
+    monkeypatch.setattr(module, "read_state", lambda folder, part: read(folder, part) | forgotten)
     again = trainer_of(tmp_path, tiny_bert, transfer(8), **given)
     again.resume()
     # epochs 0 and 2 are scored in full; the half of epoch 1 that was still to come, again

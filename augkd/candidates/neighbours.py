@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from augkd.candidates.candidate import Candidate as Candidate
 from augkd.candidates.choosing import Chosen, Search, near_averages, near_examples, near_pairs
 from augkd.candidates.near_copies import NEAR_COPY, Withheld, make_guard
 from augkd.candidates.nearest import Rules
@@ -42,18 +43,6 @@ class Neighbour:
 
     id: int
     text: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An extra text, and the id of the example it was made from."""
-
-    id: str
-    owner: str
-    text: str
-    text_pair: str | None
-    source: str
     score: float
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from augkd.data.card import transfer_card
 from augkd.errors import DataError
 from augkd.workspace import replacing, write_text
 
@@ -139,11 +140,9 @@ def in_memory(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Trans
 
 
 def write_card(folder: Path, title: str, lines: Sequence[str]) -> None:
-    """Writes README.md, which also tells `datasets` where the rows are."""
-    head = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*.parquet\n"
-    head += "tags:\n- augkd\n- knowledge-distillation\n---\n"
-    body = "\n".join(f"- {line}" for line in lines)
-    write_text(folder / "README.md", f"{head}\n# Transfer set: {title}\n\n{body}\n")
+    """Writes README.md of the rows that lie there, with `lines` on how they were made."""
+    transfer = TransferSet.open(folder)
+    write_text(folder / "README.md", transfer_card(transfer.table, transfer.labels, title, lines))
 
 
 def described(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[str]:

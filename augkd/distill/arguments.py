@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
+from augkd.distill.budget import EPOCHS
 from augkd.recipe import TrainingOptions
 
 
@@ -22,10 +25,19 @@ class DistillationArguments(TrainingArguments):  # type: ignore[misc]
     selection_temperature: float = 2.0  # of the divergence a selector ranks by
     refresh: int = 1  # epochs between scorings of the candidates
     candidate_weight: float = 1.0  # of all chosen candidates of an original together, against the original
+    planned_epochs: int = 0  # of all stages together, for the trace of the selection; 0: of this one
+    generator_batch_size: int = 32  # originals of a step of the generator
     precision: str = "auto"  # auto | float32 | bfloat16
     save_every: int = 0  # extra checkpoints every so many steps
     patience: int = 0  # evaluations without improvement before stopping; 0: never
     token_budget: int | None = None  # padded tokens a forward pass; None: what suits the device
+    budget: float | None = None  # seconds of training in place of epochs
+    logs: str | None = None  # folder of TensorBoard's files; None: below `output_dir`, as `transformers` has it
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            self.num_train_epochs = EPOCHS
+        super().__post_init__()
 
 
 def arguments(
@@ -35,6 +47,7 @@ def arguments(
     return DistillationArguments(
         output_dir=str(output),
         num_train_epochs=training.epochs,
+        budget=training.budget,
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.accumulation,
         learning_rate=training.learning_rate,
@@ -50,7 +63,9 @@ def arguments(
         metric_for_best_model=metric,
         greater_is_better=True,
         logging_steps=20,
-        report_to="none",
+        report_to=training.trackers or "none",
+        run_name="/".join(output.parts[-4:]),
+        logs=str(logs_of(output)),
         disable_tqdm=True,
         losses=training.losses,
         freelb=None if training.freelb is None else training.freelb.model_dump(),
@@ -59,3 +74,22 @@ def arguments(
         patience=training.patience if training.losses else 0,
         **selection,
     )
+
+
+def logs_of(output: Path) -> Path:
+    """Where a training with this output folder logs: beside `checkpoints`, which are removed when training is done."""
+    if output.name == "checkpoints":
+        return output.with_name("logs")
+    if output.parent.name == "checkpoints":
+        return output.parent.with_name("logs") / output.name
+    return output / "logs"
+
+
+def direct_logs(callbacks: Sequence[Any], logs: str | None) -> None:
+    """Sends TensorBoard's files to `logs`, unless TENSORBOARD_LOGGING_DIR says where; others have places of their own.
+
+    `transformers` itself knows only that variable and a folder below the checkpoints.
+    """
+    for callback in callbacks:
+        if isinstance(callback, TensorBoardCallback) and logs is not None:
+            callback.logging_dir = callback.logging_dir or logs

@@ -29,7 +29,9 @@ class DistillationDataset(Dataset[int]):
         self.candidate_teacher = torch.from_numpy(found.teacher)
         self.score = torch.from_numpy(found.score)
         self.start = torch.from_numpy(np.searchsorted(found.owner, np.arange(len(pairs) + 1)))
-        self.sources = found.source
+        self.source_names = sorted(set(found.source))
+        numbers = {name: number for number, name in enumerate(self.source_names)}
+        self.source = torch.tensor([numbers[name] for name in found.source], dtype=torch.long)  # (m,)
 
     def __len__(self) -> int:
         return len(self.tokens)

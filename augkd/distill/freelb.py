@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from augkd.distill.models import BUDGET
+from augkd.devices import budget_of
 from augkd.errors import ModelError
 from augkd.selection.pool import Tokens
 
@@ -39,7 +39,7 @@ def freelb(
     this is plain training. Raises ModelError for a model that does not embed its input exactly once a forward pass.
     """
     device = next(model.parameters()).device
-    groups = list(tokens.batches(budget or BUDGET.get(device.type, BUDGET["cpu"])))
+    groups = list(tokens.batches(budget_of(device, budget)))
     embedding = _word_embedding(model)
     masks = [_mask(tokens.lengths[rows]).to(device) for rows in groups]
     noise = _noise(tokens, _width(embedding), magnitude, rng)

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augkd.distill.models import BUDGET, Classifier, Pair, layer_list, takes_token_types
+from augkd.devices import budget_of
+from augkd.distill.layers import alp_attention
+from augkd.distill.models import Classifier, Pair, layer_list, takes_token_types
 from augkd.distill.structure import LayerObjective, Needs, Pooling, States
 from augkd.errors import ModelError
 from augkd.selection.pool import Tokens
@@ -141,8 +143,32 @@ class Matched:
     @property
     def metrics(self) -> dict[str, float]:
         """Means over the rows. Waits for the device: read it when logging."""
+        return {name: float(total) / len(self.rows) for name, total in self.sums.items()}
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """Sums over the rows, left on their device."""
         names = self._metrics[0] if self._metrics else {}
-        return {name: float(torch.cat([group[name] for group in self._metrics]).mean()) for name in names}
+        return {name: torch.cat([group[name] for group in self._metrics]).sum() for name in names}
+
+
+class MatchedMeans:
+    """Metrics of several steps: their means over all rows since the last `take`. Noting waits for no device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._rows = 0
+
+    def note(self, matched: Matched) -> None:
+        """Adds a step whose rows were all forwarded."""
+        self._sums = {name: self._sums.get(name, 0.0) + total for name, total in matched.sums.items()}
+        self._rows += len(matched.rows)
+
+    def take(self) -> dict[str, float]:
+        """The means, and begins anew; {} when nothing was noted."""
+        means = {name: float(total) / self._rows for name, total in self._sums.items()}
+        self._sums, self._rows = {}, 0
+        return means
 
 
 @contextlib.contextmanager
@@ -161,7 +187,7 @@ def matching(
     the student's tokens (`check_same_tokens` first) in eval mode and without gradient.
     """
     device = next(model.parameters()).device
-    matched = Matched(list(tokens.batches(budget or BUDGET.get(device.type, BUDGET["cpu"]))))
+    matched = Matched(list(tokens.batches(budget_of(device, budget))))
 
     def receive(student: States) -> None:
         rows = matched.next_group()
@@ -172,10 +198,25 @@ def matching(
             theirs = States(vectors=teacher[rows.to(teacher.device)].to(device))
         else:
             theirs = _forwarded(teacher, tokens.take(rows), objective.needs())
-        matched.add(*objective(student, theirs, progress, epoch))
+        loss, metrics = objective(student, theirs, progress, epoch)
+        matched.add(loss, metrics | attended(objective, student, theirs))
 
     with watched(model, objective.student_needs(), receive):
         yield matched
+
+
+@torch.no_grad()
+def attended(objective: LayerObjective, student: States, teacher: States) -> dict[str, Tensor]:  # name → (n,)
+    """ALP's weights as metrics, `attention/{student layer}/{teacher layer}`; {} without ALP. 0 outside a bucket."""
+    if "alp" not in objective.losses:
+        return {}
+    assert student.vectors is not None
+    assert teacher.vectors is not None  # of every layer, for ALP needs them all
+    options = {name: value for name, value in objective.losses["alp"].items() if name != "weight"}
+    with torch.autocast(student.vectors.device.type, enabled=False):
+        weights = alp_attention(objective.widen(student.vectors.float()), teacher.vectors.float(), **options)
+    shape = weights.shape[1:]
+    return {f"attention/{j}/{layer}": weights[:, j, layer] for j in range(shape[0]) for layer in range(shape[1])}
 
 
 @torch.no_grad()
@@ -193,16 +234,20 @@ def _forwarded(teacher: Classifier, tokens: Tokens, needs: Needs) -> States:
     return found[0]
 
 
-@torch.no_grad()
 def layer_vectors(classifier: Classifier, texts: Sequence[Pair], needs: Needs) -> Tensor:  # (n, layers, d) float32
     """The pooled vectors of texts, in eval mode; the mode before is restored."""
-    tokens = classifier.tokens(texts)
+    return token_layer_vectors(classifier, classifier.tokens(texts), needs)
+
+
+@torch.no_grad()
+def token_layer_vectors(classifier: Classifier, tokens: Tokens, needs: Needs) -> Tensor:  # (n, layers, d) float32
+    """The same of rows that are tokens already."""
     found: list[States] = []
     training = classifier.model.training
     classifier.model.eval()
     with watched(classifier.model, needs, found.append):
         classifier.logits(tokens, "teacher layers")
     classifier.model.train(training)
-    order = torch.cat(list(tokens.batches(BUDGET.get(classifier.model.device.type, BUDGET["cpu"]))))
+    order = torch.cat(list(tokens.batches(budget_of(classifier.model.device))))
     vectors = torch.cat([states.vectors for states in found if states.vectors is not None]).cpu()
     return vectors[order.argsort()]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from augkd.data.transfer_set import TransferSet
-from augkd.distill.hidden import check_same_tokens
+from augkd.distill.hidden import check_same_tokens, token_layer_vectors
 from augkd.distill.layer_store import Announce, LayerStore, Progress
 from augkd.distill.models import Classifier
 from augkd.distill.structure import LayerObjective, Pooling, Shape
@@ -26,8 +26,8 @@ class LayerTeacher:
     """What a stage's layer losses compare the student with; make one with `LayerTeacher.of`."""
 
     objective: LayerObjective
-    live: Classifier | None  # None: the store
-    store: LayerStore | None
+    teacher: Classifier
+    store: LayerStore | None  # None: the teacher is asked live
     originals: Tensor  # (n,) row in the store of each original
     candidates: Tensor  # (m,) row in the store of each candidate
 
@@ -59,14 +59,26 @@ class LayerTeacher:
         found = transfer.candidates()
         texts = list(zip(transfer.column("text"), transfer.column("text_pair"), strict=True))
         positions = store.positions([*texts, *zip(found.text, found.text_pair, strict=True)], announce, progress)
-        return cls(objective, None, store, positions[: len(texts)], positions[len(texts) :])
+        return cls(objective, teacher, store, positions[: len(texts)], positions[len(texts) :])
 
     def of_rows(self, batch: Batch, chosen: Pool) -> Tensor | Classifier:
-        """The teacher's vectors of a batch's originals and chosen candidates, in that order; or the live teacher."""
+        """The teacher's vectors of a batch's originals and chosen candidates, in that order; or the live teacher.
+
+        Generated texts are in no store: the teacher looks at them here.
+        """
         if self.store is None:
-            assert self.live is not None
-            return self.live
-        return self.store.read(torch.cat([self.originals[batch.rows], self.candidates[chosen.row]]))
+            return self.teacher
+        stored = chosen.row >= 0
+        vectors = self.store.read(torch.cat([self.originals[batch.rows], self.candidates[chosen.row[stored]]]))
+        if bool(stored.all()):
+            return vectors
+        new = token_layer_vectors(
+            self.teacher, chosen.tokens.take((~stored).nonzero().flatten()), self.objective.needs()
+        )
+        every = torch.empty(len(batch.rows) + len(chosen), *vectors.shape[1:], dtype=torch.float32)
+        known = torch.cat([torch.ones(len(batch.rows), dtype=torch.bool), stored])
+        every[known], every[~known] = vectors.float().cpu(), new
+        return every
 
 
 LayersOf = Callable[[int, Classifier], "LayerTeacher | None"]  # (stage from 1, student) → its layer teacher

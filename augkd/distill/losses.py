@@ -205,6 +205,7 @@ def _needs_classes(name: str, student: Tensor) -> None:
 
 Loss = Callable[..., Tensor]
 NEEDS_CLASSES = ("label_smoothing", "tf_kd", "cwtm", "dkpp")  # raise RecipeError for one output
+LABELLED = ("ce", "label_smoothing", "tf_kd")  # 0 for a row without a label, and so for every candidate
 LOSSES: dict[str, Loss] = {
     "kd": kd,
     "ce": ce,

@@ -19,13 +19,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from augkd.checkpoints import locate
+from augkd.devices import budget_of, uses_bf16
 from augkd.distill.layers import layer_map
 from augkd.errors import ModelError
 from augkd.selection.pool import Tokens
 
-# Padded tokens a forward pass. On a CPU small groups of rows of like length beat one padded batch: a step of 160 TREC
-# questions took 0.65 s at 1024, 0.66 s at 2048, 1.44 s at 8192 (one core, two layers). A GPU wants to be filled.
-BUDGET = {"cpu": 1024, "cuda": 16384}
 Pair = tuple[str, str | None]
 
 
@@ -100,7 +98,7 @@ def run(
 ) -> Tensor:  # (n, outputs) float32
     """Forwards rows in batches of similar length, bf16 where the device has it, and puts them back in order."""
     parameter = next(model.parameters())
-    groups = list(tokens.batches(budget or BUDGET.get(parameter.device.type, BUDGET["cpu"])))
+    groups = list(tokens.batches(budget_of(parameter.device, budget)))
     pieces = []
     for rows in groups:
         inputs = tokens.take(rows).padded(pad_id)
@@ -121,15 +119,6 @@ def takes_token_types(model: Any) -> bool:
     """Whether the model has token types (BERT has, DistilBERT and RoBERTa have not or only one)."""
     config = getattr(getattr(model, "module", model), "config", None)
     return getattr(config, "type_vocab_size", 0) > 1
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """`auto` means bf16 where the hardware multiplies it natively."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def load_trunk(name: str, labels: tuple[str, ...], max_length: int, seed: int, precision: str = "auto") -> Classifier:

@@ -18,10 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from augkd.distill.adversary import Adversary
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.layer_teacher import LayersOf
 from augkd.distill.models import Classifier, Pair
+from augkd.distill.trace import Trace
 from augkd.distill.trainer import DistillationTrainer
 from augkd.workspace import read_json, replacing, write_json
 
@@ -36,6 +38,7 @@ class Trained:
     rows: dict[str, int]  # rows forwarded, by purpose
     log: list[dict[str, Any]]  # the trainer's log, each entry with its stage
     best: list[float | None]  # best validation score of each stage
+    trace: Trace | None  # what was selected; None without stored candidates, and with a budget of time
 
 
 def train_stages(
@@ -45,43 +48,57 @@ def train_stages(
     validation: Validation | None,
     progress: Progress | None = None,
     layers: LayersOf | None = None,
+    adversary: Adversary | None = None,
 ) -> Trained:
     """Trains `student` in place through all `stages`, continuing where an earlier call was killed.
 
     Each stage's `output_dir` must be its own; finished ones are loaded instead of trained. `layers(stage, student)`
-    gives what the student's layers follow in a stage, from 1, or None.
+    gives what the student's layers follow in a stage, from 1, or None; `adversary` goes on from stage to stage.
     """
     rows: Counter[str] = Counter()
     log: list[dict[str, Any]] = []
     best: list[float | None] = []
+    traces: list[Trace] = []
     for number, arguments in enumerate(stages, 1):
         folder = Path(arguments.output_dir)
         done = folder / "stage.json"
         if done.exists():
             student.model.load_state_dict(load_file(folder / "stage.safetensors"))
+            if adversary is not None:
+                adversary.load_state(load_file(folder / "generator.safetensors"))
             facts = read_json(done)
+            if (folder / "trace.safetensors").exists():
+                traces.append(Trace.read(folder / "trace.safetensors"))
         else:
             followed = layers(number, student) if layers else None
-            facts = _train(
-                DistillationTrainer(student, arguments, data, validation, progress=progress, layers=followed)
+            trainer = DistillationTrainer(
+                student, arguments, data, validation, progress=progress, layers=followed, adversary=adversary
             )
+            facts = _train(trainer)
             if number < len(stages):  # the last one is saved by the caller
-                _save(student, folder, facts)
+                _save(trainer, folder, facts)
+            if trainer.trace is not None:
+                traces.append(trainer.trace.result())
         rows.update(facts["rows"])
         log += [{"stage": number, **entry} for entry in facts["log"]]
         best.append(facts["best"])
-    return Trained(dict(rows), log, best)
+    return Trained(dict(rows), log, best, Trace.join(traces) if traces else None)
 
 
 def _train(trainer: DistillationTrainer) -> dict[str, Any]:
     trainer.resume()
-    return {"rows": dict(trainer.rows), "log": trainer.state.log_history, "best": trainer.state.best_metric}
+    return {"rows": trainer.counted, "log": trainer.state.log_history, "best": trainer.state.best_metric}
 
 
-def _save(student: Classifier, folder: Path, facts: Mapping[str, Any]) -> None:
-    weights = {name: tensor.contiguous().clone() for name, tensor in student.model.state_dict().items()}
+def _save(trainer: DistillationTrainer, folder: Path, facts: Mapping[str, Any]) -> None:
+    weights = {name: tensor.contiguous().clone() for name, tensor in trainer.student.model.state_dict().items()}
     with replacing(folder / "stage.safetensors") as temporary:
         save_file(weights, temporary)
+    if trainer.adversary is not None:
+        with replacing(folder / "generator.safetensors") as temporary:
+            save_file(trainer.adversary.state(), temporary)
+    if trainer.trace is not None:
+        trainer.trace.result().write(folder / "trace.safetensors")
     write_json(folder / "stage.json", facts)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

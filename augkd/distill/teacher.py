@@ -149,20 +149,27 @@ class AveragedTeacher:
 
     def __init__(self, members: Sequence[TeacherOutputs], average: str):
         """`average` is logits or probabilities."""
-        self._members = list(members)
+        self.members = list(members)
         self._average = average
 
     @property
     def rows(self) -> int:
         """Texts forwarded by all members."""
-        return sum(member.rows for member in self._members)
+        return sum(member.rows for member in self.members)
 
     def logits(self, texts: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """The average; nan for a text that a member does not know."""
-        outputs = np.stack([member.logits(texts, progress) for member in self._members])
+        outputs = np.stack([member.logits(texts, progress) for member in self.members])
         if self._average == "logits":
             return np.asarray(outputs.mean(axis=0), dtype=np.float32)
         return np.asarray(logsumexp(log_softmax(outputs, axis=-1), axis=0) - np.log(len(outputs)), dtype=np.float32)
+
+
+def knows(outputs: TeacherOutputs, texts: Sequence[Pair]) -> bool:
+    """Whether the teacher can be asked for all of `texts`: numbers from elsewhere may lack some."""
+    if isinstance(outputs, AveragedTeacher):
+        return all(knows(member, texts) for member in outputs.members)
+    return not (isinstance(outputs, GivenTeacher) and outputs.unknown(texts))
 
 
 def key_of(weights: str, max_length: int) -> str:

@@ -7,36 +7,35 @@ gradient. The teacher is not here: its logits come with the transfer set.
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections import Counter, defaultdict
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from augkd import schedules
-from augkd.distill.arguments import DistillationArguments
+from augkd.distill.adversary import Adversary
+from augkd.distill.arguments import DistillationArguments, direct_logs
+from augkd.distill.checkpoint import last_checkpoint, read_rows, read_state, unmark, write_state
 from augkd.distill.dataset import DistillationDataset, LengthGrouped
 from augkd.distill.freelb import freelb
-from augkd.distill.hidden import Matched, matching
+from augkd.distill.hidden import MatchedMeans, matching
 from augkd.distill.layer_teacher import LayerTeacher
-from augkd.distill.losses import LOSSES
+from augkd.distill.losses import LABELLED, LOSSES
 from augkd.distill.models import Classifier, run
-from augkd.errors import AugkdError
+from augkd.distill.statistics import SelectionStatistics
+from augkd.distill.trace import SelectionTrace
+from augkd.errors import AugkdError, RecipeError
+from augkd.seeds import rng_of
 from augkd.selection.divergence import divergence
 from augkd.selection.pool import Batch, Pool, Tokens
 from augkd.selection.selectors import SCORED, SELECTORS
-from augkd.workspace import write_json
-
-_COMPLETE = "augkd.json"  # written last into a checkpoint: one without it was cut off by a kill
 
 
 class DistillationTrainer(Trainer):  # type: ignore[misc]
@@ -54,9 +53,10 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         callbacks: list[TrainerCallback] | None = None,
         progress: Callable[[int, int | None], None] | None = None,
         layers: LayerTeacher | None = None,
+        adversary: Adversary | None = None,
     ):
         """`validation` gives the figures of the student as it is; `progress` is told (steps done, steps in all);
-        `layers` is what the student's layers follow, where they follow any.
+        `layers` is what the student's layers follow, where they follow any; `adversary` makes more candidates.
         """
         if args.patience:
             callbacks = [*(callbacks or []), EarlyStoppingCallback(args.patience)]
@@ -70,20 +70,33 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         )
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)  # the log is in the trainer's state; printing belongs to the caller
+        direct_logs(self.callback_handler.callbacks, args.logs)
         self.student = student
         self.layers = layers
         if layers is not None:
             layers.objective.to(self.args.device)
-        self._matched: Matched | None = None
+        self.adversary = adversary
+        if adversary is not None and self.accelerator.num_processes > 1:
+            raise RecipeError("data.generator learns in one process; run on one device, or set its ascend: 0")
+        self._rows_before = adversary.rows if adversary is not None else {}
+        self._matched = MatchedMeans()
         self.data = train_dataset
         self.rows: Counter[str] = Counter()
         self._validation = validation
         ((self._selector, self._selector_options),) = args.selector.items()
         self._stale = torch.full((len(train_dataset.candidate_tokens),), torch.nan)
         self._sampler: LengthGrouped | None = None
+        self._climbed: float | None = None
         self._epoch = 0
-        self._seen: Counter[str] = Counter()  # selection statistics since the last log: rows, and sums over them
-        self._sums: dict[str, float] = defaultdict(float)
+        self.trace = self._new_trace()
+        self._statistics = SelectionStatistics(self.data.source_names, self.data.source, adversary is not None)
+
+    def _new_trace(self) -> SelectionTrace | None:
+        """None without stored candidates, and with a budget, whose epochs nobody knows beforehand."""
+        if not len(self.data.candidate_tokens) or self.args.budget is not None:
+            return None
+        epochs, planned = math.ceil(self.args.num_train_epochs), self.args.planned_epochs
+        return SelectionTrace(self.data.start, epochs, planned=planned or epochs, seed=self.args.seed)
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """As Trainer's, over the projections of the layer losses too."""
@@ -124,7 +137,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         model.train()
         batch: Batch = inputs["batch"]
         chosen = self._choose(model, batch)  # scored clean: a selector sees the texts as they are
-        rng = torch.Generator().manual_seed(_mix(self.args.seed, self._epoch, int(batch.rows[0]), 1))
+        rng = rng_of(self.args.seed, self._epoch, int(batch.rows[0]), 1)
         return freelb(
             lambda: self._loss(model, batch, chosen, num_items_in_batch),
             self.accelerator.backward,
@@ -147,7 +160,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             with matching(self.layers.objective, model, tokens, *seen) as matched:
                 logits = self._run(model, tokens, "training")
             rows = self._objective(logits, teacher, labels) + matched.rows
-            self._matched = matched
+            self._matched.note(matched)
         weights = torch.ones(len(rows), device=rows.device)
         weights[originals:] = self.args.candidate_weight / self.kept
         return (weights * rows).sum() / (step_originals or originals)
@@ -168,7 +181,8 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     @property
     def kept(self) -> int:
         """Candidates an original can contribute a step: a candidate's weight is the share of one of them."""
-        return max(1, min(int(self._selector_options.get("keep", self.data.most)), self.data.most))
+        most = self.data.most + (self.adversary.samples if self.adversary else 0)
+        return max(1, min(int(self._selector_options.get("keep", most)), most))
 
     def _objective(self, logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:  # (n,)
         progress = self._progress
@@ -181,52 +195,70 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
 
     def _choose(self, model: Any, batch: Batch) -> Pool:
         pool = batch.pool
-        if len(pool) == 0 or self.args.candidate_weight == 0:
+        if not self._wants_candidates:
             return pool.take(torch.zeros(0, dtype=torch.long))
+        if self.adversary is not None:
+            rng = rng_of(self.args.seed, self._epoch, int(batch.rows[0]), 2)
+            pool = pool.join(self.adversary.pool(batch, rng, self.args.token_budget))
+        if len(pool) == 0:
+            return pool
         scored = self._selector in SCORED
         values = self._divergence(model, pool) if scored else torch.zeros(len(pool))
-        rng = torch.Generator().manual_seed(_mix(self.args.seed, self._epoch, int(batch.rows[0])))
+        rng = rng_of(self.args.seed, self._epoch, int(batch.rows[0]))
         chosen = SELECTORS[self._selector](values, pool, rng, **self._selector_options)
-        self._note(values if scored else None, pool, chosen)
+        seen = values if scored else None
+        self._statistics.note(seen, pool, chosen)
+        if self.trace is not None:
+            self.trace.note(self._epoch, pool.row, seen, pool.row[chosen])
         return pool.take(chosen)
 
+    @property
+    def _wants_candidates(self) -> bool:
+        """Whether a loss of this stage looks at them: hard labels alone do not, as they have none."""
+        seen = self.layers is not None or any(name not in LABELLED for name in self.args.losses)
+        return seen and self.args.candidate_weight > 0
+
+    def climb(self) -> None:
+        """Called by the callback before each step: trains the generator when its turn has come."""
+        adversary, size = self.adversary, self.args.generator_batch_size
+        if adversary is None or not self._wants_candidates or not adversary.due(self.state.global_step):
+            return
+
+        def texts(rng: torch.Generator) -> Tokens:
+            return self.data.tokens.take(torch.randperm(len(self.data), generator=rng)[:size])
+
+        def forward(tokens: Tokens) -> Tensor:
+            return self._run(self.model, tokens, "ascent")
+
+        climbed = adversary.climb(self.model, forward, texts, self._progress, self.args.token_budget)
+        self._climbed = climbed[-1]
+
     def _divergence(self, model: Any, pool: Pool) -> Tensor:  # (n,)
-        """Divergence of every candidate: fresh every `refresh` epochs, else as last scored."""
-        due = self._epoch % self.args.refresh == 0
-        stale = torch.ones(len(pool), dtype=torch.bool) if due else self._stale[pool.row].isnan()
-        rows = stale.nonzero().flatten()
+        """Divergence of every candidate: fresh every `refresh` epochs, else as last scored; new texts always."""
+        stored = pool.row >= 0
+        values = torch.full((len(pool),), torch.nan)
+        if self._epoch % self.args.refresh != 0:
+            values[stored] = self._stale[pool.row[stored]]
+        rows = values.isnan().nonzero().flatten()
         if len(rows):
             model.eval()  # no dropout noise in the scores
             with torch.no_grad():
                 logits = self._run(model, pool.tokens.take(rows), "scoring").cpu()
             model.train()
-            value = divergence(logits, pool.teacher[rows], self.args.selection_temperature)
-            self._stale[pool.row[rows]] = value
-        return self._stale[pool.row]
+            values[rows] = divergence(logits, pool.teacher[rows], self.args.selection_temperature)
+            self._stale[pool.row[stored]] = values[stored]
+        return values
 
     def _run(self, model: Any, tokens: Tokens, purpose: str) -> Tensor:
         pad, budget = self.student.pad_id, self.args.token_budget
         return run(model, tokens, pad, self.args.precision, self.rows, purpose, self.student.order, budget)
 
-    def _note(self, values: Tensor | None, pool: Pool, chosen: Tensor) -> None:
-        self._seen["pool"] += len(pool)
-        self._seen["picked"] += len(chosen)
-        self._sums["score"] += float(pool.score[chosen].sum())
-        if values is not None:
-            self._sums["pool"] += float(values.sum())
-            self._sums["picked"] += float(values[chosen].sum())
-
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds selection statistics since the last log: mean divergence of the pool and of the picked, similarity."""
-        if self._seen["picked"] and "loss" in logs:
-            logs["selection/similarity"] = self._sums["score"] / self._seen["picked"]
-            if self._selector in SCORED:
-                logs["selection/divergence_picked"] = self._sums["picked"] / self._seen["picked"]
-                logs["selection/divergence_pool"] = self._sums["pool"] / self._seen["pool"]
-            self._seen.clear()
-            self._sums.clear()
-        if self._matched is not None and "loss" in logs:
-            logs |= self._matched.metrics  # of the last batch: the perplexity of ALP's attention among them
+        """Adds what was selected since the last log, the generator's ascent, and the metrics of the layer losses."""
+        if "loss" in logs:
+            logs |= self._statistics.take() | self._matched.take()
+        if self._climbed is not None and "loss" in logs:
+            logs["generator/divergence"] = self._climbed  # of the last step of ascent, before it
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
@@ -249,7 +281,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         A step that is also an epoch's end is saved twice: the mark of the first time is taken off before the second.
         """
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        (folder / _COMPLETE).unlink(missing_ok=True)
+        unmark(folder)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -257,22 +289,43 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             self.args.save_total_limit = limit
         if not self.args.should_save:
             return
-        save_file({"divergence": self._stale}, folder / "selection.safetensors")
-        if self.layers is not None and (projections := self.layers.objective.state_dict()):
-            save_file(projections, folder / "projections.safetensors")
-        write_json(folder / _COMPLETE, {"rows": dict(self.rows)})
+        write_state(folder, self._state(), self.counted)
         best = self.state.best_model_checkpoint
         rotate_checkpoints(self.args.output_dir, limit, best_model_checkpoint=best)
+
+    def _state(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint keeps besides the student and its optimiser."""
+        state = {"selection": {"divergence": self._stale} | (self.trace.state() if self.trace else {})}
+        if self.layers is not None and (projections := self.layers.objective.state_dict()):
+            state["projections"] = projections
+        if self.adversary is not None:
+            state["generator"] = self.adversary.state()
+        return state
 
     def resume(self) -> None:
         """Trains from the last whole checkpoint of the output folder, or from the start; removes half-written ones."""
         checkpoint = last_checkpoint(Path(self.args.output_dir))
         if checkpoint is not None:
-            self._stale = load_file(checkpoint / "selection.safetensors")["divergence"]
-            if self.layers is not None and (checkpoint / "projections.safetensors").exists():
-                self.layers.objective.load_state_dict(load_file(checkpoint / "projections.safetensors"))
-            self.rows.update(json.loads((checkpoint / _COMPLETE).read_text())["rows"])
+            selection = read_state(checkpoint, "selection")
+            self._stale = selection["divergence"]
+            if self.trace is not None:
+                self.trace.load_state(selection)
+            if "projections" in self._state():
+                assert self.layers is not None
+                self.layers.objective.load_state_dict(read_state(checkpoint, "projections"))
+            if self.adversary is not None:
+                self.adversary.load_state(read_state(checkpoint, "generator"))
+            self.rows.update(read_rows(checkpoint))
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """Rows forwarded by purpose, those of generator and live teacher in this stage among them."""
+        counted = Counter(self.rows)
+        if self.adversary is not None:
+            counted.update(self.adversary.rows)
+            counted.subtract(self._rows_before)
+        return {name: count for name, count in counted.items() if count}
 
     def begin_epoch(self, epoch: int) -> None:
         """Called by the callback at the start of each epoch."""
@@ -290,6 +343,9 @@ class _EveryEpoch(TrainerCallback):  # type: ignore[misc]
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.begin_epoch(int((state.epoch or 0.0) + 1e-6))
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.climb()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._trainer.layers is not None:
             self._trainer.layers.objective.zero_grad()  # Trainer zeroes the gradients of its model alone
@@ -297,17 +353,3 @@ class _EveryEpoch(TrainerCallback):  # type: ignore[misc]
             self._progress(state.global_step, state.max_steps)
         if args.save_every and state.global_step % args.save_every == 0:
             control.should_save = True
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; newer ones that a kill cut off are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for path in found:
-        if (path / _COMPLETE).exists():
-            return path
-        shutil.rmtree(path)
-    return None
-
-
-def _mix(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,12 +1,19 @@
 """YAML → validated recipes, without importing torch."""
 
-from augkd.recipe.comparison import Comparison, is_comparison, load_comparison
+from augkd.recipe.card import CardOptions
+from augkd.recipe.comparison import Comparison, by_name, is_comparison, load_comparison
+from augkd.recipe.data import (
+    DataOptions,
+    GeneratedOptions,
+    GeneratorOptions,
+    NeighbourOptions,
+    SubstitutionOptions,
+    WarmUpOptions,
+)
 from augkd.recipe.files import find, load_index_recipe, load_recipe, shipped
 from augkd.recipe.index import CorpusOptions, EncoderOptions, FaissOptions, IndexRecipe
 from augkd.recipe.pipeline import (
     AssistantOptions,
-    DataOptions,
-    NeighbourOptions,
     Recipe,
     StudentOptions,
     TaskOptions,
@@ -18,20 +25,26 @@ from augkd.recipe.training import FreeLBOptions, StructureOptions, TrainingOptio
 __all__ = [
     "MINILM",
     "AssistantOptions",
+    "CardOptions",
     "Comparison",
     "CorpusOptions",
     "DataOptions",
     "EncoderOptions",
     "FaissOptions",
     "FreeLBOptions",
+    "GeneratedOptions",
+    "GeneratorOptions",
     "IndexRecipe",
     "NeighbourOptions",
     "Recipe",
     "StructureOptions",
     "StudentOptions",
+    "SubstitutionOptions",
     "TaskOptions",
     "TeacherOptions",
     "TrainingOptions",
+    "WarmUpOptions",
+    "by_name",
     "dumped",
     "find",
     "is_comparison",

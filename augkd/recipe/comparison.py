@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
+from augkd.durations import parse_seconds
 from augkd.errors import RecipeError, did_you_mean
 from augkd.recipe.files import apply, find, load_recipe, read_tree, validated
 from augkd.recipe.pipeline import Recipe, TaskOptions
@@ -19,8 +21,14 @@ class Comparison(Table):
     recipes: list[str] = Field(min_length=1)  # files or shipped names
     tasks: list[TaskOptions] = Field(min_length=1)
     seeds: int = Field(1, ge=1)
+    budget: float | None = None  # seconds (or 30m, 1.5h) every student trains for, in place of epochs
     baseline: str | None = None  # the recipe that differences are taken to; none: kd, else the first
     set: list[str] = Field(default_factory=list)  # KEY=VALUE of every recipe
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        return None if value is None else parse_seconds(value, "budget")
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -34,10 +42,21 @@ def is_comparison(name: str) -> bool:
     return "recipes" in read_tree(find(name, "pipelines"))
 
 
+def by_name(names: Iterable[str], sets: Iterable[str] = ()) -> dict[str, Recipe]:
+    """Recipes by the names that a comparison gives them: that of the file. Raises RecipeError for two of one name."""
+    recipes: dict[str, Recipe] = {}
+    for name in names:
+        short = Path(name).stem
+        if short in recipes:
+            raise RecipeError(f"two of the recipes are called '{short}'; rename one of the files")
+        recipes[short] = load_recipe(name, sets)
+    return recipes
+
+
 def load_comparison(name: str, sets: Iterable[str] = ()) -> tuple[Comparison, dict[str, Recipe]]:
     """The comparison and its recipes by name, each still with a task of its own; raises RecipeError.
 
-    A change of `recipes`, `tasks`, `seeds`, `baseline` or `set` is the comparison's, any other every recipe's.
+    A change of one of the comparison's own keys (`seeds`, `budget`, …) is its own, any other is every recipe's.
     """
     path = find(name, "pipelines")
     tree = read_tree(path)

@@ -7,10 +7,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from augkd import options
-from augkd.errors import RecipeError, shown
-from augkd.recipe.index import IndexRecipe
+from augkd.errors import RecipeError
+from augkd.recipe.card import CardOptions
+from augkd.recipe.data import DataOptions
 from augkd.recipe.table import Table
-from augkd.recipe.training import Named, StructureOptions, TrainingOptions
+from augkd.recipe.training import StructureOptions, TrainingOptions
 
 Layers = list[int] | dict[Literal["uniform", "first", "last", "distilbert"], int]  # places, or {rule: how many}
 
@@ -118,53 +119,6 @@ class AssistantOptions(StudentOptions):
     training: TrainingOptions | None = None  # none: as the student's
 
 
-class NeighbourOptions(Table):
-    """k neighbours of each labelled text, from an index recipe or a built index folder."""
-
-    index: IndexRecipe | str
-    k: int = Field(8, ge=1, le=256)
-    queries: Literal["example", "label", "task", "mix"] = "example"
-    unit: Literal["text", "sentence"] = "text"  # sentence: one sentence of the text is replaced by its neighbour
-    language: str = "en"  # of the sentences
-    pairs: Literal["each", "unit", "both"] = "each"  # one side of a pair replaced, both at once, or half of each
-    diversity: float = Field(0.0, ge=0, le=1)  # weight of unlikeness to the ones chosen already (MMR); 0: off
-    unique: bool = False  # a text of the corpus goes to one owner only
-    near_copy: float = Field(0.95, gt=0, le=1)  # cosine from which a text counts as a copy of an evaluation text
-    min_distance: float = Field(0.0, ge=0, le=2)  # cosine distance in the encoder's space
-    max_distance: float = Field(2.0, ge=0, le=2)
-    min_teacher_distance: float = Field(0.0, ge=0)  # total variation of the teacher's beliefs; regression: difference
-    max_teacher_distance: float | None = Field(None, gt=0)
-
-
-def _everything() -> Named:
-    return {"everything": {}}
-
-
-class DataOptions(Table):
-    """Extra texts, and which of them are kept."""
-
-    neighbours: NeighbourOptions | None = None
-    augmented_samples: str | None = None  # JSONL of Minimax-kNN or Glitter
-    select: Named = Field(default_factory=_everything)
-    temperature: float = Field(2.0, gt=0)  # of the divergence that minimax ranks by
-    refresh: int = Field(1, ge=1)  # epochs between scorings; stale scores in between
-    weight: float = Field(1.0, ge=0)  # of all chosen candidates together against the originals, whatever their number
-
-    @field_validator("select", mode="before")
-    @classmethod
-    def _select(cls, value: Any) -> Any:
-        value = {value: {}} if isinstance(value, str) else value
-        if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError(f"give one selector, e.g. {{minimax: {{keep: 4}}}}, not {shown(value)}")
-        ((name, given),) = value.items()
-        return {name: options.checked("selector", name, given or {})}
-
-    @property
-    def augmented(self) -> bool:
-        """Whether there are candidates at all."""
-        return self.neighbours is not None or self.augmented_samples is not None
-
-
 class Recipe(Table):
     """One distillation run."""
 
@@ -179,6 +133,7 @@ class Recipe(Table):
     training: TrainingOptions
     structure: StructureOptions | None = None  # layer losses of all stages
     seed: int = 0  # of the student's training; the teacher has its own, so that seeds share one teacher
+    card: CardOptions = Field(default_factory=lambda: CardOptions.model_validate({}))
 
     @field_validator("task", mode="before")
     @classmethod
@@ -192,6 +147,8 @@ class Recipe(Table):
                 raise ValueError(f"student.{student.kind} needs one teacher model; without it give student.model")
         if self.teacher.model is None and any(stage.structure for stage in self.phases):
             raise ValueError("structure needs one teacher model whose layers can be seen")
+        if self.data.generator and self.teacher.model is None:
+            raise ValueError("data.generator needs one teacher model to ask about new texts")
         if self.ensemble and not self.assistants:
             raise ValueError("ensemble averages assistants and student; there are no assistants")
         return self

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+IDENTITY = "identity"  # the context of a dump that leaves out what does not change the result
 
 
 class Table(BaseModel):
@@ -16,5 +17,5 @@ class Table(BaseModel):
 
 
 def dumped(recipe: BaseModel) -> dict[str, Any]:
-    """A recipe, or a table of one, as plain values, for manifests and fingerprints."""
-    return recipe.model_dump(mode="json")
+    """A recipe, or a table of one, as plain values, for manifests and fingerprints: all that changes what is made."""
+    return recipe.model_dump(mode="json", context=IDENTITY)

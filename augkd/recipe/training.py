@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from augkd import options, schedules
+from augkd.durations import parse_seconds
 from augkd.errors import RecipeError, did_you_mean, shown
-from augkd.recipe.table import Table
+from augkd.recipe.table import IDENTITY, Table
+
+# What `transformers` can log to; the package of each is named like it, but for those in _PACKAGES.
+TRACKERS = (
+    *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte"),
+    *("mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
+)
+_PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit"}
 
 Named = dict[str, dict[str, Any]]
 
@@ -50,6 +69,7 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     epochs: float = Field(4, gt=0)
+    budget: float | None = None  # seconds (or 30m, 1.5h) in place of epochs; stages share it by their epochs
     batch_size: int = Field(32, ge=1)  # originals a step; their candidates come on top
     accumulation: int = Field(1, ge=1)
     learning_rate: float = Field(3e-4, gt=0)
@@ -60,9 +80,15 @@ class TrainingOptions(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoints: int = Field(0, ge=0)  # extra checkpoints every so many steps; 0: at each epoch's end only
     patience: int = Field(0, ge=0)  # epochs without a better validation score before stopping; 0: never stop early
+    report_to: str | list[str] | None = None  # where the log goes while it is written; in no fingerprint
     freelb: FreeLBOptions | None = None
     structure: StructureOptions | None = None  # layer losses of this stage; none: the recipe's
     stages: list[dict[str, Any]] | None = Field(None, min_length=1)
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        return None if value is None else parse_seconds(value, "training.budget")
 
     @model_validator(mode="after")
     def _checked(self) -> TrainingOptions:
@@ -71,6 +97,8 @@ class TrainingOptions(BaseModel):
             if name not in options.family("loss"):
                 raise RecipeError(f"training has no key '{name}'{did_you_mean(name, known)}")
         checked_members("loss", "training", self.model_extra or {})
+        for name in self.trackers:
+            _check_tracker(name)
         if self.stages is None:
             if not self.model_extra and not (self.structure and self.structure.losses):
                 raise RecipeError("training names no loss; give at least one, e.g. kd: {weight: 0.5, temperature: 2.0}")
@@ -78,6 +106,19 @@ class TrainingOptions(BaseModel):
             raise RecipeError(f"training has both stages and the loss '{next(iter(self.model_extra))}'; move it there")
         assert self.phases  # raises for a stage that is wrong
         return self
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if info.context == IDENTITY:
+            values.pop("report_to")  # the same student, whoever watches
+        return values
+
+    @property
+    def trackers(self) -> list[str]:
+        """`report_to` as a list; empty for none."""
+        given = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
+        return [name for name in given if name != "none"]
 
     @property
     def losses(self) -> Named:
@@ -93,9 +134,11 @@ class TrainingOptions(BaseModel):
         del common["stages"]
         phases = []
         for number, stage in enumerate(self.stages, 1):
-            if "stages" in stage or "max_length" in stage:
-                key = "stages" if "stages" in stage else "max_length"
-                raise RecipeError(f"training.stages: stage {number} has '{key}', which is the same for all of them")
+            same = ("stages", "max_length", "report_to", "budget")
+            if common_key := next((key for key in same if key in stage), None):
+                raise RecipeError(
+                    f"training.stages: stage {number} has '{common_key}', which is the same for all of them"
+                )
             try:
                 phases.append(TrainingOptions.model_validate({**common, **stage}))
             except RecipeError as exc:
@@ -106,7 +149,11 @@ class TrainingOptions(BaseModel):
                 raise RecipeError(
                     f"training.stages: stage {number}: {where} is {shown(error['input'])}: {error['msg']}"
                 ) from exc
-        return phases
+        return [stage.with_share(self.budget, stage.epochs / sum(s.epochs for s in phases)) for stage in phases]
+
+    def with_share(self, budget: float | None, share: float) -> TrainingOptions:
+        """This training with `share` of a budget in seconds; with a budget of None as it is."""
+        return self if budget is None else self.model_copy(update={"budget": budget * share})
 
 
 def checked_members(kind: str, table: str, members: Named) -> None:
@@ -116,6 +163,14 @@ def checked_members(kind: str, table: str, members: Named) -> None:
             raise RecipeError(f"{table}.{name} is {shown(given)}; give a table, e.g. {{weight: 0.5}}")
         options.checked(kind, name, {key: value for key, value in given.items() if key != "weight"}, also=(_WEIGHT,))
         schedules.checked(given.get("weight", 1.0), f"{kind} '{name}' option 'weight'")
+
+
+def _check_tracker(name: str) -> None:
+    if name not in TRACKERS:
+        raise RecipeError(f"training.report_to has no '{name}'{did_you_mean(name, TRACKERS)}")
+    if find_spec(_PACKAGES.get(name, name)) is None:  # found before a teacher is trained, not after
+        what = "'augkd[tensorboard]'" if name == "tensorboard" else _PACKAGES.get(name, name)
+        raise RecipeError(f"training.report_to: {name} is not installed; pip install {what}")
 
 
 _WEIGHT = options.Option("weight", "float", ">= 0", 1.0)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from augkd.checkpoints import BUNDLED, locate, model_fingerprint
+from augkd.devices import uses_bf16
 from augkd.errors import ModelError, RecipeError, did_you_mean, shown
 from augkd.retrieval.quantised import use_int8
 from augkd.workspace import fingerprint
@@ -251,14 +252,7 @@ def resolve_precision(precision: str, device: str) -> str:
         raise RecipeError(f"encoder precision is {shown(precision)}{did_you_mean(str(precision), PRECISIONS)}")
     if precision != "auto":
         return precision
-    native = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bfloat16()
-    return "bfloat16" if native else "float32"
-
-
-def _cpu_has_bfloat16() -> bool:
-    # private in torch, hence guarded; without native support bfloat16 is emulated and several times slower
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, check)()) for check in checks if hasattr(torch.cpu, check))
+    return "bfloat16" if uses_bf16(precision, torch.device(device)) else "float32"
 
 
 def load_model(folder: Path, name: str, device: str) -> Any:

@@ -1,0 +1,148 @@
+"""What selection saw and chose: the divergence of each candidate at each epoch, and whether it was picked.
+
+The trainer notes a batch at a time into a `SelectionTrace`; the frozen `Trace` it ends in lies beside the student, and
+the report shows it. A candidate's course over the epochs is what there is to see, so above the bound whole originals
+are left out, drawn by a seed, never epochs. Texts made up during a step have no place in the transfer set and no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from augkd.errors import WorkspaceError
+from augkd.workspace import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CELLS = 16_000_000  # epochs × candidates kept; 3 bytes each: 48 MB. 5,000 originals × 8 fit for 400 epochs
+_LARGEST = float(np.finfo(np.float16).max)  # 65504: a squared error of logits may be larger, a KL is not
+_STATE = ("trace.divergence", "trace.picked")
+_TENSORS = ("divergence", "picked", "candidates", "stages", "total")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A finished trace; its epochs are those of all stages, one stage after another."""
+
+    divergence: NDArray[np.float16]  # (epochs, kept), nan: not scored
+    picked: NDArray[np.uint8]  # (epochs, kept), 1: the student was shown it
+    candidates: NDArray[np.int64]  # (kept,) places among all candidates of the transfer set, ascending
+    stages: NDArray[np.int64]  # (stages,) epochs of each
+    total: int  # candidates of the transfer set
+
+    @classmethod
+    def join(cls, traces: Sequence[Trace]) -> Trace:
+        """The stages of one training as one trace."""
+        first = traces[0]
+        assert all(np.array_equal(first.candidates, one.candidates) for one in traces), "traces of other transfer sets"
+        return cls(
+            np.concatenate([one.divergence for one in traces]),
+            np.concatenate([one.picked for one in traces]),
+            first.candidates,
+            np.concatenate([one.stages for one in traces]),
+            first.total,
+        )
+
+    def write(self, path: Path) -> None:
+        """Writes safetensors, whole or not at all; the same trace gives the same bytes."""
+        tensors: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _TENSORS[:-1]}
+        tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+        with replacing(path) as temporary:
+            # the total as a tensor, for the order of metadata entries in a safetensors file is not fixed
+            save_file(tensors | {"total": np.array([self.total])}, temporary)
+
+    @classmethod
+    def read(cls, path: Path) -> Trace:
+        """Raises WorkspaceError when the file is missing or not a trace."""
+        try:
+            tensors = load_file(path)
+            values = [tensors[name] for name in _TENSORS]
+        except (OSError, SafetensorError, KeyError) as exc:
+            raise WorkspaceError(f"{path} is not a trace of augkd's ({exc}); remove the student and run again") from exc
+        divergence, picked, candidates, stages, total = values
+        return cls(divergence, picked, candidates, stages, int(total[0]))
+
+
+class SelectionTrace:
+    """The trace of one stage while it trains. Holds at most `cells` cells of 3 bytes, and 4 bytes a candidate."""
+
+    def __init__(
+        self,
+        start: Tensor,  # (originals + 1,) where each original's candidates begin; the last one is their number
+        epochs: int,  # of this stage
+        *,
+        planned: int | None = None,  # epochs of all stages: what the bound is for; none: `epochs`
+        seed: int = 0,
+        cells: int = CELLS,
+    ):
+        starts = start.cpu().numpy()
+        self._total = int(starts[-1])
+        self._kept = _kept(starts, max(1, planned or epochs), seed, cells)
+        self._column = np.full(self._total, -1, dtype=np.int32)
+        self._column[self._kept] = np.arange(len(self._kept), dtype=np.int32)
+        self._divergence = np.full((epochs, len(self._kept)), np.nan, dtype=np.float16)
+        self._picked = np.zeros((epochs, len(self._kept)), dtype=np.uint8)
+
+    def note(self, epoch: int, rows: Tensor, divergence: Tensor | None, picked_rows: Tensor) -> None:
+        """Candidates `rows` (n,) were there in `epoch` (from 0), with these divergences (n,) or unscored; some picked.
+
+        Rows are places among all candidates of the transfer set; negative ones (texts of this step alone) and those
+        outside the sample are passed over. What an epoch said of a candidate before is overwritten.
+        """
+        assert epoch < len(self._picked), f"epoch {epoch} of a trace of {len(self._picked)}"
+        columns, known = self._columns(rows)
+        self._picked[epoch, columns] = 0
+        self._picked[epoch, self._columns(picked_rows)[0]] = 1
+        if divergence is not None:
+            values = divergence.detach().float().cpu().numpy()[known]
+            self._divergence[epoch, columns] = np.minimum(values, _LARGEST)
+
+    def result(self) -> Trace:
+        """What was noted; epochs after the last noted one (a training that stopped early) are left off."""
+        noted = self._picked.any(axis=1) | ~np.isnan(self._divergence).all(axis=1)
+        epochs = int(np.flatnonzero(noted).max()) + 1 if noted.any() else 0
+        kept = (self._divergence[:epochs].copy(), self._picked[:epochs].copy(), self._kept)
+        return Trace(*kept, np.array([epochs]), self._total)
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint: copies, under names that start with `trace.`."""
+        import torch
+
+        return dict(zip(_STATE, (torch.tensor(self._divergence), torch.tensor(self._picked)), strict=True))
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a checkpoint; raises WorkspaceError when it holds no trace of these epochs and candidates."""
+        if not set(_STATE) <= set(state) or any(tuple(state[name].shape) != self._picked.shape for name in _STATE):
+            raise WorkspaceError(
+                f"the checkpoint holds no selection trace of {self._picked.shape[0]} epochs and "
+                f"{self._picked.shape[1]} candidates; it is another augkd's: remove the student folder and run again"
+            )
+        self._divergence, self._picked = (state[name].cpu().numpy().copy() for name in _STATE)
+
+    def _columns(self, rows: Tensor) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Columns of the rows that are kept, and which of the rows those are."""
+        places = rows.cpu().numpy()
+        columns = np.where(places < 0, -1, self._column[np.maximum(places, 0)]) if self._total else np.full(0, -1)
+        known = columns >= 0
+        return columns[known], known
+
+
+def _kept(starts: NDArray[np.int64], epochs: int, seed: int, cells: int) -> NDArray[np.int64]:
+    """Candidates of all originals, or of as many drawn originals as `cells` hold, ascending."""
+    if epochs * int(starts[-1]) <= cells:
+        return np.arange(int(starts[-1]))
+    drawn = np.random.default_rng(seed).permutation(len(starts) - 1)
+    counts = np.diff(starts)
+    fit = np.cumsum(counts[drawn]) * epochs <= cells
+    chosen = np.zeros(len(counts), dtype=bool)
+    chosen[drawn[fit]] = True
+    return np.flatnonzero(np.repeat(chosen, counts))
