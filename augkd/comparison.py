@@ -7,57 +7,119 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from augkd.augment import Progress
 from augkd.data.task import load_task
-from augkd.errors import RecipeError
-from augkd.evaluation.compare import summarise
+from augkd.errors import RecipeError, did_you_mean
+from augkd.evaluation.compare import run_folder, summarise, with_budget, write_average
 from augkd.evaluation.index_score import IndexScore, index_score, rank
 from augkd.pipeline import Run
 from augkd.recipe import Comparison, Recipe, dumped
+from augkd.remaining import Headline, Remaining, unseen
 from augkd.workspace import write_json
 
 
 def compare_recipes(
-    recipes: Mapping[str, Recipe], seeds: int, out: Path, progress: Progress, baseline: str | None = None
+    recipes: Mapping[str, Recipe],
+    seeds: int,
+    out: Path,
+    progress: Progress,
+    baseline: str | None = None,
+    budget: float | None = None,
+    headline: Headline = unseen,
 ) -> dict[str, Any]:
-    """Runs every recipe with seeds 0 to `seeds` - 1 below `out`; returns and writes the summary."""
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes}
-    for seed in range(seeds):
-        for name, recipe in recipes.items():
-            seeded = recipe.model_copy(update={"seed": seed})
+    """Runs every recipe with seeds 0 to `seeds` - 1 below `out`; returns and writes the summary.
 
-            def told(stage: str, done: int, total: int | None, prefix: str = f"{name} seed {seed}: ") -> None:
+    A `budget` in seconds is what every student trains for, in place of its epochs. `headline` is told how many of all
+    runs are done and how long the others will take.
+    """
+    if baseline is not None and baseline not in recipes:  # said before hours are spent
+        raise RecipeError(f"baseline '{baseline}' is not compared{did_you_mean(baseline, recipes)}")
+    planned = _planned(recipes, seeds, out, budget)
+    return summarise(_run_all(planned, out, progress, Remaining(_flat(planned), headline)), out, baseline, budget)
+
+
+Planned = Mapping[str, Mapping[Path, Recipe]]  # recipe → run folder → the recipe with its seed
+
+
+def _planned(recipes: Mapping[str, Recipe], seeds: int, out: Path, budget: float | None) -> Planned:
+    timed = {name: recipe if budget is None else with_budget(recipe, budget) for name, recipe in recipes.items()}
+    return {
+        name: {run_folder(out, name, seed): recipe.model_copy(update={"seed": seed}) for seed in range(seeds)}
+        for name, recipe in timed.items()
+    }
+
+
+def _flat(planned: Planned) -> dict[Path, tuple[str, Recipe]]:
+    return {folder: (name, recipe) for name, runs in planned.items() for folder, recipe in runs.items()}
+
+
+def _run_all(planned: Planned, out: Path, progress: Progress, remaining: Remaining) -> dict[str, list[dict[str, Any]]]:
+    """Results of each recipe by seed. Seed after seed, so that a comparison that is stopped has all recipes."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in planned}
+    for turn in zip(*(runs.items() for runs in planned.values()), strict=True):
+        for name, (folder, recipe) in zip(planned, turn, strict=True):
+
+            def told(stage: str, done: int, total: int | None, prefix: str = f"{folder.name}: ") -> None:
                 progress(prefix + stage, done, total)
+                remaining.tick()
 
-            run = Run(seeded, out / "runs" / f"{name}-s{seed}", out / "shared", told, name)
-            results[name].append(run.results())
+            remaining.begin(folder)
+            _forget_peak()
+            found = Run(recipe, folder, out / "shared", told, name).results()
+            remaining.end(folder, found)
+            results[name].append(found)
             gc.collect()  # trainers are cycles: 140 MB a run of a MiniLM teacher until they are collected
-    return summarise(results, out, baseline)
+    return results
+
+
+def _forget_peak() -> None:
+    """Lets the next run have a peak memory of its own, where the kernel allows it (Linux)."""
+    switch = Path("/proc/self/clear_refs")
+    if os.access(switch, os.W_OK):
+        switch.write_text("5")  # resets the high-water mark that getrusage reads
 
 
 def compare_tasks(
-    comparison: Comparison, recipes: Mapping[str, Recipe], seeds: int | None, out: Path, progress: Progress
+    comparison: Comparison,
+    recipes: Mapping[str, Recipe],
+    seeds: int | None,
+    out: Path,
+    progress: Progress,
+    budget: float | None = None,
+    headline: Headline = unseen,
 ) -> list[dict[str, Any]]:
-    """A comparison recipe: each of its tasks in a folder of its own. `seeds` goes before the recipe's.
+    """A comparison recipe: each of its tasks in a folder of its own. `seeds` and `budget` go before the recipe's.
 
-    Recipes that need classes are left out of regression tasks, and the summary says which (`left_out`).
+    Recipes that need classes are left out of regression tasks, and the summary says which (`left_out`). With two tasks
+    or more `out` gets the averages over them.
     """
-    values = []
-    for options in comparison.tasks:
-        task = load_task(**dumped(options))
-        left_out = [name for name, recipe in recipes.items() if not task.labels and recipe.for_classes_only]
-        fit = {name: recipe for name, recipe in recipes.items() if name not in left_out}
+    budget = comparison.budget if budget is None else budget
+    tasks = [(options, load_task(**dumped(options))) for options in comparison.tasks]
+    plans = {}
+    for options, task in tasks:
+        fit = {name: r for name, r in recipes.items() if task.labels or not r.for_classes_only}
         here = {name: recipe.model_copy(update={"task": options}) for name, recipe in fit.items()}
+        if task.name in plans:
+            raise RecipeError(f"two tasks are called '{task.name}'; give one another name, e.g. name: {task.name}-2")
+        plans[task.name] = _planned(here, seeds or comparison.seeds, out / task.name, budget)
+    remaining = Remaining({key: run for plan in plans.values() for key, run in _flat(plan).items()}, headline)
+    values = []
+    for name, plan in plans.items():
 
-        def told(stage: str, done: int, total: int | None, prefix: str = f"{task.name}: ") -> None:
+        def told(stage: str, done: int, total: int | None, prefix: str = f"{name}: ") -> None:
             progress(prefix + stage, done, total)
 
-        value = compare_recipes(here, seeds or comparison.seeds, out / task.name, told, comparison.baseline)
-        values.append(value | {"left_out": left_out})
+        results = _run_all(plan, out / name, told, remaining)
+        baseline = comparison.baseline if comparison.baseline in plan else None  # it may need classes
+        value = summarise(results, out / name, baseline, budget)
+        values.append(value | {"left_out": [recipe for recipe in recipes if recipe not in plan]})
+    if len(values) > 1:
+        write_average(values, out)
     return values
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from augkd.augment import Progress, write_transfer_set
+from augkd.cards import write_cards
 from augkd.checkpoints import locate, model_fingerprint, parameter_count
 from augkd.data.task import Task, load_task
 from augkd.data.transfer_set import TransferSet
@@ -92,6 +93,7 @@ class Run:
             write_json(self.out / "results.json", values)
             made = {"student": student["made_from"]}
             write_manifest(self.out, "run", made, recipe=dumped(self.recipe), seed=self.recipe.seed)
+            write_cards(self.out, self.transfer_set().folder)
         return values
 
     # -- stages ------------------------------------------------------------------------------------------------------
@@ -174,7 +176,8 @@ class Run:
             begin(folder, "student", made)
             facts = student.train(folder, transfer)
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            end(folder, "student", made, recipe=dumped(self.recipe), seconds=time.perf_counter() - started, **facts)
+            facts |= {"seconds": time.perf_counter() - started, "peak_rss_bytes": peak_rss()}
+            end(folder, "student", made, recipe=dumped(self.recipe), **facts)
         return read_manifest(folder, "student")
 
     def teacher_figures(self) -> dict[str, Any]:
@@ -274,7 +277,7 @@ class Run:
             seconds["masked_lm"] = read_manifest(self.masked_lm(), "masked_lm")["seconds"]
         assistants = [read_manifest(run.out / "student", "student") for run in self.assistants()]
         named = {"task": self.task.name, "metric": self.metric, "seed": self.recipe.seed, "recipe": self.name}
-        return named | summary(self.recipe.data, student, teacher, transfer, assistants, seconds, peak_rss())
+        return named | summary(self.recipe.data, student, teacher, transfer, assistants, seconds)
 
 
 # -- pieces without a run ----------------------------------------------------------------------------------------------

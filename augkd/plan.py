@@ -12,6 +12,7 @@ from typing import Any
 from augkd.checkpoints import locate
 from augkd.data.corpus import CorpusSource
 from augkd.data.task import Task, load_task
+from augkd.durations import show_seconds
 from augkd.errors import DataError
 from augkd.recipe import Comparison, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dumped
 from augkd.workspace import MANIFEST, read_manifest
@@ -75,9 +76,11 @@ def _teacher(options: TeacherOptions) -> str:
 def _student_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str]:
     for number, assistant in enumerate(recipe.assistants, 1):
         yield f"assistant {number}   {_student(assistant)}{_state(out, f'assistants/{number}/student')}"
-    epochs = " + ".join(f"{stage.epochs:g}" for stage in recipe.phases)
+    epochs = " + ".join(f"{stage.epochs:g}" for stage in recipe.phases) + " epochs"
+    if recipe.training.budget is not None:
+        epochs = f"{show_seconds(recipe.training.budget)} of training"
     state = _state(out, "student")
-    yield f"student       {_student(recipe.student)}; {epochs} epochs of {len(task.train)} originals{state}"
+    yield f"student       {_student(recipe.student)}; {epochs} on {len(task.train)} originals{state}"
     for number, stage in enumerate(recipe.phases, 1):
         name = f"stage {number} losses" if len(recipe.phases) > 1 else "losses"
         members = [*stage.losses.items(), *(stage.structure.losses if stage.structure else {}).items()]

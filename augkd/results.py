@@ -23,7 +23,6 @@ def summary(
     transfer: Mapping[str, Any],  # the transfer set's manifest
     assistants: Sequence[Mapping[str, Any]],  # their manifests
     seconds: dict[str, float],  # by stage
-    peak_rss: int,  # bytes
 ) -> dict[str, Any]:
     """The values of results.json besides the names of task, metric, seed and recipe."""
     rows: Counter[str] = Counter(student["rows"])
@@ -41,7 +40,7 @@ def summary(
             "scoring_rows": rows["scoring"],
             "training_rows": rows["training"],
             "seconds": seconds,
-            "peak_rss_bytes": peak_rss,
+            "peak_rss_bytes": student["peak_rss_bytes"],  # of the process that trained it
         },
         "versions": versions(),
     }

@@ -116,7 +116,7 @@ class Teacher:
             "epochs": options.epochs,
             "learning_rate": options.learning_rate,
             "batch_size": options.batch_size,
-            **{name: getattr(training, name) for name in ("max_length", "precision", "checkpoints")},
+            **{name: getattr(training, name) for name in ("max_length", "precision", "checkpoints", "report_to")},
         }
         rows = [original_row(e, np.zeros(len(self.labels) or 1), [], self.labels) for e in self.task.train]
         data = DistillationDataset(model, in_memory(rows, self.labels))

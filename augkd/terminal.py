@@ -8,7 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")]
+from augkd.durations import show_seconds
+
+
+def recipe_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What a shell offers for a recipe: shipped names (of `index build`: of index recipes) and YAML files that fit."""
+    from augkd.recipe import shipped  # no model library
+
+    names = sorted(shipped("indexes" if ctx.info_name == "build" else "pipelines"))
+    folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
+    files = sorted(str(file) for file in folder.glob("*") if file.suffix == ".yaml" or file.is_dir())
+    return [name for name in (*names, *files) if name.startswith(incomplete)]
+
+
+RecipeName = Annotated[
+    str, typer.Argument(help="A recipe file, or the name of a shipped recipe.", autocompletion=recipe_names)
+]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write; the same command continues an unfinished one.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe (repeatable).")
@@ -43,23 +58,16 @@ class Bars:
         self._progress: Any = None
         self._tasks: dict[str, Any] = {}
         self._last = 0.0
+        self._headline: tuple[Any, int] | None = None  # its line on a terminal, and how many runs it said are done
 
     def __enter__(self) -> Bars:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
         console = Console(stderr=True)
         if console.is_terminal:
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            rate = TextColumn("{task.fields[rate]}")
-            self._progress = Progress(*columns, rate, TimeRemainingColumn(), console=console)
+            self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
             self._progress.start()
         return self
 
@@ -72,13 +80,27 @@ class Bars:
 
         name, now = self.prefix + stage, time.monotonic()
         if name not in self._tasks:
-            task = self._progress.add_task(name, total=total, rate="") if self._progress else None
+            task = self._progress.add_task(name, total=total, note="") if self._progress else None
             self._tasks[name] = (task, now, done)
         task, started, first = self._tasks[name]
         rate = (done - first) / max(now - started, 1e-9)
+        left = f", {show_seconds((total - done) / rate)} left" if total and rate > 0 else ""
         if self._progress:
-            self._progress.update(task, completed=done, total=total, rate=f"{rate:,.1f}/s")
+            self._progress.update(task, completed=done, total=total, note=f"{rate:,.1f}/s{left}")
         elif now - self._last > 15 or done == total:
             self._last = now
-            left = f", {(total - done) / rate:.0f} s left" if total and rate > 0 else ""
             typer.echo(f"{name}: {done}{f' of {total}' if total else ''}, {rate:,.1f}/s{left}", err=True)
+
+    def headline(self, text: str, done: int, total: int) -> None:
+        """A first line about many runs together; the lines of their stages go when another run is done."""
+        line, before = self._headline or (None, None)
+        if self._progress:
+            line = self._progress.add_task("all runs", total=total, note="") if self._headline is None else line
+            self._progress.update(line, completed=done, note=text)
+        elif done != before:
+            typer.echo(f"all runs: {done} of {total} done, {text}", err=True)
+        if done != before:
+            for task, *_ in self._tasks.values() if self._progress else ():
+                self._progress.remove_task(task)
+            self._tasks.clear()
+        self._headline = (line, done)

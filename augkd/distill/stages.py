@@ -77,8 +77,8 @@ def train_stages(
             facts = _train(trainer)
             if number < len(stages):  # the last one is saved by the caller
                 _save(trainer, folder, facts)
-            if trainer.trace is not None:
-                traces.append(trainer.trace.result())
+            if trainer.choice.trace is not None:
+                traces.append(trainer.choice.trace.result())
         rows.update(facts["rows"])
         log += [{"stage": number, **entry} for entry in facts["log"]]
         best.append(facts["best"])
@@ -97,8 +97,8 @@ def _save(trainer: DistillationTrainer, folder: Path, facts: Mapping[str, Any]) 
     if trainer.adversary is not None:
         with replacing(folder / "generator.safetensors") as temporary:
             save_file(trainer.adversary.state(), temporary)
-    if trainer.trace is not None:
-        trainer.trace.result().write(folder / "trace.safetensors")
+    if trainer.choice.trace is not None:
+        trainer.choice.trace.result().write(folder / "trace.safetensors")
     write_json(folder / "stage.json", facts)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

@@ -22,20 +22,19 @@ from transformers.trainer_utils import rotate_checkpoints
 from augkd import schedules
 from augkd.distill.adversary import Adversary
 from augkd.distill.arguments import DistillationArguments, direct_logs
+from augkd.distill.budget import Budget
 from augkd.distill.checkpoint import last_checkpoint, read_rows, read_state, unmark, write_state
+from augkd.distill.choice import Choice
 from augkd.distill.dataset import DistillationDataset, LengthGrouped
 from augkd.distill.freelb import freelb
 from augkd.distill.hidden import MatchedMeans, matching
 from augkd.distill.layer_teacher import LayerTeacher
 from augkd.distill.losses import LABELLED, LOSSES
 from augkd.distill.models import Classifier, run
-from augkd.distill.statistics import SelectionStatistics
 from augkd.distill.trace import SelectionTrace
 from augkd.errors import AugkdError, RecipeError
 from augkd.seeds import rng_of
-from augkd.selection.divergence import divergence
 from augkd.selection.pool import Batch, Pool, Tokens
-from augkd.selection.selectors import SCORED, SELECTORS
 
 
 class DistillationTrainer(Trainer):  # type: ignore[misc]
@@ -60,6 +59,8 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         """
         if args.patience:
             callbacks = [*(callbacks or []), EarlyStoppingCallback(args.patience)]
+        if args.budget is not None:
+            callbacks = [Budget(args.budget), *(callbacks or [])]
         super().__init__(
             model=student.model,
             args=args,
@@ -83,13 +84,10 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         self.data = train_dataset
         self.rows: Counter[str] = Counter()
         self._validation = validation
-        ((self._selector, self._selector_options),) = args.selector.items()
-        self._stale = torch.full((len(train_dataset.candidate_tokens),), torch.nan)
         self._sampler: LengthGrouped | None = None
         self._climbed: float | None = None
         self._epoch = 0
-        self.trace = self._new_trace()
-        self._statistics = SelectionStatistics(self.data.source_names, self.data.source, adversary is not None)
+        self.choice = Choice(args, train_dataset, adversary, self._new_trace())
 
     def _new_trace(self) -> SelectionTrace | None:
         """None without stored candidates, and with a budget, whose epochs nobody knows beforehand."""
@@ -162,7 +160,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             rows = self._objective(logits, teacher, labels) + matched.rows
             self._matched.note(matched)
         weights = torch.ones(len(rows), device=rows.device)
-        weights[originals:] = self.args.candidate_weight / self.kept
+        weights[originals:] = self.args.candidate_weight / self.choice.kept
         return (weights * rows).sum() / (step_originals or originals)
 
     @property
@@ -178,12 +176,6 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             optimizer.add_param_group({"params": extra, "weight_decay": self.args.weight_decay})
         return optimizer
 
-    @property
-    def kept(self) -> int:
-        """Candidates an original can contribute a step: a candidate's weight is the share of one of them."""
-        most = self.data.most + (self.adversary.samples if self.adversary else 0)
-        return max(1, min(int(self._selector_options.get("keep", most)), most))
-
     def _objective(self, logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:  # (n,)
         progress = self._progress
         total = torch.zeros(len(logits), device=logits.device)
@@ -194,23 +186,17 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         return total
 
     def _choose(self, model: Any, batch: Batch) -> Pool:
-        pool = batch.pool
         if not self._wants_candidates:
-            return pool.take(torch.zeros(0, dtype=torch.long))
-        if self.adversary is not None:
-            rng = rng_of(self.args.seed, self._epoch, int(batch.rows[0]), 2)
-            pool = pool.join(self.adversary.pool(batch, rng, self.args.token_budget))
-        if len(pool) == 0:
-            return pool
-        scored = self._selector in SCORED
-        values = self._divergence(model, pool) if scored else torch.zeros(len(pool))
-        rng = rng_of(self.args.seed, self._epoch, int(batch.rows[0]))
-        chosen = SELECTORS[self._selector](values, pool, rng, **self._selector_options)
-        seen = values if scored else None
-        self._statistics.note(seen, pool, chosen)
-        if self.trace is not None:
-            self.trace.note(self._epoch, pool.row, seen, pool.row[chosen])
-        return pool.take(chosen)
+            return batch.pool.take(torch.zeros(0, dtype=torch.long))
+
+        def score(tokens: Tokens) -> Tensor:
+            model.eval()  # no dropout noise in the scores
+            with torch.no_grad():
+                logits = self._run(model, tokens, "scoring").cpu()
+            model.train()
+            return logits
+
+        return self.choice.chosen(batch, self._epoch, score)
 
     @property
     def _wants_candidates(self) -> bool:
@@ -233,22 +219,6 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         climbed = adversary.climb(self.model, forward, texts, self._progress, self.args.token_budget)
         self._climbed = climbed[-1]
 
-    def _divergence(self, model: Any, pool: Pool) -> Tensor:  # (n,)
-        """Divergence of every candidate: fresh every `refresh` epochs, else as last scored; new texts always."""
-        stored = pool.row >= 0
-        values = torch.full((len(pool),), torch.nan)
-        if self._epoch % self.args.refresh != 0:
-            values[stored] = self._stale[pool.row[stored]]
-        rows = values.isnan().nonzero().flatten()
-        if len(rows):
-            model.eval()  # no dropout noise in the scores
-            with torch.no_grad():
-                logits = self._run(model, pool.tokens.take(rows), "scoring").cpu()
-            model.train()
-            values[rows] = divergence(logits, pool.teacher[rows], self.args.selection_temperature)
-            self._stale[pool.row[stored]] = values[stored]
-        return values
-
     def _run(self, model: Any, tokens: Tokens, purpose: str) -> Tensor:
         pad, budget = self.student.pad_id, self.args.token_budget
         return run(model, tokens, pad, self.args.precision, self.rows, purpose, self.student.order, budget)
@@ -256,7 +226,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds what was selected since the last log, the generator's ascent, and the metrics of the layer losses."""
         if "loss" in logs:
-            logs |= self._statistics.take() | self._matched.take()
+            logs |= self.choice.statistics.take() | self._matched.take()
         if self._climbed is not None and "loss" in logs:
             logs["generator/divergence"] = self._climbed  # of the last step of ascent, before it
         super().log(logs, *args, **kwargs)
@@ -295,7 +265,9 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
 
     def _state(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint keeps besides the student and its optimiser."""
-        state = {"selection": {"divergence": self._stale} | (self.trace.state() if self.trace else {})}
+        state = {
+            "selection": {"divergence": self.choice.scores} | (self.choice.trace.state() if self.choice.trace else {})
+        }
         if self.layers is not None and (projections := self.layers.objective.state_dict()):
             state["projections"] = projections
         if self.adversary is not None:
@@ -307,9 +279,9 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         checkpoint = last_checkpoint(Path(self.args.output_dir))
         if checkpoint is not None:
             selection = read_state(checkpoint, "selection")
-            self._stale = selection["divergence"]
-            if self.trace is not None:
-                self.trace.load_state(selection)
+            self.choice.scores = selection["divergence"]
+            if self.choice.trace is not None:
+                self.choice.trace.load_state(selection)
             if "projections" in self._state():
                 assert self.layers is not None
                 self.layers.objective.load_state_dict(read_state(checkpoint, "projections"))

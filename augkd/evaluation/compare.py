@@ -1,4 +1,4 @@
-"""Recipes × seeds: one table of means and spreads, with everything that does not depend on the seed done once.
+"""Recipes × seeds: one table of means, spreads, honest differences and costs.
 
 Controls are derived from the recipe itself, so that they differ from it in the one thing they are named for.
 """
@@ -10,32 +10,57 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
 from augkd.errors import RecipeError, did_you_mean
-from augkd.recipe import Recipe, TrainingOptions
-from augkd.workspace import write_json
+from augkd.evaluation.bootstrap import DRAWS, replicates
+from augkd.evaluation.compare_table import average_table, table
+from augkd.evaluation.inference import LEVEL, differences, seeds_too, share_of_lead
+from augkd.evaluation.metrics import metric_of
+from augkd.evaluation.predictions import Predictions, read_predictions
+from augkd.recipe import Recipe, TrainingOptions, dumped
+from augkd.workspace import write_json, write_text
 
 CONTROLS = ("no-kd", "kd", "random")
+AUTO = "auto"  # all controls that a recipe can have
+Results = Mapping[str, Sequence[Mapping[str, Any]]]  # recipe → results.json of each seed
+
+
+# ---- controls and budgets ----
 
 
 def with_controls(recipes: Mapping[str, Recipe], controls: Sequence[str]) -> dict[str, Recipe]:
-    """The recipes, after the wanted controls of the last one: `no-kd`, `kd` (no candidates), `random` (selection)."""
+    """The recipes, after the wanted controls of the last one: `no-kd`, `kd` (no candidates), `random` (selection).
+
+    `auto` alone is all that the recipe can have. A control that equals a listed recipe, or has the name of one, is not
+    made: the listed one stands for it.
+    """
     last = list(recipes.values())[-1]
     made: dict[str, Recipe] = {}
-    for name in controls:
+    for name in applicable(last) if list(controls) == [AUTO] else controls:
         if name not in CONTROLS:
             raise RecipeError(f"there is no control '{name}'{did_you_mean(name, CONTROLS)}")
-        made[name] = control(last, name)
+        recipe = control(last, name)
+        if name not in recipes and dumped(recipe) not in [dumped(listed) for listed in recipes.values()]:
+            made[name] = recipe
     return {**made, **recipes}
+
+
+def applicable(recipe: Recipe) -> list[str]:
+    """The controls that a recipe can have: `random` only where a selector chooses among candidates."""
+    return [name for name in CONTROLS if name != "random" or _selects(recipe)]
 
 
 def control(recipe: Recipe, name: str) -> Recipe:
     """One control of a recipe; raises RecipeError when it would be the recipe itself."""
     tree = recipe.model_dump(mode="json")
     if name == "random":
-        ((selector, given),) = tree["data"]["select"].items()
-        if selector in ("everything", "random") or not recipe.data.augmented:
+        if not _selects(recipe):
             raise RecipeError("the control 'random' needs a recipe with candidates and a selector that keeps some")
-        tree["data"]["select"] = {"random": given}
+        ((_, given),) = tree["data"]["select"].items()
+        tree["data"]["select"] = {"random": {"keep": given["keep"]} if "keep" in given else {}}
         return Recipe.model_validate(tree)
     tree["data"] = {}
     if name == "no-kd":
@@ -46,63 +71,88 @@ def control(recipe: Recipe, name: str) -> Recipe:
     return Recipe.model_validate(tree)
 
 
-def summarise(
-    results: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, baseline: str | None = None
-) -> dict[str, Any]:
-    """Mean, sd over seeds, difference to `baseline` and cost of each recipe; written to compare.json and compare.md.
+def _selects(recipe: Recipe) -> bool:
+    (selector,) = recipe.data.select
+    return recipe.data.augmented and selector not in ("everything", "random")
 
-    The baseline is `kd` where there is one, else the first recipe, unless another is named.
+
+def with_budget(recipe: Recipe, seconds: float) -> Recipe:
+    """The recipe with `seconds` of training in all: assistants and student share them in proportion to their epochs."""
+    trainings = [assistant.training or recipe.training for assistant in recipe.assistants] + [recipe.training]
+    epochs = [sum(stage.epochs for stage in training.phases) for training in trainings]
+    *others, own = [
+        training.with_share(seconds, count / sum(epochs)) for training, count in zip(trainings, epochs, strict=True)
+    ]
+    assistants = [
+        assistant.model_copy(update={"training": training})
+        for assistant, training in zip(recipe.assistants, others, strict=True)
+    ]
+    return recipe.model_copy(update={"training": own, "assistants": assistants})
+
+
+# ---- what came out ----
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Where a comparison in `out` keeps one run."""
+    return out / "runs" / f"{name}-s{seed}"
+
+
+def summarise(
+    results: Results, out: Path, baseline: str | None = None, budget: float | None = None, draws: int = DRAWS
+) -> dict[str, Any]:
+    """Means, spreads, differences to `baseline` with intervals, and costs; written to compare.json and compare.md.
+
+    The baseline is `kd` where there is one, else the first recipe, unless another is named. Intervals need the
+    predictions in the student folders below `out`; without them they are None.
     """
     baseline = baseline or ("kd" if "kd" in results else next(iter(results)))
-    rows = [_row(name, runs, results[baseline]) for name, runs in results.items()]
+    if baseline not in results:
+        raise RecipeError(f"baseline '{baseline}' is not compared{did_you_mean(baseline, results)}")
     first = next(iter(results.values()))[0]
+    split = "test" if first["student"]["test"] is not None else "validation"
+    students = {
+        name: [run_folder(out, name, run["seed"]) / "student" for run in runs] for name, runs in results.items()
+    }
+    predictions = read_predictions(students, split)
+    rows = [_row(name, runs, results[baseline], split) for name, runs in results.items()]
     teacher = {"recipe": "teacher", "test": first["teacher"]["test"], "validation": first["teacher"]["validation"]}
     value: dict[str, Any] = {"task": first["task"], "metric": first["metric"], "baseline": baseline}
-    value |= {"teacher": teacher, "rows": rows}
+    value |= {"split": split, "examples": None, "draws": draws, "level": LEVEL, "comparisons": 0, "budget": budget}
+    value |= {"teacher": teacher, "rows": rows, "shared_seconds": _shared_seconds(results)}
+    if predictions is not None:
+        value |= _judge(rows, predictions, first["metric"], baseline, draws)
     value["runs"] = {name: list(runs) for name, runs in results.items()}
     write_json(out / "compare.json", value)
-    (out / "compare.md").write_text(table(value) + "\n", encoding="utf-8")
+    write_text(out / "compare.md", table(value) + "\n")
     return value
 
 
-def table(value: Mapping[str, Any]) -> str:
-    """The comparison as a Markdown table."""
-    metric = value["metric"]
-    lines = [
-        f"| recipe | validation {metric} | test {metric} | − {value['baseline']} | seeds "
-        "| training rows | scoring rows | student seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in value["rows"]:
-        lines.append(
-            f"| {row['recipe']} | {_spread(row['validation'])} | {_spread(row['test'])} "
-            f"| {_spread(row['difference'], '+')} | {row['seeds']} "
-            f"| {row['training_rows']} | {row['scoring_rows']} | {row['seconds']:.0f} |"
-        )
-    teacher = value["teacher"]
-    lines.append(f"| teacher | {_one(teacher['validation'])} | {_one(teacher['test'])} | | 1 | | | |")
-    return "\n".join(lines)
-
-
-def _row(name: str, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _row(
+    name: str, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], split: str
+) -> dict[str, Any]:
+    unknown = {"interval": None, "p": None, "verdict": None}  # until predictions say more
+    cost = _cost(runs)
+    apart = [_difference(run, other, split) for run, other in zip(runs, baseline, strict=False)]
     return {
         "recipe": name,
         "seeds": len(runs),
         "validation": _figures([run["student"]["validation"] for run in runs]),
         "test": _figures([run["student"]["test"] for run in runs]),
-        "difference": _figures([_difference(run, other) for run, other in zip(runs, baseline, strict=False)]),
-        "training_rows": runs[0]["cost"]["training_rows"],
-        "scoring_rows": runs[0]["cost"]["scoring_rows"],
-        "seconds": statistics.mean(run["cost"]["seconds"]["student"] for run in runs),
+        "difference": _figures(apart) | unknown,
+        "lead": None,
+        **{key: cost[key] for key in ("training_rows", "scoring_rows")},
+        "seconds": cost["seconds"]["student"],
+        "cost": cost,
     }
 
 
-def _difference(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | None:
-    """Test figure of a run less that of the baseline with the same seed: what the seed did to both is taken out."""
+def _difference(run: Mapping[str, Any], baseline: Mapping[str, Any], split: str) -> float | None:
+    """Figure of a run less that of the baseline with the same seed: what the seed did to both is taken out."""
     if run["recipe"] == baseline["recipe"]:
         return None
     assert run["seed"] == baseline["seed"]
-    ours, theirs = run["student"]["test"], baseline["student"]["test"]
+    ours, theirs = run["student"][split], baseline["student"][split]
     return None if ours is None or theirs is None else float(ours - theirs)
 
 
@@ -115,12 +165,107 @@ def _figures(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _spread(figures: Mapping[str, Any], sign: str = "") -> str:
-    if figures["mean"] is None:
-        return "–"
-    sd = f" ± {figures['sd']:.4f}" if figures["sd"] is not None else ""
-    return f"{figures['mean']:{sign}.4f}{sd}"
+def _cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a recipe costs: means over seeds, the largest of memory. `generator_rows` only where there are any."""
+    costs = [run["cost"] for run in runs]
+    rows = [key for key in ("teacher_rows", "training_rows", "scoring_rows", "generator_rows") if key in costs[0]]
+    stages = ("student", "assistants", "transfer_set")
+    seconds = {stage: [cost["seconds"][stage] for cost in costs if stage in cost["seconds"]] for stage in stages}
+    return {
+        **{key: statistics.mean(cost.get(key, 0) for cost in costs) for key in rows},
+        "seconds": {stage: statistics.mean(values) for stage, values in seconds.items() if values},
+        "peak_rss_bytes": max(cost["peak_rss_bytes"] for cost in costs),
+        "candidates": runs[0]["data"]["candidates"],
+        "originals": runs[0]["data"]["originals"],
+        "kept_per_original": runs[0]["data"]["kept_per_original"],
+        "parameters": runs[0]["student"]["parameters"],
+    }
 
 
-def _one(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _shared_seconds(results: Results) -> dict[str, float]:
+    """Seconds of the stages that runs share, each once: the largest said, as a later run finds the stage finished."""
+    every = [run["cost"]["seconds"] for runs in results.values() for run in runs]
+    return {stage: max(s.get(stage, 0.0) for s in every) for stage in ("index", "teacher")} | {
+        "transfer_sets": sum({s.get("transfer_set", 0.0) for s in every})  # one for each set of data options
+    }
+
+
+# ---- what it is worth ----
+
+
+def _judge(
+    rows: Sequence[dict[str, Any]], found: Predictions, metric: str, baseline: str, draws: int
+) -> dict[str, Any]:
+    """Puts intervals, verdicts and shares of the teacher's lead into `rows`; returns what holds for all of them."""
+    named = {row["recipe"]: row for row in rows}
+    figures, drawn = _measured(found.said, found.true, metric, draws)
+    facts: dict[str, Any] = {"examples": len(found.true)}
+    if baseline not in found.recipes:
+        return facts
+    judged = differences(figures, drawn, found.recipes.index(baseline))
+    for place, one in judged.items():
+        told = {"interval": list(one.interval), "p": one.p, "verdict": one.verdict}
+        named[found.recipes[place]]["difference"] |= told
+    facts["comparisons"] = len(judged)
+    if found.teacher is None:
+        return facts
+    teacher, of_teacher = _measured(found.teacher[None, None], found.true, metric, draws)
+    facts["lead_over"] = "kd" if "kd" in found.recipes else baseline
+    plain, means, both = found.recipes.index(facts["lead_over"]), figures.mean(axis=1), seeds_too(drawn, 0)
+    for place, name in enumerate(found.recipes):
+        if place != plain:
+            own, other = (means[place], both[:, place]), (means[plain], both[:, plain])
+            share = share_of_lead(own, other, (teacher[0, 0], of_teacher[:, 0, 0]))
+            named[name]["lead"] = share and {"share": share[0], "interval": list(share[1])}
+    return facts
+
+
+def _measured(
+    said: NDArray[Any],  # (recipes, seeds, n)
+    true: NDArray[Any],  # (n,)
+    metric: str,
+    draws: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # (recipes, seeds), (draws, recipes, seeds)
+    """The metric on the examples as they are, and on resamples of them."""
+    flat = said.reshape(-1, said.shape[-1])
+    measure = metric_of(metric, regression=true.dtype.kind == "f")
+    figures = np.array([measure(one, true) for one in flat]).reshape(said.shape[:2])
+    return figures, replicates(metric, flat, true, draws=draws).reshape(draws, *said.shape[:2])
+
+
+# ---- several tasks ----
+
+
+def average(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Over the tasks of a comparison: mean metric and mean rank (1 is best) of the recipes that ran on all of them."""
+    figures = [{row["recipe"]: row[value["split"]]["mean"] for row in value["rows"]} for value in values]
+    names = [name for name in figures[0] if all(one.get(name) is not None for one in figures)]
+    table_ = np.array([[one[name] for name in names] for one in figures])
+    ranks = np.array([rankdata(-line) for line in table_]).reshape(table_.shape)
+    verdicts = [{row["recipe"]: row["difference"]["verdict"] for row in value["rows"]} for value in values]
+    rows = [
+        {
+            "recipe": name,
+            "mean": float(table_[:, place].mean()),
+            "rank": float(ranks[:, place].mean()),
+            **{word: sum(one[name] == word for one in verdicts) for word in ("better", "worse")},
+        }
+        for place, name in enumerate(names)
+    ]
+    teacher = [value["teacher"][value["split"]] for value in values]
+    return {
+        "tasks": [value["task"] for value in values],
+        "metrics": [value["metric"] for value in values],
+        "baseline": values[0]["baseline"],
+        "teacher": None if None in teacher else statistics.mean(teacher),
+        "rows": rows,
+        "left_out": sorted({row["recipe"] for value in values for row in value["rows"]} - set(names)),
+    }
+
+
+def write_average(values: Sequence[Mapping[str, Any]], out: Path) -> dict[str, Any]:
+    """`average` written to compare.json and compare.md in the comparison's own folder."""
+    value = average(values)
+    write_json(out / "compare.json", value)
+    write_text(out / "compare.md", average_table(value) + "\n")
+    return value
