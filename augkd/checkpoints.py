@@ -75,7 +75,7 @@ def _checked(folder: Path, name: str) -> Path:
 
 def model_fingerprint(folder: Path) -> str:
     """sha256 over the weights, the configuration and the tokenizer files of a model folder."""
-    skip = {"manifest.json", "building.json", "training_args.bin", "trainer_state.json", "README.md"}
+    skip = {"manifest.json", "building.json", "training_args.bin", "trainer_state.json", "README.md", "export.json"}
     files = sorted(
         path
         for path in folder.rglob("*")

@@ -8,12 +8,7 @@ would find 0.94 (measured), so INT8 is an option and never what `auto` chooses.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +16,9 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from augkd.errors import ModelError
+from augkd.onnx_graph import check_extra, hushed, session, to_onnx
 from augkd.workspace import file_fingerprint, fingerprint, finished, read_manifest, replacing, versions, write_manifest
 
-_EXTRA = ("onnx", "onnxscript", "onnxruntime")
 _FILE = "model_quantized.onnx"  # the name Hub users expect
 _KIND = "onnx_encoder"
 
@@ -37,10 +32,7 @@ def use_int8(
 
     Raises ModelError when the extra `onnx` is not installed or the architecture cannot be exported.
     """
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ModelError(f"encoder precision int8 needs {', '.join(missing)}; pip install 'augkd[onnx]'")
-
+    check_extra("encoder precision int8")
     module = model[0]
     with tempfile.TemporaryDirectory() as scratch:
         path = _exported(module.model, weights, cache or Path(scratch))
@@ -52,13 +44,8 @@ class Int8Transformer(torch.nn.Module):
 
     def __init__(self, path: Path, config: Any) -> None:
         super().__init__()
-        import onnxruntime
-
         self.config = config  # the replaced model's: sentence-transformers asks it what the outputs are
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # as in torch: one thread a batch, several batches at once
-        options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        self._session = session(path.read_bytes(), threads=1)  # as in torch: a thread a batch, several batches at once
         self._anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # says device and dtype to callers
 
     def forward(
@@ -92,45 +79,17 @@ def _exported(transformer: torch.nn.Module, weights: str, cache: Path) -> Path:
 def _quantise(transformer: torch.nn.Module, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _hushed():
-        exported = _to_onnx(transformer)
-        del exported.graph.value_info[:]  # ONNX Runtime infers shapes anew and stumbles over torch's
+    ids = torch.arange(21).reshape(3, 7)
+    kind = type(transformer).__name__
+    exported = to_onnx(
+        _LastHiddenState(transformer).eval(),
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        "last_hidden_state",
+        kind,
+        "use precision bfloat16 or float32",
+    )
+    with hushed():
         quantize_dynamic(exported, str(path), weight_type=QuantType.QInt8, per_channel=True)
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keeps both libraries' advice to their developers (missing torchvision, deprecations) from the user's screen."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _to_onnx(transformer: torch.nn.Module) -> Any:
-    ids = torch.arange(21).reshape(3, 7)  # any sizes but 0 and 1, which torch.export would take for constants
-    rows, width = torch.export.Dim("rows"), torch.export.Dim("width")
-    sizes = {0: rows, 1: width}
-    try:
-        program = torch.onnx.export(
-            _LastHiddenState(transformer).eval(),
-            (ids, torch.ones_like(ids)),
-            dynamo=True,
-            verbose=False,
-            input_names=["input_ids", "attention_mask"],
-            output_names=["last_hidden_state"],
-            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
-        )
-    except Exception as exc:  # each of the exporter's passes has exceptions of its own
-        reason = str(exc).strip().split("\n")[0][:160]
-        kind = type(transformer).__name__
-        raise ModelError(f"{kind} cannot be exported to ONNX ({reason}); use precision bfloat16 or float32") from exc
-    assert program is not None
-    return program.model_proto
 
 
 class _LastHiddenState(torch.nn.Module):

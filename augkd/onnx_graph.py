@@ -1,0 +1,97 @@
+"""PyTorch to ONNX: what the INT8 encoder of an index and an exported student have in common.
+
+torch's own exporter and ONNX Runtime, no Optimum: its releases pin older transformers. The graph names nothing of the
+machine that it was made on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkd.errors import ModelError
+
+_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+
+
+def check_extra(
+    wanted: str,  # by whom: the subject of the message
+) -> None:
+    """Raises ModelError when the extra `onnx` is not installed."""
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(f"{wanted} needs {', '.join(missing)}; pip install 'augkd[onnx]'")
+
+
+def to_onnx(
+    module: nn.Module,  # takes `inputs` in their order, gives one tensor; on the CPU, in eval mode
+    inputs: Mapping[str, Tensor],  # each (rows, width), two sizes that are neither 0 nor 1 nor alike
+    output: str,
+    name: str,  # of the architecture, for the message
+    instead: str,  # what to do when it cannot be exported
+) -> Any:  # onnx.ModelProto
+    """The graph of `module` for any number of rows of any width. Raises ModelError."""
+    sizes = {0: torch.export.Dim("rows"), 1: torch.export.Dim("width")}
+    # torch 2.13 keeps the traced LSTM of one export and trips over it in the next (KeyError in its dispatch cache)
+    torch.ops.aten.lstm.input._dispatch_cache.clear()
+    try:
+        with hushed():
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                dynamo=True,
+                verbose=False,
+                input_names=list(inputs),
+                output_names=[output],
+                dynamic_shapes=[sizes] * len(inputs),
+            )
+    except Exception as exc:  # each of the exporter's passes has exceptions of its own
+        reason = str(exc.__cause__ or exc).strip().split("\n")[0][:160]
+        raise ModelError(f"{name} cannot be exported to ONNX ({reason}); {instead}") from exc
+    assert program is not None
+    model = program.model_proto
+    del model.graph.value_info[:]  # ONNX Runtime infers shapes anew and stumbles over torch's
+    _forget_sources(model)
+    return model
+
+
+def _forget_sources(model: Any) -> None:
+    """Drops the stack traces that torch attaches to nodes: they name folders of the machine that exported."""
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+def session(model: bytes, threads: int) -> Any:  # onnxruntime.InferenceSession
+    """Opens a graph on the CPU, with so many threads for one call."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keeps both libraries' advice to their developers (missing torchvision, deprecations) from the user's screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
