@@ -13,15 +13,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augkd import cli_report, cli_setup, cli_ship
 from augkd.cli_index import index_app
 from augkd.errors import AugkdError
-from augkd.terminal import AsJson, Bars, Out, RecipeName, Sets, quiet_libraries, show
+from augkd.terminal import AsJson, Bars, Out, RecipeName, Sets, quiet_libraries, recipe_names, show
 
 if TYPE_CHECKING:
     from augkd.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(index_app, name="index")
+for command in (
+    cli_setup.doctor,
+    cli_setup.init,
+    cli_setup.push,
+    cli_report.report,
+    cli_ship.export,
+    cli_ship.bench_student,
+):
+    app.command()(command)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -34,7 +44,12 @@ def _root(debug: Debug = False) -> None:
 
 @app.command("augment")
 def augment(
-    recipe: Annotated[str, typer.Argument(help="A recipe; or `show` to print examples; or `jsonl` to convert.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe; or `show` to print examples; or `jsonl` to convert.", autocompletion=recipe_names
+        ),
+    ],
     folder: Annotated[Path | None, typer.Argument(help="The transfer set, for `show` and `jsonl`.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The folder (for `jsonl`: the file) to write.")] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Examples that `show` prints.")] = 3,
@@ -77,14 +92,20 @@ def run(recipe: RecipeName, out: Out, set_: Sets = None, as_json: AsJson = False
 
 @app.command()
 def compare(
-    recipes: Annotated[list[str], typer.Argument(help="Recipe files or shipped names.")],
+    recipes: Annotated[list[str], typer.Argument(help="Recipe files or shipped names.", autocompletion=recipe_names)],
     out: Out,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="Students per recipe, seeds 0 to n-1 (1, or the recipe's).")
     ] = None,
     controls: Annotated[
-        str, typer.Option("--controls", help="Controls of the last recipe: no-kd,kd,random; or none.")
-    ] = "no-kd,kd",
+        str, typer.Option("--controls", help="Of the last recipe: no-kd,kd,random; auto: all it can have; or none.")
+    ] = "auto",
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="The recipe differences are taken to (kd, else the first).")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="TIME", help="Train every student for 30m, not for its epochs.")
+    ] = None,
     set_: Sets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -95,9 +116,12 @@ def compare(
     augkd compare vanilla-knn minimax-knn --controls kd,random --seeds 3 --out runs/compare  ·
     augkd compare all-in-one --out runs/all --set tasks=[my-task]
     """
-    from augkd.evaluation.compare import table, with_controls
-    from augkd.recipe import is_comparison, load_comparison, load_recipe
+    from augkd.durations import parse_seconds
+    from augkd.evaluation.compare import average, with_controls
+    from augkd.evaluation.compare_table import average_table, table
+    from augkd.recipe import by_name, is_comparison, load_comparison
 
+    seconds = None if budget is None else parse_seconds(budget, "--budget")
     if len(recipes) == 1 and is_comparison(recipes[0]):
         comparison, listed = load_comparison(recipes[0], set_ or [])
         quiet_libraries()
@@ -105,18 +129,19 @@ def compare(
         from augkd.workspace import locked
 
         with Bars() as bars, locked(out):
-            values = compare_tasks(comparison, listed, seeds, out, bars)
+            values = compare_tasks(comparison, listed, seeds, out, bars, seconds, bars.headline)
         lines = [line for value in values for line in (*_left_out(value), table(value), "")]
+        lines += ["all tasks", "", average_table(average(values)), ""] if len(values) > 1 else []
         show(values, as_json, [*lines, f"written: {out}/<task>/compare.json and compare.md"])
         return
-    named = {Path(name).stem: load_recipe(name, set_ or []) for name in recipes}
-    plan = with_controls(named, [name for name in controls.split(",") if name and name != "none"])
+    wanted = [name for name in controls.split(",") if name not in ("", "none")]
+    plan = with_controls(by_name(recipes, set_ or []), wanted)
     quiet_libraries()
     from augkd.comparison import compare_recipes
     from augkd.workspace import locked
 
     with Bars() as bars, locked(out):
-        value = compare_recipes(plan, seeds or 1, out, bars)
+        value = compare_recipes(plan, seeds or 1, out, bars, baseline, seconds, bars.headline)
     show(value, as_json, [table(value), f"written: {out / 'compare.json'}, {out / 'compare.md'}"])
 
 
@@ -137,11 +162,14 @@ def check(recipe: RecipeName, out: Annotated[Path | None, typer.Option("--out")]
 @app.command("list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="losses, layers, selectors, pipelines or indexes; all when left out.")
+        str | None, typer.Argument(help="losses, layers, selectors, sources, pipelines or indexes; all when left out.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show losses, layer losses, selectors and their options, and the shipped recipes. Example: augkd list losses"""
+    """Show losses, layer losses, selectors, sources and their options, and the shipped recipes.
+
+    Example: augkd list losses
+    """
     from augkd.catalogue import catalogue, lines
 
     found = catalogue(kind)
@@ -220,7 +248,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     debug = "--debug" in sys.argv
     try:
-        app(args=[argument for argument in sys.argv[1:] if argument != "--debug"])
+        app(args=[argument for argument in sys.argv[1:] if argument != "--debug"], prog_name="augkd")
     except AugkdError as exc:
         if debug:
             raise
