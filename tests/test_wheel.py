@@ -43,7 +43,9 @@ def test_the_wheel_holds_every_module_and_every_recipe_and_nothing_else(wheel: P
     modules = {f"augkd/{path.relative_to(ROOT / 'augkd').as_posix()}" for path in (ROOT / "augkd").rglob("*.py")}
     recipes = {f"augkd/_recipes/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("[ip]*es/*.yaml")}
     assert {path.name for path in map(Path, recipes)} >= {"minimax-knn.yaml", "questions.yaml"}
-    assert names == modules | recipes | {"augkd/py.typed"}
+    page = {f"augkd/evaluation/page/{path.name}" for path in (ROOT / "augkd/evaluation/page").iterdir()}
+    assert len(page) == 4  # of the report: template, explorer, style, script
+    assert names == modules | recipes | page | {"augkd/py.typed"}
 
 
 def test_an_installed_augkd_finds_its_recipes(wheel: Path, task_folder: Path, tmp_path: Path) -> None:
