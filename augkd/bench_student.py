@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augkd.checkpoints import weight_files
 from augkd.data.task import Task, texts_of
 from augkd.devices import uses_bf16
 from augkd.distill.models import Classifier, Pair, takes_token_types
@@ -127,7 +128,7 @@ def _pytorch(name: str, classifier: Classifier, folder: Path, bf16: bool, score:
             logits: Tensor = classifier.model(**told).logits
             return logits
 
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in weight_files(folder))
     return Contender(name, "bfloat16" if bf16 else "float32", classifier, forward, size, score)
 
 

@@ -38,9 +38,11 @@ def write_cards(out: Path, transfer: Path | None = None) -> list[Path]:
     title = str(read_json(out / "results.json")["task"])
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items() if name not in _COUNTED]
     card = transfer_card(opened.table, opened.labels, title, lines, recipe.get("card"))
-    write_text(folder / "README.md", card)
-    write_text(out / "student" / "README.md", student_card(out, opened))
-    return [out / "student" / "README.md", folder / "README.md"]
+    written = {out / "student" / "README.md": student_card(out, opened), folder / "README.md": card}
+    for path, text in written.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:  # a finished run is left as it is
+            write_text(path, text)
+    return list(written)
 
 
 _COUNTED = ("originals", "candidates", "short")  # the card counts the rows themselves

@@ -19,6 +19,11 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 # What a model folder needs; weights only as safetensors (PEERS: pickled weights are code).
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_BESIDE = {"predictions.safetensors", "trace.safetensors"}  # a run's, in its student's folder: no weights
+_NOT_THE_MODEL = {  # times and places are in them, so the same model would have another fingerprint
+    *("manifest.json", "building.json", "training_args.bin", "trainer_state.json", "export.json", "log.json"),
+    "README.md",
+}
 _PATTERNS = [*_WEIGHTS, "*.json", "*.txt", "*.model", "*/config.json"]
 
 
@@ -75,7 +80,7 @@ def _checked(folder: Path, name: str) -> Path:
 
 def model_fingerprint(folder: Path) -> str:
     """sha256 over the weights, the configuration and the tokenizer files of a model folder."""
-    skip = {"manifest.json", "building.json", "training_args.bin", "trainer_state.json", "README.md", "export.json"}
+    skip = _NOT_THE_MODEL | _BESIDE
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -84,12 +89,17 @@ def model_fingerprint(folder: Path) -> str:
     return fingerprint([[path.relative_to(folder).as_posix(), file_fingerprint(path)] for path in files])
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder that hold its weights."""
+    return sorted(path for path in folder.glob("*.safetensors") if path.name not in _BESIDE)
+
+
 def parameter_count(folder: Path) -> int:
     """Parameters in a model folder's safetensors files, read from their headers."""
     from safetensors import safe_open
 
     total = 0
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with safe_open(file, framework="numpy") as store:
             total += sum(math.prod(store.get_slice(name).get_shape()) for name in store.keys())  # noqa: SIM118
     return total

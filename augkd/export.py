@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augkd.checkpoints import weight_files
 from augkd.data.tables import data_files
 from augkd.data.tables import read_texts as read_column
 from augkd.data.task import Task, texts_of
@@ -71,6 +72,7 @@ def export(
     elif beside:
         classifier.save(folder)
 
+    facts["weights"] = weights_of(folder)  # the trimmed ones, where they are
     facts |= _write(classifier, task, folder, int8)
     facts["notes"] = notes + _loss(facts)
     facts["folder"] = str(folder)
@@ -118,7 +120,7 @@ def _write(classifier: Classifier, task: Task | None, folder: Path, int8: bool) 
             temporary.write_bytes(content)
     return {
         "files": {name: _file(content) for name, content in files.items()},
-        "pytorch": check.pytorch | {"bytes": sum(p.stat().st_size for p in folder.glob("*.safetensors"))},
+        "pytorch": check.pytorch | {"bytes": sum(p.stat().st_size for p in weight_files(folder))},
         "checks": checks,
         "opset": opset,
         "inputs": inputs,
@@ -234,7 +236,7 @@ def _compared(
         "tokens": {"before": cut.before, "after": len(cut.kept)},
         "parameters": {"before": before.parameters, "after": after.parameters},
         "bytes": {
-            side: sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+            side: sum(p.stat().st_size for p in weight_files(folder))
             for side, folder in (("before", was), ("after", now))
         },
         "texts": sum(1 for _ in texts()),
@@ -247,6 +249,6 @@ def exported(folder: Path, student: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     facts = read_json(path)
-    if facts["student"] != weights_of(student):
+    if weights_of(student) not in (facts["student"], facts.get("weights")):
         raise ModelError(f"{folder} was exported from other weights than {student} holds; run augkd export again")
     return dict(facts)

@@ -90,7 +90,7 @@ def _student_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str
         ((selector, given),) = recipe.data.select.items()
         told = ", ".join(f"{key} {value}" for key, value in given.items())
         rest = f"refresh {recipe.data.refresh}, weight {recipe.data.weight:g}"
-        yield f"              candidates: {selector} {told}, {rest}"
+        yield f"              candidates: {' '.join((selector, told)).strip()}, {rest}"
 
 
 def _student(options: StudentOptions) -> str:

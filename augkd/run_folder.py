@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augkd.checkpoints import locate
+from augkd.checkpoints import locate, weight_files
 from augkd.data.task import Task, load_task
 from augkd.distill.models import Classifier, load_classifier
 from augkd.errors import ModelError
@@ -100,7 +100,7 @@ def texts_of_index(folder: Path) -> Iterator[str]:
 
 def weights_of(folder: Path) -> str:
     """A fingerprint of a model folder's weights alone."""
-    return fingerprint([file_fingerprint(path) for path in sorted(folder.glob("*.safetensors"))])
+    return fingerprint([file_fingerprint(path) for path in weight_files(folder)])
 
 
 def output_names(folder: Path) -> tuple[str, ...]:

@@ -158,5 +158,6 @@ def test_a_missing_model_folder_is_refused() -> None:
 
 def test_auto_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     for native, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("augkd.retrieval.encoder._cpu_has_bfloat16", lambda native=native: native)
+        for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, check, lambda native=native: native)
         assert resolve_precision("auto", "cpu") == expected

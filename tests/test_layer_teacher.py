@@ -64,7 +64,7 @@ def test_a_stored_and_a_live_teacher_train_the_same_student(teacher: Classifier,
     for losses, live in (({"alp": {}}, False), ({"hidden": {}}, True), ({"alp": {}, "attention": {}}, True)):
         student = from_layers(teacher, [0, 2])
         layers = followed(losses, student, teacher, tmp_path)
-        assert (layers.live is not None) == live
+        assert (layers.store is None) == live
         before = {name: value.clone() for name, value in student.model.state_dict().items()}
         trainer_of(student, tmp_path / "-".join(losses), layers).train()
         after = student.model.state_dict()

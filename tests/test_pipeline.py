@@ -106,10 +106,13 @@ def test_results_have_exactly_the_documented_keys(place: Path, results: dict[str
         "excluded_evaluation_texts",
         "excluded_near_copies",
         "outside_teacher_bounds",
+        "too_far_from_original",
         "kept_per_original",
         "selector",
     }
-    assert set(results["cost"]) == {"teacher_rows", "scoring_rows", "training_rows", "seconds", "peak_rss_bytes"}
+    assert set(results["cost"]) == {
+        *("teacher_rows", "generator_rows", "scoring_rows", "training_rows", "seconds", "peak_rss_bytes")
+    }
     assert set(results["cost"]["seconds"]) == {"index", "teacher", "transfer_set", "student"}
     assert {"augkd", "torch", "transformers", "numpy"} <= set(results["versions"])
     named = {key: results[key] for key in ("task", "metric", "seed", "recipe")}

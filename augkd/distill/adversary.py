@@ -46,7 +46,7 @@ class Ascent:
     ascend: int = 10  # steps in a row
     every: int = 100  # of the student's steps, the first before its first
     objective: str = "kl"
-    learning_rate: float = 5e-5
+    learning_rate: float = 2e-4
     schedule: str = "constant"  # or linear: down to 0 at the end of the stage
     max_grad_norm: float = 5.0
 

@@ -57,7 +57,7 @@ class GeneratorOptions(Table):
     ascend: int = Field(10, ge=0)  # steps of the generator in a row; 0: it stays as it is
     every: int = Field(100, ge=1)  # steps of the student between them
     objective: Literal["kl", "cross_entropy", "squared_error"] = "kl"  # that it climbs; cross_entropy as published
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
     schedule: Literal["constant", "linear"] = "constant"
     max_grad_norm: float = Field(5.0, gt=0)
     batch_size: int = Field(32, ge=1)  # originals of a step of the generator
