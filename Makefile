@@ -16,6 +16,7 @@ install: .venv/.installed
 
 demo: install
 	HF_HUB_OFFLINE=1 .venv/bin/augkd compare demo --out runs/demo
+	.venv/bin/augkd report runs/demo
 
 test: install
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto
