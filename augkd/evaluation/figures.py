@@ -95,7 +95,7 @@ def lines(
 
     def draw(axes: Axes) -> None:
         for place, one in enumerate(series):
-            look = _look(place) | ({"marker": _MARKS[place % 6], "markersize": 4} if marks else {})
+            look = _look(place) | ({"marker": _MARKS[place % 6], "markersize": 4} if marks or len(one.x) == 1 else {})
             axes.plot(one.x, one.y, drawstyle="steps-post" if steps else "default", label=one.name, **look)
         for end in ends:
             axes.axvline(end, color=_INK, linewidth=0.8, linestyle=(0, (2, 2)))

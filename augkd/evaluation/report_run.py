@@ -134,15 +134,15 @@ def learning(run: RunData, sheet: Sheet) -> Section | None:
     log, ends = _running(run.log)
     plots = []
     losses = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
-    if losses:
+    if len(losses) > 1:
         said = f"The training loss went from {losses[0][1]:.3g} to {losses[-1][1]:.3g} in {losses[-1][0]:,} steps."
         plots.append(Plot(lines(sheet, said, [_series("loss", losses)], "step", "loss", log=True, ends=ends), said))
     plots += _validation(run, sheet, ends)
     kinds = [("picked", "selection/divergence_picked"), ("whole pool", "selection/divergence_pool")]
     found = [(name, [(e["step"], e[key]) for e in log if key in e]) for name, key in kinds]
-    if all(values for _, values in found):
+    if all(len(values) > 1 for _, values in found):
         said = (
-            f"Mean divergence of teacher and student on picked candidates fell from {found[0][1][0][1]:.3g} to "
+            f"Mean divergence of teacher and student on picked candidates went from {found[0][1][0][1]:.3g} to "
             f"{found[0][1][-1][1]:.3g}, on the whole pool from {found[1][1][0][1]:.3g} to {found[1][1][-1][1]:.3g}."
         )
         series = [_series(name, values) for name, values in found]
@@ -240,9 +240,11 @@ def costs(run: RunData, sheet: Sheet) -> Section:
         said = f"{duration(total)} in all; the longest stage is the {longest}, {share(seconds[longest], total)}."
         blocks.append(Plot(bars(sheet, said, seconds, "seconds", duration), said))
     rows = [[name.removesuffix("_rows"), count(value)] for name, value in cost.items() if name.endswith("_rows")]
-    rows.append(["peak memory", size(cost["peak_rss_bytes"])])
     blocks.append(Table("Texts forwarded through a model, by purpose", ["purpose", "texts"], rows))
-    lead = "A stage that several runs share was paid for once; it is counted here in full."
+    lead = (
+        "A stage that several runs share was paid for once; it is counted here in full. "
+        f"Training the student took {size(cost['peak_rss_bytes'])} of memory at most."
+    )
     return Section("cost", "Where the time went", lead, blocks)
 
 
