@@ -10,6 +10,7 @@ import torch
 from conftest import sentences
 from safetensors.torch import load_file
 
+import augkd.student
 from augkd.candidates.masked_lm import load_masked_lm
 from augkd.data.corpus import CorpusSource
 from augkd.distill.warm_up import fit, warm_up
@@ -49,6 +50,24 @@ def test_mate_kd_costs_one_generator_row_and_one_teacher_row_an_original_and_two
     teacher_before = ORIGINALS + 0  # the transfer set: originals alone
     assert cost["teacher_rows"] == teacher_before + seen + ascents
     assert results["data"]["kept_per_original"] == 1
+
+
+def test_a_students_step_gives_no_gradient_to_generator_or_teacher(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    train = augkd.student.train_stages
+
+    def spied(*given: Any) -> Any:
+        seen.append(given[-1])
+        return train(*given)
+
+    monkeypatch.setattr(augkd.student, "train_stages", spied)
+    Run(recipe("data.neighbours=null", "data.generator.ascend=0", "training.epochs=1"), tmp_path / "run").results()
+    (player,) = seen
+    models = (player.generator.lm.model, player.teacher.model)
+    assert all(parameter.grad is None for model in models for parameter in model.parameters())
+    assert player.rows == {"generator": ORIGINALS, "teacher": ORIGINALS}
 
 
 def test_neighbours_and_generated_texts_meet_in_one_minimax_selection(recipe: Any, tmp_path: Path) -> None:
