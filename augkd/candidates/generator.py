@@ -23,7 +23,6 @@ class Drawn:
     """Generated rows."""
 
     tokens: Tokens
-    places: Tensor  # (p,) positions in tokens.ids that were masked, ascending
     kept: Tensor  # (n,) share of a row's tokens, special ones aside, that are the original's
 
 
@@ -43,7 +42,7 @@ class Generator:
         places = masked_places(tokens, self.lm.special(), self.rate, rng)
         logits = self.logits(tokens, places, "generator")
         drawn = replaced(tokens, places, sampled(logits, rng).cpu())
-        return Drawn(drawn, places, _kept(tokens, drawn, self.lm.special()))
+        return Drawn(drawn, _kept(tokens, drawn, self.lm.special()))
 
     def logits(self, tokens: Tokens, places: Tensor, purpose: str) -> Tensor:  # (p, vocabulary)
         """The model's logits where `places` are masked, special tokens out of reach; with gradients where allowed."""
