@@ -110,7 +110,7 @@ class Student:
             trained.trace.write(folder / "trace.safetensors")
         self._write_predictions(student, folder / "predictions.safetensors")
         facts = {"rows": trained.rows, "parameters": student.parameters, "validation": judge.validation(student)}
-        facts |= judge.test(student)  # the one look at the test split
+        facts |= judge.test(student)  # after every choice is made
         if self.recipe.ensemble:
             every = Ensemble([*self.assistants(), student])
             facts["ensemble"] = {"validation": judge.validation(every), **judge.test(every)}
