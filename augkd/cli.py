@@ -106,6 +106,7 @@ def compare(
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="TIME", help="Train every student for 30m, not for its epochs.")
     ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at once, each in a process of its own.")] = 1,
     set_: Sets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -129,7 +130,7 @@ def compare(
         from augkd.workspace import locked
 
         with Bars() as bars, locked(out):
-            values = compare_tasks(comparison, listed, seeds, out, bars, seconds, bars.headline)
+            values = compare_tasks(comparison, listed, seeds, out, bars, seconds, bars.headline, jobs)
         lines = [line for value in values for line in (*_left_out(value), table(value), "")]
         lines += ["all tasks", "", average_table(average(values)), ""] if len(values) > 1 else []
         show(values, as_json, [*lines, f"written: {out}/<task>/compare.json and compare.md"])
@@ -141,7 +142,7 @@ def compare(
     from augkd.workspace import locked
 
     with Bars() as bars, locked(out):
-        value = compare_recipes(plan, seeds or 1, out, bars, baseline, seconds, bars.headline)
+        value = compare_recipes(plan, seeds or 1, out, bars, baseline, seconds, bars.headline, jobs)
     show(value, as_json, [table(value), f"written: {out / 'compare.json'}, {out / 'compare.md'}"])
 
 

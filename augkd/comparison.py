@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from augkd.data.task import load_task
 from augkd.errors import RecipeError, did_you_mean
 from augkd.evaluation.compare import run_folder, summarise, with_budget, write_average
 from augkd.evaluation.index_score import IndexScore, index_score, rank
-from augkd.pipeline import Run
+from augkd.pipeline import Run, forget_peak
 from augkd.recipe import Comparison, Recipe, dumped
-from augkd.remaining import Headline, Remaining, unseen
+from augkd.remaining import Headline, Remaining, is_finished, unseen
+from augkd.side_by_side import Job, run_jobs
 from augkd.workspace import write_json
 
 
@@ -31,16 +31,27 @@ def compare_recipes(
     baseline: str | None = None,
     budget: float | None = None,
     headline: Headline = unseen,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Runs every recipe with seeds 0 to `seeds` - 1 below `out`; returns and writes the summary.
 
     A `budget` in seconds is what every student trains for, in place of its epochs. `headline` is told how many of all
-    runs are done and how long the others will take.
+    runs are done and how long the others will take. `jobs` runs go on at once, each in a process of its own: a script
+    that asks for more than one needs `if __name__ == "__main__"`. Raises RecipeError for a budget and several jobs,
+    whose students would take one another's time.
     """
     if baseline is not None and baseline not in recipes:  # said before hours are spent
         raise RecipeError(f"baseline '{baseline}' is not compared{did_you_mean(baseline, recipes)}")
-    planned = _planned(recipes, seeds, out, budget)
-    return summarise(_run_all(planned, out, progress, Remaining(_flat(planned), headline)), out, baseline, budget)
+    planned = _planned(recipes, seeds, out, _alone(budget, jobs))
+    remaining = Remaining(_flat(planned), headline, jobs=jobs)
+    _run_ahead([(planned, out, "")], jobs, progress, remaining)
+    return summarise(_run_all(planned, out, progress, remaining), out, baseline, budget)
+
+
+def _alone(budget: float | None, jobs: int) -> float | None:
+    if budget is not None and jobs > 1:
+        raise RecipeError(f"a budget of time is for one run at a time, not for {jobs}; leave out --budget or --jobs")
+    return budget
 
 
 Planned = Mapping[str, Mapping[Path, Recipe]]  # recipe → run folder → the recipe with its seed
@@ -58,6 +69,33 @@ def _flat(planned: Planned) -> dict[Path, tuple[str, Recipe]]:
     return {folder: (name, recipe) for name, runs in planned.items() for folder, recipe in runs.items()}
 
 
+def _run_ahead(
+    plans: Sequence[tuple[Planned, Path, str]], workers: int, progress: Progress, remaining: Remaining
+) -> None:
+    """Does the runs that are not finished side by side, seed after seed; `_run_all` then finds them done."""
+    if workers == 1:
+        return
+    jobs = [
+        Job(name, recipe, folder, out / "shared", prefix)
+        for planned, out, prefix in plans
+        for turn in zip(*(runs.items() for runs in planned.values()), strict=True)
+        for name, (folder, recipe) in zip(planned, turn, strict=True)
+        if not is_finished(folder, recipe)
+    ]
+
+    def told(stage: str, done: int, total: int | None) -> None:
+        progress(stage, done, total)
+        remaining.tick()
+
+    run_jobs(
+        jobs,
+        workers,
+        told,
+        lambda job: remaining.begin(job.folder),
+        lambda job, found: remaining.end(job.folder, found),
+    )
+
+
 def _run_all(planned: Planned, out: Path, progress: Progress, remaining: Remaining) -> dict[str, list[dict[str, Any]]]:
     """Results of each recipe by seed. Seed after seed, so that a comparison that is stopped has all recipes."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in planned}
@@ -69,19 +107,12 @@ def _run_all(planned: Planned, out: Path, progress: Progress, remaining: Remaini
                 remaining.tick()
 
             remaining.begin(folder)
-            _forget_peak()
+            forget_peak()
             found = Run(recipe, folder, out / "shared", told, name).results()
             remaining.end(folder, found)
             results[name].append(found)
             gc.collect()  # trainers are cycles: 140 MB a run of a MiniLM teacher until they are collected
     return results
-
-
-def _forget_peak() -> None:
-    """Lets the next run have a peak memory of its own, where the kernel allows it (Linux)."""
-    switch = Path("/proc/self/clear_refs")
-    if os.access(switch, os.W_OK):
-        switch.write_text("5")  # resets the high-water mark that getrusage reads
 
 
 def compare_tasks(
@@ -92,13 +123,14 @@ def compare_tasks(
     progress: Progress,
     budget: float | None = None,
     headline: Headline = unseen,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     """A comparison recipe: each of its tasks in a folder of its own. `seeds` and `budget` go before the recipe's.
 
-    Recipes that need classes are left out of regression tasks, and the summary says which (`left_out`). With two tasks
-    or more `out` gets the averages over them.
+    `jobs` as in `compare_recipes`, over all tasks. Recipes that need classes are left out of regression tasks, and the
+    summary says which (`left_out`). With two tasks or more `out` gets the averages over them.
     """
-    budget = comparison.budget if budget is None else budget
+    budget = _alone(comparison.budget if budget is None else budget, jobs)
     tasks = [(options, load_task(**dumped(options))) for options in comparison.tasks]
     plans = {}
     for options, task in tasks:
@@ -107,7 +139,9 @@ def compare_tasks(
         if task.name in plans:
             raise RecipeError(f"two tasks are called '{task.name}'; give one another name, e.g. name: {task.name}-2")
         plans[task.name] = _planned(here, seeds or comparison.seeds, out / task.name, budget)
-    remaining = Remaining({key: run for plan in plans.values() for key, run in _flat(plan).items()}, headline)
+    flat = {key: run for plan in plans.values() for key, run in _flat(plan).items()}
+    remaining = Remaining(flat, headline, jobs=jobs)
+    _run_ahead([(plan, out / name, f"{name}: ") for name, plan in plans.items()], jobs, progress, remaining)
     values = []
     for name, plan in plans.items():
 

@@ -20,7 +20,7 @@ from augkd.distill.warm_up import HELD_OUT, warm_up
 from augkd.errors import ModelError
 from augkd.indexing import index_identity
 from augkd.recipe import WarmUpOptions, dumped
-from augkd.workspace import begin, end, fingerprint, finished
+from augkd.workspace import begin, claimed, end, fingerprint, finished
 
 if TYPE_CHECKING:
     from augkd.retrieval.retriever import Retriever
@@ -63,30 +63,31 @@ def masked_lm_folder(
     }
     identity = fingerprint(made)
     folder = folder_of(f"masked_lm-{identity[:8]}", identity)  # generator and substitution may have one each
-    if finished(folder, "masked_lm", made):
-        return folder
-    started = time.perf_counter()
-    begin(folder, "masked_lm", made)
-    wanted = options.steps * options.batch_size + HELD_OUT
-    texts = _sample(source, wanted, options.seed) if source else _rows(index(), wanted, options.seed)
-    withheld = {fold(text) for text in evaluation}
-    lm = load_masked_lm(model, precision)
-    before, after = warm_up(
-        lm,
-        [text for text in texts if fold(text) not in withheld],
-        folder / "checkpoints",
-        steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        rate=rate,
-        max_length=max_length,
-        seed=options.seed,
-        progress=lambda done, total: progress("masked language model", done, total),
-    )
-    lm.save(folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    facts = {"before": dataclasses.asdict(before), "held_out": dataclasses.asdict(after), "rows": dict(lm.rows)}
-    end(folder, "masked_lm", made, seconds=time.perf_counter() - started, **facts)
+    with claimed(folder):
+        if finished(folder, "masked_lm", made):
+            return folder
+        started = time.perf_counter()
+        begin(folder, "masked_lm", made)
+        wanted = options.steps * options.batch_size + HELD_OUT
+        texts = _sample(source, wanted, options.seed) if source else _rows(index(), wanted, options.seed)
+        withheld = {fold(text) for text in evaluation}
+        lm = load_masked_lm(model, precision)
+        before, after = warm_up(
+            lm,
+            [text for text in texts if fold(text) not in withheld],
+            folder / "checkpoints",
+            steps=options.steps,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            rate=rate,
+            max_length=max_length,
+            seed=options.seed,
+            progress=lambda done, total: progress("masked language model", done, total),
+        )
+        lm.save(folder)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        facts = {"before": dataclasses.asdict(before), "held_out": dataclasses.asdict(after), "rows": dict(lm.rows)}
+        end(folder, "masked_lm", made, seconds=time.perf_counter() - started, **facts)
     return folder
 
 

@@ -7,6 +7,7 @@ its own whose student teaches the next one.
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import sys
@@ -36,6 +37,7 @@ from augkd.teachers import Teacher, teacher_labels
 from augkd.workspace import (
     CACHE,
     begin,
+    claimed,
     end,
     file_fingerprint,
     fingerprint,
@@ -106,7 +108,8 @@ class Run:
             return open_index(Path(given))
         folder = self._folder("index", fingerprint(dumped(given)))
         started = time.perf_counter()
-        index = make_index(given, folder, lambda done, total: self.progress("index", done, total))
+        with claimed(folder):
+            index = make_index(given, folder, lambda done, total: self.progress("index", done, total))
         self._index_seconds = max(self._index_seconds, time.perf_counter() - started)  # results() asks for it twice
         return index
 
@@ -152,19 +155,18 @@ class Run:
             "max_length": self.recipe.training.max_length,
         }
         folder = self._folder("transfer_set", fingerprint(made))
-        if not finished(folder, "transfer_set", made):
-            started = time.perf_counter()
-            begin(folder, "transfer_set", made)
-            data = self.recipe.data
-            made_texts = make_candidates(
-                self.task, data, self.recipe.training, self._lm_of, folder / CACHE, self.progress
-            )
-            counts = write_transfer_set(folder, self.task, self.labels, outputs, data, index, self.progress, made_texts)
-            seconds = time.perf_counter() - started
-            facts = {"data": counts, "teacher_rows": outputs.rows, "seconds": seconds}
-            facts["generator_rows"] = made_texts.rows
-            end(folder, "transfer_set", made, labels=self.labels, **facts)
+        with claimed(folder):
+            if not finished(folder, "transfer_set", made):
+                self._make_transfer_set(folder, made, outputs, index)
         return TransferSet.open(folder)
+
+    def _make_transfer_set(self, folder: Path, made: Made, outputs: TeacherOutputs, index: Retriever | None) -> None:
+        started, data = time.perf_counter(), self.recipe.data
+        begin(folder, "transfer_set", made)
+        texts = make_candidates(self.task, data, self.recipe.training, self._lm_of, folder / CACHE, self.progress)
+        counts = write_transfer_set(folder, self.task, self.labels, outputs, data, index, self.progress, texts)
+        facts = {"data": counts, "teacher_rows": outputs.rows, "generator_rows": texts.rows}
+        end(folder, "transfer_set", made, labels=self.labels, **facts, seconds=time.perf_counter() - started)
 
     def student(self) -> dict[str, Any]:
         """Trains the student; returns its manifest, with its figures on validation and test."""
@@ -286,6 +288,13 @@ class Run:
 def read_task(recipe: Recipe) -> Task:
     """The recipe's task."""
     return load_task(**dumped(recipe.task))
+
+
+def forget_peak() -> None:
+    """Lets the next run have a peak memory of its own, where the kernel allows it (Linux)."""
+    switch = Path("/proc/self/clear_refs")
+    if os.access(switch, os.W_OK):
+        switch.write_text("5")  # resets the high-water mark that getrusage reads
 
 
 def peak_rss() -> int:

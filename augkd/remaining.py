@@ -33,13 +33,14 @@ class Remaining:
         runs: Mapping[Path, tuple[str, Recipe]],
         headline: Headline = unseen,
         clock: Callable[[], float] = time.monotonic,
+        jobs: int = 1,
     ):
-        """Runs that lie there finished are done; `clock` gives seconds from any origin."""
+        """Runs that lie there finished are done; `clock` gives seconds from any origin; `jobs` runs go on at once."""
         self._names = {folder: name for folder, (name, _) in runs.items()}
-        self._headline, self._clock = headline, clock
+        self._headline, self._clock, self._jobs = headline, clock, jobs
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._done: set[Path] = set()
-        self._current: tuple[Path, float] | None = None
+        self._current: dict[Path, float] = {}  # when each began
         self._told = 0.0
         for folder, (_, recipe) in runs.items():
             if is_finished(folder, recipe):
@@ -48,7 +49,7 @@ class Remaining:
 
     def begin(self, folder: Path) -> None:
         """A run starts, or is looked at again."""
-        self._current = (folder, self._clock())
+        self._current[folder] = self._clock()
         self._tell()
 
     def tick(self) -> None:
@@ -62,7 +63,9 @@ class Remaining:
             seconds = results["cost"]["seconds"]
             self._seconds[self._names[folder]].append(seconds["student"] + seconds.get("assistants", 0.0))
             self._done.add(folder)
-        self._current = None
+        self._current.pop(folder, None)
+        if self._jobs > 1:
+            self._tell()
 
     def left(self) -> float | None:
         """Seconds that the runs which are not done will take; None until one is done."""
@@ -73,15 +76,13 @@ class Remaining:
             return None
         others = statistics.mean(seconds for known in self._seconds.values() for seconds in known)
         expected = sum(statistics.mean(self._seconds[name]) if name in self._seconds else others for name in pending)
-        return max(0.0, expected - self._elapsed())
+        passed = sum(self._elapsed(folder) for folder in self._current if folder not in self._done)
+        return max(0.0, expected - passed) / min(self._jobs, len(pending))
 
-    def _elapsed(self) -> float:
-        """Of the current run, no more than it is expected to take in all is taken off."""
-        if self._current is None or self._current[0] in self._done:
-            return 0.0
-        folder, started = self._current
+    def _elapsed(self, folder: Path) -> float:
+        """Of a run under way, no more than it is expected to take in all is taken off."""
         known = self._seconds.get(self._names[folder])
-        passed = self._clock() - started
+        passed = self._clock() - self._current[folder]
         return min(passed, statistics.mean(known)) if known else passed
 
     def _tell(self) -> None:

@@ -25,7 +25,7 @@ from augkd.distill.teacher import AveragedTeacher, CachedTeacher, GivenTeacher, 
 from augkd.errors import DataError, ModelError
 from augkd.evaluation.judge import Judge
 from augkd.recipe import Recipe, TeacherOptions, TrainingOptions, dumped
-from augkd.workspace import begin, end, file_fingerprint, fingerprint, finished, write_json
+from augkd.workspace import begin, claimed, end, file_fingerprint, fingerprint, finished, write_json
 
 if TYPE_CHECKING:
     from augkd.data.task import Task
@@ -65,12 +65,13 @@ class Teacher:
         }
         stage = f"teacher-{self.number}" if self.number else "teacher"
         folder = self.folder_of(stage, fingerprint(made))
-        if not finished(folder, "teacher", made):
-            started = time.perf_counter()
-            begin(folder, "teacher", made)
-            rows = self._fine_tune(folder, stage)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            end(folder, "teacher", made, rows=rows, seconds=time.perf_counter() - started)
+        with claimed(folder):
+            if not finished(folder, "teacher", made):
+                started = time.perf_counter()
+                begin(folder, "teacher", made)
+                rows = self._fine_tune(folder, stage)
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+                end(folder, "teacher", made, rows=rows, seconds=time.perf_counter() - started)
         return folder
 
     def classifier(self) -> Classifier:

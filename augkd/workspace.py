@@ -168,6 +168,34 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Waits until no other process makes what lies in `folder`, and keeps others waiting meanwhile.
+
+    For what several runs share: who comes second finds it finished. The lock is the kernel's; its file, beside the
+    folder, goes with it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name}.lock"
+    while True:
+        with path.open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if not _is_file_of(path, stream.fileno()):
+                continue  # who had it removed it: another may hold the file that is there now
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_file_of(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def versions() -> dict[str, str]:
     """Installed versions of the libraries that results depend on."""
     found = {}

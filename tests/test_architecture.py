@@ -63,14 +63,15 @@ RANK = {
     "bench_student": 8,
     "student": 8,
     "pipeline": 9,
-    "comparison": 10,
+    "side_by_side": 10,
+    "comparison": 11,
     "remaining": 9,
     "terminal": 9,
-    "cli_index": 11,
-    "cli_report": 11,
-    "cli_setup": 11,
-    "cli_ship": 11,
-    "cli": 12,
+    "cli_index": 12,
+    "cli_report": 12,
+    "cli_setup": 12,
+    "cli_ship": 12,
+    "cli": 13,
 }
 TOP_LEVEL_TIES = {("demo", "data"), ("data", "demo"), ("checkpoints", "recipe"), ("schedules", "options")}
 

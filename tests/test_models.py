@@ -199,6 +199,22 @@ def test_logits_do_not_depend_on_which_rows_share_a_batch(tiny_bert: Path, budge
     assert not torch.allclose(together, together.roll(1, 0), atol=1e-5)  # the order of rows would be seen
 
 
+def test_what_is_predicted_of_a_text_does_not_depend_on_the_texts_asked_with_it(tiny_bert: Path) -> None:
+    one = trunk(tiny_bert)
+    one.precision = "bfloat16"
+    masks = []
+    hook = one.model.register_forward_pre_hook(
+        lambda _, __, inputs: masks.append(inputs["attention_mask"]), with_kwargs=True
+    )
+    texts = [*TEXTS, ("cat " * 25, None)]  # a long one, for whose sake others would be padded
+    together = one.predict(texts)
+    for place in range(len(texts)):
+        assert torch.equal(one.predict(texts[place : place + 1])[0], together[place])
+    assert torch.equal(one.predict(texts[::-1]), together.flip(0))
+    assert all(bool(mask.all()) for mask in masks)
+    hook.remove()
+
+
 def test_a_pad_token_that_is_not_masked_would_be_seen(tiny_bert: Path) -> None:
     one = trunk(tiny_bert)
     one.model.eval()

@@ -94,6 +94,17 @@ def test_batches_hold_rows_of_similar_length_so_that_little_is_padding() -> None
     assert padded < 1.1 * int(tokens.lengths.sum()) < unsorted
 
 
+@pytest.mark.parametrize("budget", [1, 64, 10_000])
+def test_batches_that_are_not_mixed_need_no_padding(budget: int) -> None:
+    tokens = random_tokens(0, rows=200)
+    groups = list(tokens.batches(budget, mixed=False))
+    assert sorted(torch.cat(groups).tolist()) == list(range(200))
+    assert all(tokens.lengths[group].unique().numel() == 1 for group in groups)
+    assert all(len(group) == 1 or len(group) * int(tokens.lengths[group[0]]) <= budget for group in groups)
+    mixed = [tokens.lengths[group].unique().numel() for group in tokens.batches(10_000)]
+    assert max(mixed) > 1
+
+
 def test_no_rows_give_no_batch() -> None:
     assert list(Tokens.of([]).batches(100)) == []
 

@@ -25,7 +25,7 @@ from augkd.distill.models import Classifier, Pair
 from augkd.distill.structure import Needs
 from augkd.distill.teacher import text_key
 from augkd.errors import DataError, ModelError, WorkspaceError, shown
-from augkd.workspace import MANIFEST, fingerprint, replacing, write_manifest
+from augkd.workspace import MANIFEST, claimed, fingerprint, replacing, write_manifest
 
 _PART = 4096  # texts a part: 75 MB of 12 layers of 768, what a kill can lose
 _KEY_BYTES = 16
@@ -76,15 +76,16 @@ class LayerStore:
         too small for it, ModelError when a vector does not fit fp16.
         """
         wanted = [text_key(self._seed, text) for text in texts]
-        stored = self._stored()
-        new = {key: text for key, text in zip(wanted, texts, strict=True) if key not in stored}
-        if new:
-            self._make_room(len(new), announce)
-            self._write(new, progress)
+        with claimed(self.folder):
             stored = self._stored()
-        if not (self.folder / MANIFEST).exists():
-            write_manifest(self.folder, "teacher_layers", self._made, texts=len(stored), width=self._width)
-        self._open()
+            new = {key: text for key, text in zip(wanted, texts, strict=True) if key not in stored}
+            if new:
+                self._make_room(len(new), announce)
+                self._write(new, progress)
+                stored = self._stored()
+            if not (self.folder / MANIFEST).exists():
+                write_manifest(self.folder, "teacher_layers", self._made, texts=len(stored), width=self._width)
+            self._open()
         return torch.tensor([stored[key] for key in wanted], dtype=torch.long)
 
     def read(self, positions: Tensor) -> Tensor:  # (n,) → (n, layers, d) float16

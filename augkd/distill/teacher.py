@@ -23,7 +23,7 @@ from scipy.special import log_softmax, logsumexp
 
 from augkd.distill.models import Classifier, Pair
 from augkd.errors import DataError, shown
-from augkd.workspace import replacing
+from augkd.workspace import claimed, replacing
 
 _PART = 4096  # texts a part: a minute of a MiniLM teacher's work on two slow cores at the most
 Progress = Callable[[int, int | None], None]
@@ -55,7 +55,8 @@ class CachedTeacher:
     def logits(self, texts: Sequence[Pair], progress: Progress | None = None) -> NDArray[np.float32]:
         """Logits of `texts`; the ones not stored yet go through the teacher, shortest first."""
         wanted = np.array([text_key(self._seed, text) for text in texts], dtype=np.uint64).reshape(-1, 2)
-        self._add([texts[i] for i in self._unknown(wanted)], progress)
+        with claimed(self._folder):
+            self._add([texts[i] for i in self._unknown(wanted)], progress)
         return self._read(wanted)
 
     def _unknown(self, wanted: NDArray[np.uint64]) -> list[int]:

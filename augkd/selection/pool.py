@@ -66,13 +66,17 @@ class Tokens:
         ids[mask], types[mask] = self.ids, self.types
         return {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": types}
 
-    def batches(self, budget: int) -> Iterator[Tensor]:
-        """Row positions in groups of similar length, each at most `budget` padded tokens (and at least one row)."""
+    def batches(self, budget: int, mixed: bool = True) -> Iterator[Tensor]:
+        """Row positions in groups of similar length, each at most `budget` padded tokens (and at least one row).
+
+        Unless `mixed`, rows of different lengths share no group: nothing is padded.
+        """
         order = self.lengths.argsort(stable=True)
         sizes = self.lengths[order].tolist()
         start = 0
         for end in range(1, len(order) + 1):
-            if end == len(order) or (end + 1 - start) * sizes[end] > budget:
+            full = end == len(order) or (end + 1 - start) * sizes[end] > budget
+            if full or (not mixed and sizes[end] != sizes[start]):
                 yield order[start:end]
                 start = end
 

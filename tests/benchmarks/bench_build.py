@@ -22,7 +22,9 @@ import numpy as np
 
 from augkd.data.corpus import CorpusSource
 from augkd.retrieval.builder import build_index
-from augkd.retrieval.sizing import EXACT, GIB, plan
+from augkd.retrieval.sizing import EXACT, plan
+
+GIB = 2**30
 
 
 class NoisyRepetition:
