@@ -63,6 +63,7 @@ def arguments(
         metric_for_best_model=metric,
         greater_is_better=True,
         logging_steps=20,
+        logging_nan_inf_filter=False,  # it hides a loss that is nan, and waits for a GPU at every step to do so
         report_to=training.trackers or "none",
         run_name="/".join(output.parts[-4:]),
         logs=str(logs_of(output)),

@@ -77,6 +77,7 @@ def warm_up(
         save_steps=max(50, math.ceil(steps / 10)),
         save_total_limit=2,
         logging_steps=20,
+        logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
     )
