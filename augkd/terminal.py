@@ -81,8 +81,11 @@ class Bars:
         name, now = self.prefix + stage, time.monotonic()
         if name not in self._tasks:
             task = self._progress.add_task(name, total=total, note="") if self._progress else None
-            self._tasks[name] = (task, now, done)
-        task, started, first = self._tasks[name]
+            self._tasks[name] = (task, now, done, done)
+        task, started, first, last = self._tasks[name]
+        if done < last:  # another stage of training under the same name: its steps are counted anew
+            started, first = now, done
+        self._tasks[name] = (task, started, first, done)
         rate = (done - first) / max(now - started, 1e-9)
         left = f", {show_seconds((total - done) / rate)} left" if total and rate > 0 else ""
         if self._progress:

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--only", default="augkd,Trainer,TextBrewer")
     options = parser.parse_args()
-    transfer, task = TransferSet.open(options.run / "transfer_set"), load_task(options.task)
+    transfer, task = TransferSet.open(options.run / "transfer_set"), load_task(dataset=options.task)
     teacher = load_classifier(str(options.run / "teacher"), transfer.labels, LENGTH, precision="float32")
     teacher.model.eval().requires_grad_(False)
     rows = transfer.table.slice(0, options.texts).to_pylist()
