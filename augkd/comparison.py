@@ -72,7 +72,11 @@ def _flat(planned: Planned) -> dict[Path, tuple[str, Recipe]]:
 def _run_ahead(
     plans: Sequence[tuple[Planned, Path, str]], workers: int, progress: Progress, remaining: Remaining
 ) -> None:
-    """Does the runs that are not finished side by side, seed after seed; `_run_all` then finds them done."""
+    """Does the runs that are not finished side by side, seed after seed; `_run_all` then finds them done.
+
+    What they share is made before, here and with all cores: a worker that made it would have its share of them, and the
+    others would wait.
+    """
     if workers == 1:
         return
     jobs = [
@@ -87,6 +91,12 @@ def _run_ahead(
         progress(stage, done, total)
         remaining.tick()
 
+    first: dict[tuple[Path, str], Job] = {}
+    for job in jobs:
+        first.setdefault((job.shared, job.name), job)
+    for job in first.values():
+        Run(job.recipe, job.folder, job.shared, told, job.name).prepare()
+        gc.collect()
     run_jobs(
         jobs,
         workers,

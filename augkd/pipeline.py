@@ -98,6 +98,13 @@ class Run:
             write_cards(self.out, self.transfer_set().folder)
         return values
 
+    def prepare(self) -> None:
+        """The stages that need no student: index, teacher, what the teacher teaches with, the generator's model."""
+        first, *_ = (*self.assistants(), self)
+        first.transfer_set()
+        if self.recipe.data.generator:
+            self.masked_lm()
+
     # -- stages ------------------------------------------------------------------------------------------------------
 
     def index(self) -> Retriever:

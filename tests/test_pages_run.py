@@ -35,27 +35,34 @@ LAST = {  # the last of two like options counts
 }
 
 
-@pytest.fixture(scope="module")
-def tiny_six(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """A random BERT of six layers, as many as the recipes' teacher has."""
+def random_bert(folder: Path, tokenizer: Path, width: int, layers: int) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("tiny-six")
     torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=32, num_hidden_layers=6, num_attention_heads=2, intermediate_size=64, max_position_embeddings=128
-    )
-    BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    told = {"num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(hidden_size=width, max_position_embeddings=128, **told)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """Six layers, as many as the recipes' teacher has."""
+    return random_bert(tmp_path_factory.mktemp("teacher"), tiny_bert, 32, 6)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """As wide as a static encoder's vectors are asked to be; 30,522 tokens go through it to make one."""
+    return random_bert(tmp_path_factory.mktemp("encoder"), tiny_bert, 256, 1)
 
 
 class Desk:
     """A working folder with the files that the pages name, and the changes that make a recipe small."""
 
-    def __init__(self, folder: Path, teacher: Path):
-        self.folder, self._teacher = folder, teacher
+    def __init__(self, folder: Path, teacher: Path, encoder: Path):
+        self.folder, self._teacher, self._encoder = folder, teacher, encoder
         for name in ("my-task", "small"):
             for split, start in (("train", 0), ("validation", 10), ("test", 20)):
                 rows = [(*row, *row) for row in sentences(start)[: 90 if split == "train" else 18]]
@@ -92,6 +99,7 @@ class Desk:
         sets: list[str] = []
         if (command, first) == ("index", "build"):
             sets = [] if any(word.startswith("corpus=") for word in rest) else [self.corpus]
+            sets += [f"encoder.model={self._encoder}"] if "kind: static" in "".join(rest) else []
         elif command == "augment" and first in ("show", "jsonl"):
             return []
         elif command in ("run", "distill", "check", "augment", "compare") or first == "score":
@@ -111,9 +119,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, tiny_six: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(tmp_path: Path, teacher: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setattr(webbrowser, "open", lambda _: True)
-    made = Desk(tmp_path, tiny_six)
+    made = Desk(tmp_path, teacher, encoder)
     with chdir(tmp_path):
         yield made
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,12 @@ def test_the_order_of_stages_does_not_change_what_is_taught(
 
 
 def test_a_mistake_in_one_run_ends_all_and_is_told_as_it_is(recipe_file: Path, tmp_path: Path) -> None:
-    good = load_recipe(str(recipe_file), CHANGES)
-    bad = load_recipe(str(recipe_file), [*CHANGES, f"task.dataset={tmp_path / 'nowhere'}"])
+    good = job(recipe_file, tmp_path)
+    lost = load_recipe(str(recipe_file), [*CHANGES, f"task.dataset={tmp_path / 'nowhere'}"])
+    bad = replace(good, recipe=lost, folder=tmp_path / "bad")
     with pytest.raises(DataError, match="nowhere"):
-        compare_recipes({"bad": bad, "good": good}, 1, tmp_path / "out", silent, jobs=2)
+        run_jobs([bad, good], 2, silent, lambda _: None, lambda *_: None)
+    assert not multiprocessing.active_children()
 
 
 def job(recipe_file: Path, tmp_path: Path) -> Job:
