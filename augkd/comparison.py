@@ -42,13 +42,13 @@ def compare_recipes(
     """
     if baseline is not None and baseline not in recipes:  # said before hours are spent
         raise RecipeError(f"baseline '{baseline}' is not compared{did_you_mean(baseline, recipes)}")
-    planned = _planned(recipes, seeds, out, _alone(budget, jobs))
+    planned = _planned(recipes, seeds, out, _checked_budget(budget, jobs))
     remaining = Remaining(_flat(planned), headline, jobs=jobs)
     _run_ahead([(planned, out, "")], jobs, progress, remaining)
     return summarise(_run_all(planned, out, progress, remaining), out, baseline, budget)
 
 
-def _alone(budget: float | None, jobs: int) -> float | None:
+def _checked_budget(budget: float | None, jobs: int) -> float | None:
     if budget is not None and jobs > 1:
         raise RecipeError(f"a budget of time is for one run at a time, not for {jobs}; leave out --budget or --jobs")
     return budget
@@ -91,11 +91,14 @@ def _run_ahead(
         progress(stage, done, total)
         remaining.tick()
 
+    def told_of(job: Job) -> Progress:
+        return lambda stage, done, total: told(f"{job.prefix}{job.name}: {stage}", done, total)
+
     first: dict[tuple[Path, str], Job] = {}
     for job in jobs:
         first.setdefault((job.shared, job.name), job)
     for job in first.values():
-        Run(job.recipe, job.folder, job.shared, told, job.name).prepare()
+        Run(job.recipe, job.folder, job.shared, told_of(job), job.name).prepare()
         gc.collect()
     run_jobs(
         jobs,
@@ -140,7 +143,7 @@ def compare_tasks(
     `jobs` as in `compare_recipes`, over all tasks. Recipes that need classes are left out of regression tasks, and the
     summary says which (`left_out`). With two tasks or more `out` gets the averages over them.
     """
-    budget = _alone(comparison.budget if budget is None else budget, jobs)
+    budget = _checked_budget(comparison.budget if budget is None else budget, jobs)
     tasks = [(options, load_task(**dumped(options))) for options in comparison.tasks]
     plans = {}
     for options, task in tasks:
