@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PRECISIONS = ("auto", "bfloat16", "float32", "int8")
-# CPU: one thread's activations should stay near its cache; larger batches gained nothing (bench_encoder.py). Of MiniLM's
-# time 71 % is matrix products at 220 GFLOPS a core, 15 % attention, 6 % GELU. Nothing to gain (within 2 %) from attention as
-# matrix products in bfloat16, from GELU or query, key and value in one product, or from batches of one length.
+# CPU: one thread's activations should stay near its cache; larger batches gained nothing (bench_encoder.py). 71 % of
+# MiniLM's time is matrix products at 220 GFLOPS a core, 15 % attention, 6 % GELU. Within 2 % nothing is gained from
+# attention as bfloat16 products, GELU inside a product, one product for query, key and value, or batches of one length.
 _TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 8192}
 _THREADS = threading.Lock()  # torch's thread count is process-wide for threads yet to start
 
