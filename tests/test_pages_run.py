@@ -155,7 +155,7 @@ def test_every_command_and_python_block_of_a_page_runs(page: Path, desk: Desk, m
     blocks = [text for language, text in fenced(page) if language == "python"]
     made_small(monkeypatch, desk)
     for text in blocks:
-        exec(compile(text, page.name, "exec"), {"__name__": "page"})
+        exec(compile(text, page.name, "exec"), {"__name__": "page"})  # our own page, nothing from elsewhere
     assert commands or blocks or page.name == "recipes.md", "pieces of recipes alone: below"
 
 
