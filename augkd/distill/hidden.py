@@ -246,9 +246,8 @@ def token_layer_vectors(classifier: Classifier, tokens: Tokens, needs: Needs) ->
     training = classifier.model.training
     classifier.model.eval()
     with watched(classifier.model, needs, found.append):
-        # not mixed, as in `predict`: what is stored depends on no other text
-        classifier.logits(tokens, "teacher layers", mixed=False)
+        classifier.logits(tokens, "teacher layers", mixed=classifier.mixes)
     classifier.model.train(training)
-    order = torch.cat(list(tokens.batches(budget_of(classifier.model.device), mixed=False)))
+    order = torch.cat(list(tokens.batches(budget_of(classifier.model.device), mixed=classifier.mixes)))
     vectors = torch.cat([states.vectors for states in found if states.vectors is not None]).cpu()
     return vectors[order.argsort()]

@@ -65,17 +65,22 @@ class Classifier:
 
     @torch.no_grad()
     def predict(self, texts: Sequence[Pair], purpose: str = "evaluation") -> Tensor:  # (n, outputs) float32
-        """Logits of texts, in eval mode; the mode before is restored.
-
-        What is said of a text is kept, so it must not depend on the texts asked with it. In bf16 that is what padding
-        does (an attention over 8 more places: 5e-4 in a MiniLM's logits), and nothing else: rows of one length share a
-        batch, whatever their number and order.
-        """
+        """Logits of texts, in eval mode; the mode before is restored. Which texts share a batch: `mixes`."""
         training = self.model.training
         self.model.eval()
-        logits = self.logits(self.tokens(texts), purpose, mixed=False)
+        logits = self.logits(self.tokens(texts), purpose, mixed=self.mixes)
         self.model.train(training)
         return logits.cpu()
+
+    @property
+    def mixes(self) -> bool:
+        """Whether texts of different lengths share a batch where what is said of them is kept.
+
+        It must not depend on the texts asked with one. In bf16 padding makes it (an attention over 8 more places: 5e-4
+        in a MiniLM's logits), but neither number nor order of rows do, so there rows of one length go together. In
+        float32 padding is worth 5e-8, and a row alone as much: its sums depend on where weights lie in memory.
+        """
+        return not uses_bf16(self.precision, next(self.model.parameters()).device)
 
     @property
     def pad_id(self) -> int:
