@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_FLAGS ?=
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint bench build
+.PHONY: install demo test lint build
 
 install: .venv/.installed
 
@@ -25,9 +25,6 @@ lint: install
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-
-bench: install
-	set -e; for script in tests/benchmarks/*.py; do echo "== $$script"; .venv/bin/python "$$script"; done
 
 build: install
 	.venv/bin/python -m build
