@@ -50,8 +50,9 @@ def summary(
 
 
 def _data(options: DataOptions, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """The transfer set's counts, and how many candidates of an original the selector keeps at most."""
+    """The transfer set's counts, what a generator adds in a step, and how many of both the selector keeps at most."""
     ((selector, given),) = options.select.items()
-    each = counts["candidates"] / max(1, counts["originals"]) + (options.generator.samples if options.generator else 0)
-    kept = {"kept_per_original": min(given.get("keep", each), each), "selector": selector}
-    return {name: value for name, value in counts.items() if name != "short"} | kept
+    generated = options.generator.samples if options.generator else 0
+    each = counts["candidates"] / max(1, counts["originals"]) + generated
+    kept = {"generated_per_original": generated, "kept_per_original": min(given.get("keep", each), each)}
+    return {name: value for name, value in counts.items() if name != "short"} | kept | {"selector": selector}

@@ -263,6 +263,25 @@ def test_costs_are_means_over_seeds_and_shared_stages_count_once(tmp_path: Path)
     assert "generator_rows" not in cost
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"originals": 10, "candidates": 80, "generated_per_original": 4, "kept_per_original": 4}, "4 of 12"),
+        ({"originals": 10, "candidates": 0, "generated_per_original": 1, "kept_per_original": 1}, "1 of 1"),
+        ({"originals": 10, "candidates": 80, "kept_per_original": 8}, "8 of 8"),  # a run of before generated ones
+        ({"originals": 10, "candidates": 0, "generated_per_original": 0, "kept_per_original": 0}, "0"),
+    ],
+)
+def test_candidates_used_are_told_of_all_there_are_generated_ones_too(
+    tmp_path: Path, data: dict[str, int], told: str
+) -> None:
+    runs = {"kd": [results("kd", 0, 0.8)], "mine": [results("mine", 0, 0.8) | {"data": data}]}
+    summarise(runs, tmp_path)
+    page = (tmp_path / "compare.md").read_text()
+    (row,) = re.findall(r"^\| mine \|(.*)\|$", page.split("\n\n")[1], flags=re.MULTILINE)
+    assert row.split("|")[-2].strip() == told
+
+
 # ---- tables ----
 
 

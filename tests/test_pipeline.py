@@ -107,6 +107,7 @@ def test_results_have_exactly_the_documented_keys(place: Path, results: dict[str
         "excluded_near_copies",
         "outside_teacher_bounds",
         "too_far_from_original",
+        "generated_per_original",
         "kept_per_original",
         "selector",
     }

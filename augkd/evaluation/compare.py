@@ -177,6 +177,7 @@ def _cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "peak_rss_bytes": max(cost["peak_rss_bytes"] for cost in costs),
         "candidates": runs[0]["data"]["candidates"],
         "originals": runs[0]["data"]["originals"],
+        "generated_per_original": runs[0]["data"].get("generated_per_original", 0),  # not in runs of before it was told
         "kept_per_original": runs[0]["data"]["kept_per_original"],
         "parameters": runs[0]["student"]["parameters"],
     }

@@ -107,8 +107,8 @@ def _count(rows: float) -> str | None:
 
 
 def _kept(cost: Value) -> str | None:
-    each = cost["candidates"] / max(1, cost["originals"])
-    return f"{cost['kept_per_original']:.3g} of {each:.3g}" if cost["candidates"] else None
+    each = cost["candidates"] / max(1, cost["originals"]) + cost["generated_per_original"]
+    return f"{cost['kept_per_original']:.3g} of {each:.3g}" if each else None
 
 
 # ---- notes ----
@@ -130,7 +130,7 @@ def _notes(value: Value) -> Iterator[str]:
     )
     yield (
         "- **rows**: texts through the student (trained: forward and backward; scored: forward) or the teacher. "
-        "**candidates used**: kept of those there are, per labelled text and epoch."
+        "**candidates used**: kept of those there are, stored and generated, per labelled text and epoch."
     )
 
 
