@@ -26,7 +26,7 @@ BLOCKS = 2
 
 def main() -> None:
     """Prints words per processor second of both, and their ratios."""
-    path, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 40
+    path, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 150
     texts = list(dict.fromkeys(pq.read_table(path)["text"].to_pylist()))[:count]
     torch.manual_seed(0)
     model = AutoModelForMaskedLM.from_pretrained(locate(BUNDLED)).eval()
