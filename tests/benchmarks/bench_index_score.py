@@ -36,8 +36,8 @@ def main() -> None:
     """Prints a table for each task, then the correlations."""
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=Path)
-    parser.add_argument("--task", type=Path, nargs="+", required=True, help="folders with train.parquet and so on")
-    parser.add_argument("--index", type=Path, nargs="+", required=True, help="built indexes, of one size if possible")
+    parser.add_argument("--task", type=Path, nargs="+", required=True, help="of classification: folders of Parquet")
+    parser.add_argument("--index", type=Path, nargs="+", required=True, help="built, not lexical, best of one size")
     parser.add_argument("--examples", type=int, default=1000, help="of the training split")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--k", type=int, default=8)
@@ -75,10 +75,9 @@ def main() -> None:
 def judged(task: Path, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """score.json, and the rows of compare.json by recipe; both made by the commands."""
     work = options.work / task.name
-    head = work / "task" / task.name
-    if not head.exists():
-        shutil.copytree(task, head, copy_function=shutil.copyfile)
-        pq.write_table(pq.read_table(task / "train.parquet").slice(0, options.examples), head / "train.parquet")
+    head = work / f"head-{options.examples}" / task.name
+    shutil.copytree(task, head, copy_function=shutil.copyfile, dirs_exist_ok=True)  # may have been cut off
+    pq.write_table(pq.read_table(task / "train.parquet").slice(0, options.examples), head / "train.parquet")
     teacher = {"model": MINILM, "epochs": 4, "learning_rate": 1e-4}
     training = {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}, "epochs": options.epochs}
     common = {"task": str(head), "teacher": teacher, "student": {"layers": [0, 5]}, "training": training}
