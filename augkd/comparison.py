@@ -87,12 +87,12 @@ def _run_ahead(
         if not is_finished(folder, recipe)
     ]
 
-    def told(stage: str, done: int, total: int | None) -> None:
-        progress(stage, done, total)
-        remaining.tick()
+    def told(job: Job, stage: str, done: int, total: int | None) -> None:
+        progress(f"{job.prefix}{job.folder.name}: {stage}", done, total)
+        remaining.tick(job.folder, stage, done, total)
 
-    def told_of(job: Job) -> Progress:
-        return lambda stage, done, total: told(f"{job.prefix}{job.name}: {stage}", done, total)
+    def told_of(job: Job) -> Progress:  # of what its recipe's other runs share
+        return lambda stage, done, total: progress(f"{job.prefix}{job.name}: {stage}", done, total)
 
     first: dict[tuple[Path, str], Job] = {}
     for job in jobs:
@@ -115,9 +115,9 @@ def _run_all(planned: Planned, out: Path, progress: Progress, remaining: Remaini
     for turn in zip(*(runs.items() for runs in planned.values()), strict=True):
         for name, (folder, recipe) in zip(planned, turn, strict=True):
 
-            def told(stage: str, done: int, total: int | None, prefix: str = f"{folder.name}: ") -> None:
-                progress(prefix + stage, done, total)
-                remaining.tick()
+            def told(stage: str, done: int, total: int | None, folder: Path = folder) -> None:
+                progress(f"{folder.name}: {stage}", done, total)
+                remaining.tick(folder, stage, done, total)
 
             remaining.begin(folder)
             forget_peak()

@@ -23,7 +23,6 @@ from augkd.doctor import usable_cores
 from augkd.errors import AugkdError
 from augkd.recipe import Recipe
 
-Progress = Callable[[str, int, int | None], None]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 _PATIENCE = 0.5  # seconds between two looks at the workers
 
@@ -39,10 +38,13 @@ class Job:
     prefix: str = ""  # of what is told of it
 
 
+Told = Callable[[Job, str, int, int | None], None]  # a run, its stage, entries of it done, of
+
+
 def run_jobs(
     jobs: Sequence[Job],
     workers: int,
-    progress: Progress,
+    progress: Told,
     began: Callable[[Job], None],
     ended: Callable[[Job, dict[str, Any]], None],
 ) -> None:
@@ -76,7 +78,7 @@ def _follow(
     jobs: Sequence[Job],
     processes: Sequence[Any],
     told: Queue[Any],
-    progress: Progress,
+    progress: Told,
     began: Callable[[Job], None],
     ended: Callable[[Job, dict[str, Any]], None],
 ) -> None:
@@ -90,7 +92,7 @@ def _follow(
                 raise AugkdError(f"a worker died (exit {dead}), perhaps out of memory; try fewer --jobs") from None
             continue
         if kind == "progress":
-            progress(*value)
+            progress(jobs[number], *value)
         elif kind == "began":
             began(jobs[number])
         elif kind == "ended":
@@ -111,8 +113,8 @@ def _work(jobs: Sequence[Job], waiting: Queue[int | None], told: Queue[Any]) -> 
     while (number := waiting.get()) is not None:
         job = jobs[number]
 
-        def tell(stage: str, done: int, total: int | None, job: Job = job, number: int = number) -> None:
-            told.put(("progress", number, (f"{job.prefix}{job.folder.name}: {stage}", done, total)))
+        def tell(stage: str, done: int, total: int | None, number: int = number) -> None:
+            told.put(("progress", number, (stage, done, total)))
 
         told.put(("began", number, None))
         try:

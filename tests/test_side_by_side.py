@@ -87,8 +87,12 @@ def test_a_mistake_in_one_run_ends_all_and_is_told_as_it_is(recipe_file: Path, t
     lost = load_recipe(str(recipe_file), [*CHANGES, f"task.dataset={tmp_path / 'nowhere'}"])
     bad = replace(good, recipe=lost, folder=tmp_path / "bad")
     with pytest.raises(DataError, match="nowhere"):
-        run_jobs([bad, good], 2, silent, lambda _: None, lambda *_: None)
+        run_jobs([bad, good], 2, untold, lambda _: None, lambda *_: None)
     assert not multiprocessing.active_children()
+
+
+def untold(job: Job, stage: str, done: int, total: int | None) -> None:
+    """For whoever does not look."""
 
 
 def job(recipe_file: Path, tmp_path: Path) -> Job:
@@ -102,12 +106,12 @@ def test_a_worker_that_is_killed_is_noticed(recipe_file: Path, tmp_path: Path) -
         os.kill(child.pid, signal.SIGKILL)
 
     with pytest.raises(AugkdError, match=r"a worker died .*try fewer --jobs"):
-        run_jobs([job(recipe_file, tmp_path)], 1, silent, kill, lambda *_: None)
+        run_jobs([job(recipe_file, tmp_path)], 1, untold, kill, lambda *_: None)
     assert not multiprocessing.active_children()
 
 
 def test_no_jobs_start_no_worker() -> None:
-    run_jobs([], 4, silent, lambda _: None, lambda *_: None)
+    run_jobs([], 4, untold, lambda _: None, lambda *_: None)
 
 
 def test_a_budget_of_time_is_for_one_run_at_a_time(recipe_file: Path, tmp_path: Path) -> None:
