@@ -118,7 +118,7 @@ def compare(
     augkd compare all-in-one --out runs/all --set tasks=[my-task]
     """
     from augkd.durations import parse_seconds
-    from augkd.evaluation.compare import average, with_controls
+    from augkd.evaluation.compare import with_controls
     from augkd.evaluation.compare_table import average_table, table
     from augkd.recipe import by_name, is_comparison, load_comparison
 
@@ -130,9 +130,9 @@ def compare(
         from augkd.workspace import locked
 
         with Bars() as bars, locked(out):
-            values = compare_tasks(comparison, listed, seeds, out, bars, seconds, bars.headline, jobs)
+            values, average = compare_tasks(comparison, listed, seeds, out, bars, seconds, bars.headline, jobs)
         lines = [line for value in values for line in (*_left_out(value), table(value), "")]
-        lines += ["all tasks", "", average_table(average(values)), ""] if len(values) > 1 else []
+        lines += [] if average is None else ["all tasks", "", average_table(average), ""]
         show(values, as_json, [*lines, f"written: {out}/<task>/compare.json and compare.md"])
         return
     wanted = [name for name in controls.split(",") if name not in ("", "none")]

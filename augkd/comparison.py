@@ -137,11 +137,12 @@ def compare_tasks(
     budget: float | None = None,
     headline: Headline = unseen,
     jobs: int = 1,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """A comparison recipe: each of its tasks in a folder of its own. `seeds` and `budget` go before the recipe's.
 
     `jobs` as in `compare_recipes`, over all tasks. Recipes that need classes are left out of regression tasks, and the
-    summary says which (`left_out`). With two tasks or more `out` gets the averages over them.
+    summary says which (`left_out`). Returns the summary of every task and, with two tasks or more, the averages over
+    them, which `out` gets too.
     """
     budget = _checked_budget(comparison.budget if budget is None else budget, jobs)
     tasks = [(options, load_task(**dumped(options))) for options in comparison.tasks]
@@ -165,9 +166,7 @@ def compare_tasks(
         baseline = comparison.baseline if comparison.baseline in plan else None  # it may need classes
         value = summarise(results, out / name, baseline, budget)
         values.append(value | {"left_out": [recipe for recipe in recipes if recipe not in plan]})
-    if len(values) > 1:
-        write_average(values, out)
-    return values
+    return values, write_average(values, out) if len(values) > 1 else None
 
 
 def score_indexes(

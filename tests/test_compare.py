@@ -317,15 +317,48 @@ def test_a_column_in_which_there_is_nothing_is_left_out(tmp_path: Path) -> None:
 def test_an_average_over_tasks_is_of_recipes_that_ran_on_all(tmp_path: Path) -> None:
     first = compared(tmp_path / "a", {"kd": [60], "mine": [20], "bad": [120]})
     second = compared(tmp_path / "b", {"kd": [40], "mine": [40]}) | {"task": "other"}
-    value = average([first, second])
+    value = average([first, second], [tmp_path / "a", tmp_path / "b"])
     rows = {row["recipe"]: row for row in value["rows"]}
     assert list(rows) == ["kd", "mine"]
     assert rows["mine"]["mean"] == pytest.approx((0.9 + 0.8) / 2)
     assert (rows["mine"]["rank"], rows["kd"]["rank"]) == ((1 + 1.5) / 2, (2 + 1.5) / 2)
     assert (rows["mine"]["better"], rows["mine"]["worse"]) == (1, 0)
+    assert rows["mine"]["difference"]["mean"] == pytest.approx((0.2 + 0.0) / 2)
     assert value["left_out"] == ["bad"]
-    assert "| mine | 0.8500 | 1.25 | 1 | 0 |" in average_table(value)
+    low, high = rows["mine"]["difference"]["interval"]
+    assert f"| mine | 0.8500 | +0.1000 [{low:+.4f}, {high:+.4f}] | better | 1.25 | 1 | 0 |" in average_table(value)
+    assert "| kd | 0.7500 |  | baseline | 1.75 | 0 | 0 |" in average_table(value)
     assert "Not on every task, so not here: bad." in average_table(value)
+
+
+def test_the_interval_of_an_average_is_as_much_shorter_as_tasks_are_many(tmp_path: Path) -> None:
+    """Four tasks of the same kind: half the standard error of one."""
+    folders = [tmp_path / name for name in "abcd"]
+    values = [compared(folder, MISSES) for folder in folders]
+    (one,) = [row["difference"]["interval"] for row in values[0]["rows"] if row["recipe"] == "mine"]
+    told = average(values, folders)
+    assert told["comparisons"] == 3
+    found = {row["recipe"]: row["difference"] for row in told["rows"]}
+    low, high = found["mine"]["interval"]
+    assert (high - low) / (one[1] - one[0]) == pytest.approx(0.5, abs=0.03)
+    assert (low + high) / 2 == pytest.approx(found["mine"]["mean"])
+    assert [found[name]["verdict"] for name in ("kd", "mine", "same", "bad")] == [
+        *(None, "better", "no difference shown", "worse")
+    ]
+    assert "It says nothing about other tasks." in average_table(told)
+
+
+def test_an_average_over_tasks_without_predictions_or_one_baseline_has_no_interval(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    values = [compared(folder, {"kd": [60, 61], "mine": [20, 22]}) for folder in folders]
+    other = average([values[0], values[1] | {"baseline": "mine"}], folders)
+    (run_folder(folders[1], "mine", 1) / "student" / FILE).unlink()
+    for value in (other, average(values, folders)):
+        rows = {row["recipe"]: row["difference"] for row in value["rows"]}
+        assert rows["mine"]["interval"] is None
+        assert rows["mine"]["mean"] == pytest.approx(39.5 / 200)
+        assert value["comparisons"] == 0
+        assert "no interval, as student folders lack predictions" in average_table(value)
 
 
 # ---- what is left ----

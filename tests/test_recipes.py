@@ -158,13 +158,14 @@ def test_a_comparison_runs_its_recipes_on_its_tasks_and_takes_differences_to_the
     comparison, recipes = load_comparison(str(path), changes)
     assert list(recipes) == ["no-kd", "kd"]
     assert any("2 recipes × 2 seeds" in line for line in plan_comparison(comparison, recipes))
-    (value,) = compare_tasks(comparison, recipes, None, tmp_path / "out", silent)
+    (value,), average = compare_tasks(comparison, recipes, None, tmp_path / "out", silent)
     assert value["baseline"] == "kd"
     rows = {row["recipe"]: row for row in value["rows"]}
     tests = {name: [run["student"]["test"] for run in runs] for name, runs in value["runs"].items()}
     assert rows["no-kd"]["difference"]["values"] == [a - b for a, b in zip(tests["no-kd"], tests["kd"], strict=True)]
     assert rows["kd"]["difference"]["mean"] is None
     assert value["left_out"] == []
+    assert average is None, "of one task"
 
 
 @pytest.mark.parametrize("name", ["annealing-kd", "tinybert", "takd", "freelb", "alp-kd"])

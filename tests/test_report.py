@@ -565,16 +565,31 @@ def test_a_run_inside_a_comparison_finds_its_shared_transfer_set_and_its_baselin
     assert cells(headline(found).blocks[0])[2][0] == "baseline: kd"
 
 
-def test_several_tasks_have_a_page_of_means_and_ranks(tmp_path: Path) -> None:
+def test_several_tasks_have_a_page_of_means_differences_and_ranks(tmp_path: Path) -> None:
+    row = {"recipe": "kd", "mean": 0.75, "rank": 1.5, "better": 1, "worse": 0}
+    mine = row | {
+        "recipe": "mine",
+        "difference": {"mean": 0.1, "interval": [0.05, 0.15], "p": 0.01, "verdict": "better"},
+    }
+    value = {"tasks": ["a", "b"], "metrics": ["accuracy", "f1"], "baseline": "kd", "teacher": 0.875}
+    write_json(tmp_path / "compare.json", value | {"rows": [row, mine], "comparisons": 1})
+    read = Reader(page_of(tmp_path))
+    assert read.tables["Means over tasks"][1:] == [
+        ["kd", "0.7500", "–", "–", "–", "1.50", "1", "0"],
+        ["mine", "0.7500", "+0.1000", "+0.0500 to +0.1500", "better", "1.50", "1", "0"],
+        ["teacher", "0.8750", "", "", "", "", "", ""],
+    ]
+    assert read.tables["Tasks"][2] == ["b", "f1", "–"]
+    assert "not for other tasks" in read.text
+
+
+def test_several_tasks_of_before_there_were_intervals_still_have_a_page(tmp_path: Path) -> None:
     row = {"recipe": "kd", "mean": 0.75, "rank": 1.5, "better": 1, "worse": 0}
     value = {"tasks": ["a", "b"], "metrics": ["accuracy", "f1"], "baseline": "kd", "teacher": 0.875, "rows": [row]}
     write_json(tmp_path / "compare.json", value)
     read = Reader(page_of(tmp_path))
-    assert read.tables["Means over tasks"][1:] == [
-        ["kd", "0.7500", "1.50", "1", "0"],
-        ["teacher", "0.8750", "", "", ""],
-    ]
-    assert read.tables["Tasks"][2] == ["b", "f1", "–"]
+    assert read.tables["Means over tasks"][1] == ["kd", "0.7500", "–", "–", "–", "1.50", "1", "0"]
+    assert "a difference here can be chance" in read.text
 
 
 def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:

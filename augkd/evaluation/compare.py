@@ -17,7 +17,16 @@ from scipy.stats import rankdata
 from augkd.errors import RecipeError, did_you_mean
 from augkd.evaluation.bootstrap import DRAWS, replicates
 from augkd.evaluation.compare_table import average_table, table
-from augkd.evaluation.inference import LEVEL, differences, seeds_too, share_of_lead
+from augkd.evaluation.inference import (
+    LEVEL,
+    Drawn,
+    differences,
+    drawn_differences,
+    judged,
+    mean_over_tasks,
+    seeds_too,
+    share_of_lead,
+)
 from augkd.evaluation.metrics import metric_of
 from augkd.evaluation.predictions import Predictions, read_predictions
 from augkd.recipe import Recipe, TrainingOptions, dumped
@@ -203,11 +212,11 @@ def _judge(
     facts: dict[str, Any] = {"examples": len(found.true)}
     if baseline not in found.recipes:
         return facts
-    judged = differences(figures, drawn, found.recipes.index(baseline))
-    for place, one in judged.items():
+    apart = differences(figures, drawn, found.recipes.index(baseline))
+    for place, one in apart.items():
         told = {"interval": list(one.interval), "p": one.p, "verdict": one.verdict}
         named[found.recipes[place]]["difference"] |= told
-    facts["comparisons"] = len(judged)
+    facts["comparisons"] = len(apart)
     if found.teacher is None:
         return facts
     teacher, of_teacher = _measured(found.teacher[None, None], found.true, metric, draws)
@@ -226,28 +235,40 @@ def _measured(
     true: NDArray[Any],  # (n,)
     metric: str,
     draws: int,
+    seed: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # (recipes, seeds), (draws, recipes, seeds)
     """The metric on the examples as they are, and on resamples of them."""
     flat = said.reshape(-1, said.shape[-1])
     measure = metric_of(metric, regression=true.dtype.kind == "f")
     figures = np.array([measure(one, true) for one in flat]).reshape(said.shape[:2])
-    return figures, replicates(metric, flat, true, draws=draws).reshape(draws, *said.shape[:2])
+    return figures, replicates(metric, flat, true, draws=draws, seed=seed).reshape(draws, *said.shape[:2])
 
 
 # ---- several tasks ----
 
 
-def average(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Over the tasks of a comparison: mean metric and mean rank (1 is best) of the recipes that ran on all of them."""
+def average(values: Sequence[Mapping[str, Any]], folders: Sequence[Path], draws: int = DRAWS) -> dict[str, Any]:
+    """Over the tasks of a comparison: mean metric and mean rank (1 is best) of the recipes that ran on all of them.
+
+    `folders` are those of the tasks. Mean differences to the baseline have intervals where every run of theirs left
+    its predictions there, and the tasks have one baseline.
+    """
     figures = [{row["recipe"]: row[value["split"]]["mean"] for row in value["rows"]} for value in values]
     names = [name for name in figures[0] if all(one.get(name) is not None for one in figures)]
     table_ = np.array([[one[name] for name in names] for one in figures])
     ranks = np.array([rankdata(-line) for line in table_]).reshape(table_.shape)
     verdicts = [{row["recipe"]: row["difference"]["verdict"] for row in value["rows"]} for value in values]
+    baseline = values[0]["baseline"]
+    plain = names.index(baseline) if baseline in names else None
+    told = {} if plain is None else _differences_over_tasks(values, folders, names, plain, draws)
     rows = [
         {
             "recipe": name,
             "mean": float(table_[:, place].mean()),
+            "difference": {
+                "mean": None if plain in (None, place) else float((table_[:, place] - table_[:, plain]).mean()),
+                **told.get(name, {"interval": None, "p": None, "verdict": None}),
+            },
             "rank": float(ranks[:, place].mean()),
             **{word: sum(one[name] == word for one in verdicts) for word in ("better", "worse")},
         }
@@ -257,16 +278,41 @@ def average(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "tasks": [value["task"] for value in values],
         "metrics": [value["metric"] for value in values],
-        "baseline": values[0]["baseline"],
+        "baseline": baseline,
+        "comparisons": len(told),
+        "draws": draws,
+        "level": LEVEL,
         "teacher": None if None in teacher else statistics.mean(teacher),
         "rows": rows,
         "left_out": sorted({row["recipe"] for value in values for row in value["rows"]} - set(names)),
     }
 
 
+def _differences_over_tasks(
+    values: Sequence[Mapping[str, Any]], folders: Sequence[Path], names: Sequence[str], plain: int, draws: int
+) -> dict[str, dict[str, Any]]:
+    """Interval, p and verdict of each recipe but the one at `plain`; of none where predictions are missing."""
+    tasks: list[Drawn] = []
+    for number, (value, folder) in enumerate(zip(values, folders, strict=True)):
+        students = {
+            name: [run_folder(folder, name, run["seed"]) / "student" for run in value["runs"][name]] for name in names
+        }
+        found = read_predictions(students, value["split"])
+        if found is None or list(found.recipes) != list(names) or value["baseline"] != names[plain]:
+            return {}
+        # tasks have examples and students of their own, so each is drawn by itself
+        figures, drawn = _measured(found.said, found.true, value["metric"], draws, seed=number)
+        tasks.append(drawn_differences(figures, drawn, plain, seed=number))
+    others = [name for place, name in enumerate(names) if place != plain]
+    return {
+        name: {"interval": list(one.interval), "p": one.p, "verdict": one.verdict}
+        for name, one in zip(others, judged(mean_over_tasks(tasks)), strict=True)
+    }
+
+
 def write_average(values: Sequence[Mapping[str, Any]], out: Path) -> dict[str, Any]:
-    """`average` written to compare.json and compare.md in the comparison's own folder."""
-    value = average(values)
+    """`average` of tasks whose folders lie in `out`, written there to compare.json and compare.md."""
+    value = average(values, [out / one["task"] for one in values])
     write_json(out / "compare.json", value)
     write_text(out / "compare.md", average_table(value) + "\n")
     return value

@@ -19,22 +19,46 @@ def table(value: Value) -> str:
 
 def average_table(value: Value) -> str:
     """The figures over tasks of `evaluation.compare.average`, and footnotes."""
-    head = ["recipe", "mean", "mean rank", "better", "worse"]
+    baseline = value["baseline"]
+    head = ["recipe", "mean", f"− {baseline}", "verdict", "mean rank", "better", "worse"]
     rows = [
-        [row["recipe"], f"{row['mean']:.4f}", f"{row['rank']:.2f}", *(str(row[word]) for word in ("better", "worse"))]
+        [
+            row["recipe"],
+            f"{row['mean']:.4f}",
+            "" if row["recipe"] == baseline else _difference(row["difference"]),
+            "baseline" if row["recipe"] == baseline else row["difference"]["verdict"] or "–",
+            f"{row['rank']:.2f}",
+            *(str(row[word]) for word in ("better", "worse")),
+        ]
         for row in value["rows"]
     ]
     if value["teacher"] is not None:
-        rows.append(["teacher", f"{value['teacher']:.4f}", "", "", ""])
+        rows.append(["teacher", f"{value['teacher']:.4f}", "", "", "", "", ""])
     metrics = zip(value["tasks"], value["metrics"], strict=True)
     notes = [
         f"- **mean**: over {', '.join(f'{task} ({metric})' for task, metric in metrics)}; every task counts the same.",
+        _average_inference(value),
         "- **mean rank**: 1 is the best recipe of a task; equal ones share their mean rank.",
-        f"- **better**, **worse**: tasks on which the difference to {value['baseline']} is shown.",
+        f"- **better**, **worse**: tasks on which the difference to {baseline} is shown.",
     ]
     if value["left_out"]:
         notes.append(f"- Not on every task, so not here: {', '.join(value['left_out'])}.")
     return "\n".join([*_markdown(head, rows), "", *notes])
+
+
+def _average_inference(value: Value) -> str:
+    """What the difference over tasks is, and what its interval is about."""
+    what, count = (
+        f"- **− {value['baseline']}**: mean over the tasks of the mean difference, seed by seed",
+        value["comparisons"],
+    )
+    if not count:
+        return f"{what}; no interval, as student folders lack predictions or the tasks have not the same baseline."
+    together = f", for all {count} comparisons at once (max-t)" if count > 1 else ""
+    return (
+        f"{what}, with its {value['level']:.0%} interval{together}: examples and seeds of every task drawn anew "
+        f"({value['draws']:,} resamples), the tasks as they are. It says nothing about other tasks."
+    )
 
 
 # ---- figures ----

@@ -10,6 +10,7 @@ costs less than Bonferroni because the comparisons share baseline and examples, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,15 @@ class Difference:
         return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Mean differences of recipes to a baseline, and what they are with examples and seeds drawn anew."""
+
+    value: Floats  # (recipes,)
+    errors: Floats  # (recipes,) standard errors, widened where seeds are few
+    draws: Floats  # (draws, recipes)
+
+
 def differences(
     figures: Floats,  # (recipes, seeds) the metric on the examples as they are
     draws: Floats,  # (draws, recipes, seeds) on resamples of the examples
@@ -45,23 +55,44 @@ def differences(
 ) -> dict[int, Difference]:
     """Every recipe but the baseline against it. With one seed the intervals are about the examples alone."""
     others = [row for row in range(len(figures)) if row != baseline]
-    if not others:
-        return {}
-    value = (figures[others] - figures[baseline]).mean(axis=1)
+    return dict(zip(others, judged(drawn_differences(figures, draws, baseline, seed=seed)), strict=True))
+
+
+def drawn_differences(figures: Floats, draws: Floats, baseline: int, *, seed: int = 0) -> Drawn:
+    """Of all recipes but the baseline, in their order; arguments as of `differences`."""
+    others = [row for row in range(len(figures)) if row != baseline]
     paired, drawn = figures[others] - figures[[baseline]], draws[:, others] - draws[:, [baseline]]
     both = seeds_too(drawn, seed)
-    errors = _errors(paired, drawn, both)
-    spread = both.std(axis=0)
-    scaled = np.divide(np.abs(both - both.mean(axis=0)), spread, out=np.zeros_like(both), where=spread > 0)
-    largest = scaled.max(axis=1)
-    reach = float(np.quantile(largest, LEVEL)) * errors
-    found = {}
-    for place, row in enumerate(others):
-        away = abs(value[place]) / errors[place] if errors[place] > 0 else math.inf if value[place] else 0.0
-        p = (1 + int((largest >= away).sum())) / (1 + len(largest))
-        around = (float(value[place] - reach[place]), float(value[place] + reach[place]))
-        found[row] = Difference(float(value[place]), around, p)
-    return found
+    return Drawn(paired.mean(axis=1), _errors(paired, drawn, both), both)
+
+
+def mean_over_tasks(tasks: Sequence[Drawn]) -> Drawn:
+    """The mean difference over tasks of the same recipes, drawn independently of one another.
+
+    The tasks are taken as they are, not as a sample of tasks: it is examples and seeds that might have been others.
+    """
+    errors = np.sqrt(np.mean([one.errors**2 for one in tasks], axis=0) / len(tasks))
+    return Drawn(np.mean([one.value for one in tasks], axis=0), errors, np.mean([one.draws for one in tasks], axis=0))
+
+
+def judged(drawn: Drawn) -> list[Difference]:
+    """Each recipe's difference with its interval, which holds for all of them at once."""
+    if not len(drawn.value):
+        return []
+    spread = drawn.draws.std(axis=0)
+    away = np.abs(drawn.draws - drawn.draws.mean(axis=0))
+    largest = np.divide(away, spread, out=np.zeros_like(away), where=spread > 0).max(axis=1)
+    quantile = float(np.quantile(largest, LEVEL))
+    return [
+        _difference(value, error, quantile, largest)
+        for value, error in zip(drawn.value.tolist(), drawn.errors.tolist(), strict=True)
+    ]
+
+
+def _difference(value: float, error: float, quantile: float, largest: Floats) -> Difference:
+    away = abs(value) / error if error > 0 else math.inf if value else 0.0
+    p = (1 + int((largest >= away).sum())) / (1 + len(largest))
+    return Difference(value, (value - quantile * error, value + quantile * error), p)
 
 
 def seeds_too(draws: Floats, seed: int) -> Floats:  # (draws, recipes, seeds) -> (draws, recipes)

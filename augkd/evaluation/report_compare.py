@@ -54,7 +54,7 @@ def _recipe_row(row: Facts) -> list[str]:
         _spread(row["validation"]),
         _spread(row["test"]),
         figure(difference["mean"], "+"),
-        f"{figure(interval[0], '+')} to {figure(interval[1], '+')}" if interval else "–",
+        _around(interval),
         difference.get("verdict") or "–",
         f"{100 * lead['share']:.0f} %" if lead else "–",
         str(row["seeds"]),
@@ -185,19 +185,40 @@ def _runs(value: Facts, folder: Path, page: Path) -> Section:
 
 def _average(value: Facts, folder: Path, page: Path) -> Section:
     """The page of a comparison on several tasks."""
-    head = ["recipe", "mean", "mean rank", "better on", "worse on"]
-    rows: list[list[str | Cell]] = [
-        [row["recipe"], figure(row["mean"]), f"{row['rank']:.2f}", str(row["better"]), str(row["worse"])]
-        for row in value["rows"]
-    ]
-    rows.append(["teacher", figure(value["teacher"]), "", "", ""])
+    head = ["recipe", "mean", f"difference to {value['baseline']}", "95 % interval", "verdict"]
+    head += ["mean rank", "better on", "worse on"]
+    rows: list[list[str | Cell]] = [_average_row(row) for row in value["rows"]]
+    rows.append(["teacher", figure(value["teacher"]), *[""] * 6])
     tasks: list[list[str | Cell]] = [
         [task, metric, _link(folder / task / "report.html", page, "report")]
         for task, metric in zip(value["tasks"], value["metrics"], strict=True)
     ]
-    lead = f"Over {len(value['tasks'])} tasks; better and worse are against {value['baseline']}."
+    lead = f"Over {len(value['tasks'])} tasks; better and worse are against {value['baseline']}. "
+    if value.get("comparisons"):
+        lead += "Intervals are for examples and seeds of these tasks drawn anew, not for other tasks."
+    else:
+        lead += "No intervals were recorded: a difference here can be chance."
     tables = [Table("Means over tasks", head, rows), Table("Tasks", ["task", "metric", "report"], tasks)]
     return Section("headline", "Result", lead, tables)
+
+
+def _around(interval: Sequence[float] | None) -> str:
+    return f"{figure(interval[0], '+')} to {figure(interval[1], '+')}" if interval else "–"
+
+
+def _average_row(row: Facts) -> list[str | Cell]:
+    difference = row.get("difference", {})  # not in an older comparison
+    interval = difference.get("interval")
+    return [
+        row["recipe"],
+        figure(row["mean"]),
+        figure(difference.get("mean"), "+"),
+        _around(interval),
+        difference.get("verdict") or "–",
+        f"{row['rank']:.2f}",
+        str(row["better"]),
+        str(row["worse"]),
+    ]
 
 
 def _link(target: Path, page: Path, text: str) -> Cell:
