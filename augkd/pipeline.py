@@ -47,7 +47,7 @@ from augkd.workspace import (
     write_json,
     write_manifest,
 )
-from augkd.writing import make_candidates
+from augkd.writing import WORDS, make_candidates
 
 Made = dict[str, Any]
 _MASKED = 0.3  # share of the tokens that a masked language model of substitution is warmed up with
@@ -172,6 +172,7 @@ class Run:
         begin(folder, "transfer_set", made)
         texts = make_candidates(self.task, data, self.recipe.training, self._lm_of, folder / CACHE, self.progress)
         counts = write_transfer_set(folder, self.task, self.labels, outputs, data, index, self.progress, texts)
+        shutil.rmtree(folder / CACHE / WORDS, ignore_errors=True)
         facts = {"data": counts, "teacher_rows": outputs.rows, "generator_rows": texts.rows}
         end(folder, "transfer_set", made, labels=self.labels, **facts, seconds=time.perf_counter() - started)
 

@@ -20,10 +20,13 @@ from augkd.candidates.masked_lm import load_masked_lm
 from augkd.candidates.substitution import SOURCE as SUBSTITUTED
 from augkd.candidates.substitution import substitute
 from augkd.candidates.written import written
+from augkd.checkpoints import model_fingerprint
 from augkd.data.hygiene import fold
 from augkd.data.task import Task
 from augkd.recipe import DataOptions, GeneratedOptions, SubstitutionOptions, TrainingOptions
 from augkd.retrieval.make_encoder import make_encoder
+
+WORDS = "words"  # what substitution has found so far, in the cache of an unfinished transfer set
 
 Folder = Callable[[GeneratedOptions | SubstitutionOptions], Path]  # of the masked language model
 
@@ -73,6 +76,7 @@ def _substituted(
         max_length=training.max_length,
         pairs=options.pairs,
         seed=options.seed,
+        saved=cache / WORDS / model_fingerprint(folder)[:12],
         progress=lambda done, total: progress("substitution", done, total),
     )
     return _measured(task, found.candidates, options, SUBSTITUTED, found.rows, cache)

@@ -565,6 +565,54 @@ def test_progress_tells_the_texts_done(bert: Any) -> None:
     assert told[-1] == (len(TEXTS), len(TEXTS))
 
 
+def test_an_interrupted_call_goes_on_from_its_finished_blocks(
+    bert: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("augkd.candidates.masked_words._BLOCK", 2)
+    texts = [*TEXTS, "of the", "a second text about nothing", "one more"]
+    whole = drawn(bert, *texts)
+
+    def stop(done: int, _: int | None) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drawn(bert, *texts, saved=tmp_path, progress=stop)
+    assert len(list(tmp_path.iterdir())) == 2, "the block that was finished when it was stopped is there too"
+    asked = []
+    monkeypatch.setattr(bert[0], "forward", counted(bert[0].forward, asked))
+    again = drawn(bert, *texts, saved=tmp_path)
+    assert (again.candidates, again.rows, again.short) == (whole.candidates, whole.rows, whole.short)
+    assert 0 < sum(asked) < whole.rows
+    asked.clear()
+    assert drawn(bert, *texts, saved=tmp_path).candidates == whole.candidates
+    assert asked == []
+
+
+def counted(forward: Any, rows: list[int]) -> Any:
+    def told(*args: Any, **kwargs: Any) -> Any:
+        rows.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    return told
+
+
+@pytest.mark.parametrize("change", ["option", "text", "damage"])
+def test_blocks_of_other_texts_or_options_and_damaged_ones_are_made_again(
+    bert: Any, tmp_path: Path, change: str
+) -> None:
+    texts, options = list(TEXTS), {"most": 15}
+    drawn(bert, *texts, saved=tmp_path)
+    if change == "option":
+        options = {"most": 3}
+    elif change == "text":
+        texts[0] += " again"
+    else:
+        (block,) = tmp_path.iterdir()
+        block.write_bytes(block.read_bytes()[:-20])
+    assert drawn(bert, *texts, saved=tmp_path, **options).candidates == drawn(bert, *texts, **options).candidates
+
+
 def test_a_text_without_a_word_to_replace_has_no_candidates(bert: Any) -> None:
     result = drawn(bert, "What is it ?", "1 + 1", "")
     assert result.candidates == [[], [], []]

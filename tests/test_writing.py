@@ -118,6 +118,24 @@ def test_a_transfer_set_of_made_texts_opens_as_a_dataset_with_its_drift(recipe: 
         assert 0 < drift[source]["replaced"]["mean"] < 1
 
 
+def test_a_transfer_set_that_was_stopped_does_not_ask_for_words_again(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import augkd.candidates.masked_words as masked_words
+
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if stage == "teacher logits":
+            raise KeyboardInterrupt
+
+    whole = Run(recipe(), tmp_path / "whole").transfer_set()
+    with pytest.raises(KeyboardInterrupt):
+        Run(recipe(), tmp_path / "run", progress=stop).transfer_set()
+    monkeypatch.setattr(masked_words, "_asked", None)  # would fail if it were called
+    again = Run(recipe(), tmp_path / "run").transfer_set()
+    assert again.candidates().text == whole.candidates().text
+    assert not (tmp_path / "run/transfer_set/.cache/words").exists()
+
+
 def test_a_bound_on_distance_rejects_strays_and_counts_them(recipe: Any, tmp_path: Path) -> None:
     free = Run(recipe(), tmp_path / "free")
     bound = Run(recipe(max_distance="0.2"), tmp_path / "bound")

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from augkd.candidates.filled_blocks import Place, read_block, write_block
 from augkd.candidates.masked_lm import check, logits_at
 from augkd.candidates.words import Words, cased, replaceable, whole_words
 from augkd.errors import RecipeError
 from augkd.selection.pool import Tokens
+from augkd.workspace import fingerprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,11 +93,13 @@ def fill(
     max_length: int,
     batch_tokens: int,
     stop_words: Collection[str],
+    saved: Path | None = None,
     progress: Progress | None = None,
 ) -> Filled:
     """The slots of each text: its words of letters, each with up to `most` others; stop words are neither.
 
     `max_length` tokens hold the masked text and the whole one, half each; of a longer text the half around the word.
+    `saved`, a folder for this model alone, keeps what is done of these texts: another call with it goes on from there.
     `progress` is told the texts done. Raises ModelError for a tokenizer without mask or offsets, or not the model's.
     """
     check(model, tokenizer)
@@ -105,15 +110,21 @@ def fill(
         raise RecipeError(f"substitution max_length is {max_length}; the text must fit in it twice, give 16 or more")
     slots: list[list[Slot]] = [[] for _ in texts]
     rows = 0
+    options = [most, room, batch_tokens, sorted(stop_words)]
     for start in range(0, len(texts), _BLOCK):
         block = texts[start : start + _BLOCK]
-        masked = list(_masked(block, tokenizer, frame, room, stop_words))
-        for one, chances, columns in _asked(masked, block, model, tokenizer, words, most, batch_tokens):
-            names = [words.names[column] for column in columns]
-            slot = _slot(one, block[one.text], names, chances, most)
-            if slot.words:
-                slots[start + one.text].append(slot)
-        rows += len(masked)
+        key = fingerprint([list(block), options])
+        path = None if saved is None else saved / f"block-{start // _BLOCK:05d}.parquet"
+        found = None if path is None else read_block(path, key)
+        if found is None:
+            masked = list(_masked(block, tokenizer, frame, room, stop_words))
+            found = list(_places(masked, block, model, tokenizer, words, most, batch_tokens)), len(masked)
+            if path is not None:
+                write_block(path, key, *found)
+        places, forwarded = found
+        for place in places:
+            slots[start + place.text].append(Slot(place.start, place.stop, place.words, place.chances))
+        rows += forwarded
         if progress is not None:
             progress(start + len(block), len(texts))
     return Filled(slots, rows)
@@ -215,13 +226,31 @@ def _asked(
     yield from zip(masked, values.numpy(), columns.tolist(), strict=True)
 
 
-def _slot(one: _Masked, text: str, names: Sequence[str], chances: NDArray[np.float32], most: int) -> Slot:
-    """The first `most` different words that are not the original."""
-    original = text[one.start : one.stop]
+def _places(
+    masked: Sequence[_Masked],
+    block: Sequence[str],
+    model: Any,
+    tokenizer: Any,
+    words: Words,
+    most: int,
+    batch_tokens: int,
+) -> Iterator[Place]:
+    """The masked words that others can stand for."""
+    for one, chances, columns in _asked(masked, block, model, tokenizer, words, most, batch_tokens):
+        names = [words.names[column] for column in columns]
+        others, values = _others(block[one.text][one.start : one.stop], names, chances, most)
+        if others:
+            yield Place(one.text, one.start, one.stop, others, values)
+
+
+def _others(
+    original: str, names: Sequence[str], chances: NDArray[np.float32], most: int
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """The first `most` different words that are not the original, and the probability of each."""
     chosen: dict[str, float] = {}
     seen = {original.casefold()}
     for name, chance in zip(names, chances.tolist(), strict=True):
         if name.casefold() not in seen and len(chosen) < most:
             seen.add(name.casefold())
             chosen[cased(name, original)] = chance
-    return Slot(one.start, one.stop, tuple(chosen), np.array(list(chosen.values()), dtype=np.float32))
+    return tuple(chosen), np.array(list(chosen.values()), dtype=np.float32)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def substitute(
     pairs: str = "each",
     stop_words: Collection[str] = STOP_WORDS,
     seed: int,
+    saved: Path | None = None,
     progress: Progress | None = None,
 ) -> Substituted:
     """`n` draws for each example: every word that is no stop word replaced with `probability` by one of `most` others.
@@ -64,7 +66,8 @@ def substitute(
     (MNLI, QQP), 20 (SST-2, QNLI) or 30 (CoLA, MRPC, RTE, STS-B). Draws that repeat one another or the original are left
     out, so an example may get fewer. Of a pair, `each` replaces words of one side in turn, `both` of both at once.
     `max_length` tokens hold a text twice; words of a longer one see the text around them. `batch_tokens` counts padded
-    tokens (None: what suits the device). `stop_words` in lower case. `progress` is told the distinct texts done.
+    tokens (None: what suits the device). `stop_words` in lower case. `saved`, a folder for this model alone, keeps the
+    words found so far: after an interruption the same call goes on. `progress` is told the distinct texts done.
 
     A candidate's score, in [0, 1], is the mean over its words of 1 for a word kept and the model's probability for a
     word put in. An example's draws depend on `seed` and its id, not on the other examples.
@@ -80,6 +83,7 @@ def substitute(
         max_length=max_length,
         batch_tokens=budget_of(next(model.parameters()).device, batch_tokens),
         stop_words=stop_words,
+        saved=saved,
         progress=progress,
     )
     slots = dict(zip(texts, filled.slots, strict=True))
