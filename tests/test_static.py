@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from augkd.errors import ModelError, RecipeError, WorkspaceError
-from augkd.retrieval.static import StaticEncoder
+from augkd.retrieval.static import Pairs, StaticEncoder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 WORDS = ("the", "a", "is", "in", "cat", "dog", "horse", "bread", "soup", "apple", "hammer", "saw", "drill", "spade")
@@ -96,8 +96,10 @@ def test_rows_are_float32_unit_vectors_and_no_texts_give_no_rows(model_folder: P
     assert encoder.encode([]).shape == (0, 8)
 
 
-def test_a_crowd_changes_no_byte(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = StaticEncoder.distill(str(model_folder), dim=8)
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_crowd_changes_no_byte(model_folder: Path, monkeypatch: pytest.MonkeyPatch, fitted: bool) -> None:
+    encoder = StaticEncoder.distill(str(model_folder), dim=8, texts=TEXTS * 2 if fitted else None)
+    assert (encoder.facts["pairs"] > 0) == fitted
     crowd = encoder.encode(TEXTS * 50)[: len(TEXTS)]
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
     monkeypatch.setattr("augkd.retrieval.static._WINDOW", 3)
@@ -119,8 +121,23 @@ def test_fitted_to_texts_the_vectors_of_other_texts_come_nearer_to_the_models(mo
     assert StaticEncoder.distill(str(model_folder), dim=16, texts=sample).encode(held_out).tobytes() == near.tobytes()
 
 
-def test_saved_and_loaded_it_gives_the_same_bytes(model_folder: Path, tmp_path: Path) -> None:
-    encoder = StaticEncoder.distill(str(model_folder), dim=8)
+def test_pairs_of_words_are_part_of_a_fitted_text(model_folder: Path) -> None:
+    """The model reads words in order, so what two of them mean side by side is no sum."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS[:6], size=2)) for _ in range(300)]
+    encoder = StaticEncoder.distill(str(model_folder), dim=16, texts=texts)
+    wanted = SentenceTransformer(str(model_folder), device="cpu").encode(texts[:50], normalize_embeddings=True)
+    found = encoder.encode(texts[:50])
+    encoder._pairs = Pairs.none(16)
+    without = encoder.encode(texts[:50])
+    assert (found * wanted).sum(axis=1).mean() > (without * wanted).sum(axis=1).mean()
+    first, second = WORDS[:2]
+    assert np.array_equal(*encoder.encode([f"{first} {second}", f"{second} {first}"]))
+
+
+@pytest.mark.parametrize("texts", [None, TEXTS * 2])
+def test_saved_and_loaded_it_gives_the_same_bytes(model_folder: Path, tmp_path: Path, texts: list[str] | None) -> None:
+    encoder = StaticEncoder.distill(str(model_folder), dim=8, texts=texts)
     encoder.save(tmp_path / "static")
     loaded = StaticEncoder.load(tmp_path / "static")
     assert loaded.encode(TEXTS).tobytes() == encoder.encode(TEXTS).tobytes()

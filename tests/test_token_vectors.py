@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from augkd.retrieval.token_vectors import (
-    RIDGE,
+    ENTRY_RIDGE,
+    LEAST,
+    MAP_RIDGE,
+    PAIR_RIDGE,
     SIF_COUNTED,
     fitted,
+    pair_counts,
+    pair_keys,
     principal_components,
     rank_frequency,
     sif_weights,
@@ -38,17 +44,59 @@ def test_tokens_are_counted_by_entry_and_others_left_out() -> None:
     assert token_counts(ROWS, ENTRIES).toarray().tolist() == expected
 
 
-def test_the_fit_solves_the_normal_equations_and_leaves_unseen_entries_alone() -> None:
-    vectors = RNG.normal(size=(5, 4)).astype(np.float32)
-    wanted = RNG.normal(size=(6, 4)).astype(np.float32)
-    found = fitted(vectors, token_counts(ROWS, ENTRIES), wanted)
+def flat(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([id_ for row in rows for id_ in row], dtype=np.int64), np.array(
+        [len(row) for row in rows], dtype=np.int64
+    )
+
+
+def test_pairs_are_neighbours_within_a_text_and_its_edges() -> None:
+    texts, keys = pair_keys(*flat([[1, 2], [], [2]]), size=10)
+    assert texts.tolist() == [0, 0, 0, 2, 2]
+    assert [divmod(key, 11) for key in keys.tolist()] == [(10, 1), (1, 2), (2, 10), (10, 2), (2, 10)]
+    for rows in ([], [[]], [[], []]):
+        texts, keys = pair_keys(*flat(rows), size=10)
+        assert len(texts) == len(keys) == 0
+
+
+def test_pairs_that_several_texts_hold_are_counted_and_a_text_counts_once() -> None:
+    assert LEAST == 2
+    rows = [[1, 2, 1, 2], [3, 3, 3], [1, 2]]
+    keys, counts = pair_counts(*pair_keys(*flat(rows), size=10), len(rows))
+    assert [divmod(key, 11) for key in keys.tolist()] == [(1, 2), (2, 10), (10, 1)]
+    assert counts.toarray().tolist() == [[2, 1, 1], [0, 0, 0], [1, 1, 1]]  # (3, 3) is twice in one text
+    none, counts = pair_counts(*pair_keys(*flat([[1], [2]]), size=10), 2)
+    assert len(none) == 0
+    assert counts.shape == (2, 0)
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_the_fit_solves_the_normal_equations_and_an_unseen_entry_has_the_map_alone(embedded: bool) -> None:
+    rng = np.random.default_rng(0)
+    alone, wanted = rng.normal(size=(5, 4)).astype(np.float32), rng.normal(size=(6, 4)).astype(np.float32)
+    embeddings = rng.normal(size=(5, 3)).astype(np.float32) if embedded else None
+    keys, pairs = pair_counts(*pair_keys(*flat(ROWS), size=101), len(ROWS))
+    found, of_pairs = fitted(alone, embeddings, token_counts(ROWS, ENTRIES), pairs, wanted)
+    assert of_pairs.shape == (len(keys), 4)
+    assert len(keys) > 1
 
     counts = token_counts(ROWS, ENTRIES).toarray().astype(np.float64)
     shares = (counts.sum(axis=0) + 0.5) / (counts.sum(axis=0) + 0.5).sum()
-    start = vectors * (SIF_COUNTED / (SIF_COUNTED + shares))[:, None]
+    start = alone * (SIF_COUNTED / (SIF_COUNTED + shares))[:, None]
     rows = counts / np.sqrt(np.maximum(counts.sum(axis=1), 1))[:, None]
     start *= (rows @ start * wanted).sum() / ((rows @ start) ** 2).sum()
-    expected = start + np.linalg.solve(rows.T @ rows + RIDGE * np.eye(5), rows.T @ (wanted - rows @ start))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    features = np.hstack([start, alone, np.ones((5, 1)), *([] if embeddings is None else [embeddings])])
+    seen = rows @ features
+    squares = seen.T @ seen + MAP_RIDGE * np.eye(features.shape[1])
+    start = start + features @ np.linalg.solve(squares, seen.T @ (wanted - rows @ start))
+    lengths = np.linalg.norm(counts @ start, axis=1, keepdims=True)
+    rows, both = (
+        np.divide(held, lengths, out=np.zeros_like(held), where=lengths > 0)
+        for held in (counts, np.hstack([counts, pairs.toarray().astype(np.float64)]))
+    )
+    ridge = np.diag([ENTRY_RIDGE] * 5 + [PAIR_RIDGE] * len(keys))
+    moved = np.linalg.solve(both.T @ both + ridge, both.T @ (wanted - rows @ start))
+    np.testing.assert_allclose(found, start + moved[:5], atol=1e-5)
+    np.testing.assert_allclose(of_pairs, moved[5:], atol=1e-5)
     np.testing.assert_allclose(found[3], start[3], atol=1e-6)
     assert np.abs(found[0] - start[0]).max() > 0.01  # the twin: a seen entry moves
