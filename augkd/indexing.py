@@ -23,7 +23,6 @@ from augkd.retrieval.retriever import Retriever, encoder_options, open_retriever
 from augkd.workspace import CACHE
 
 _OPTIONS = {"sentence": ("model", "max_length", "precision", "workers"), "static": ("model", "dim")}
-_FITTED = 20_000  # texts of the corpus that a static encoder is fitted to: half a minute of the full model
 Progress = Callable[[int, int | None], None]
 
 
@@ -91,7 +90,7 @@ def _encoder(recipe: IndexRecipe, folder: Path) -> IndexEncoder:
     if recipe.encoder.kind != "static":
         return _made(dumped(recipe.encoder), folder)
     texts = stream_corpus(CorpusSource(**dumped(recipe.corpus)), CorpusCounts())
-    return _made(dumped(recipe.encoder), folder, list(itertools.islice(texts, _FITTED)))
+    return _made(dumped(recipe.encoder), folder, list(itertools.islice(texts, recipe.encoder.sample)))
 
 
 def _made(options: Mapping[str, Any], folder: Path, texts: Sequence[str] | None = None) -> IndexEncoder:

@@ -23,6 +23,7 @@ from augkd.indexing import (
 from augkd.recipe import IndexRecipe
 from augkd.retrieval.lexical import LexicalIndex
 from augkd.retrieval.retriever import DenseRetriever
+from augkd.workspace import fingerprint
 
 
 def silent(done: int, total: int | None) -> None:
@@ -74,6 +75,20 @@ def test_reranking_gives_the_cosines_of_the_full_model(recipe: Any, tmp_path: Pa
     truth = full.search(query, 3)
     np.testing.assert_allclose(ranked.search(query, 3).scores, truth.scores, atol=5e-3)
     assert np.abs(plain.search(query, 3).scores - truth.scores).max() > 5e-3
+
+
+def test_a_static_encoder_is_fitted_to_as_many_of_the_corpus_s_first_texts_as_the_recipe_says(
+    recipe: Any, tmp_path: Path, corpus_file: Path
+) -> None:
+    first = [line for line in corpus_file.read_text().splitlines() if line][:5]
+    for count, name in ((5, "few"), (20_000, "all")):
+        make_index(recipe(kind="static", sample=count, max_length=None), tmp_path / name, silent)
+    facts = {
+        name: json.loads(next((tmp_path / name).glob(".cache/static-*/manifest.json")).read_text())["facts"]
+        for name in ("few", "all")
+    }
+    assert facts["few"]["texts"] == fingerprint(first)
+    assert facts["few"]["pairs"] < facts["all"]["pairs"]
 
 
 def test_shards_of_a_recipe_merge_to_its_index(recipe: Any, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class EncoderOptions(Table):
     max_length: int | None = Field(None, ge=8)
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     dim: int = Field(256, ge=2)  # of static vectors
+    sample: int = Field(20_000, ge=1)  # first texts of the corpus that static vectors are fitted to
     rerank: int = Field(0, ge=0)  # best hits that the full model scores again; 0: none
     workers: int | None = Field(None, ge=1)  # batches a CPU encodes at once; none: one a core
 
