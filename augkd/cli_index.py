@@ -40,9 +40,9 @@ def build(
 
     with Bars() as bars, locked(out):
         if part is not None:
-            make_shard(parsed, out, part, lambda done, total: bars("shard", done, total))
+            make_shard(parsed, out, part, bars)
         else:
-            make_index(parsed, out, lambda done, total: bars("index", done, total))
+            make_index(parsed, out, bars)
     manifest = read_manifest(out, "index" if part is None else "index-shard")
     show(manifest, as_json, _lines(out, manifest))
 
@@ -77,7 +77,7 @@ def add(
     from augkd.workspace import locked, read_manifest
 
     with Bars() as bars, locked(folder):
-        done = add_to_index(folder, corpus, text, lambda done, total: bars("add", done, total))
+        done = add_to_index(folder, corpus, text, bars)
     show(done | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in done.items()])
 
 

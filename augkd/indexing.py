@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from augkd.retrieval.retriever import Retriever, encoder_options, open_retriever
 from augkd.workspace import CACHE
 
 _OPTIONS = {"sentence": ("model", "max_length", "precision", "workers"), "static": ("model", "dim")}
-Progress = Callable[[int, int | None], None]
+Progress = Callable[[str, int, int | None], None]  # stage, done, of
 
 
 def make_index(recipe: IndexRecipe, folder: Path, progress: Progress) -> Retriever:
     """Builds (or resumes, or opens) an index recipe's index in `folder`."""
     source, written = CorpusSource(**dumped(recipe.corpus)), dumped(recipe)
+    told = partial(progress, "index")
     if recipe.encoder.kind == "lexical":
-        build_lexical(folder, source, recipe=written, progress=progress)
+        build_lexical(folder, source, recipe=written, progress=told)
     else:
-        build_index(folder, source, _encoder(recipe, folder), **_options(recipe), recipe=written, progress=progress)
+        encoder = _encoder(recipe, folder, progress)
+        build_index(folder, source, encoder, **_options(recipe), recipe=written, progress=told)
     return open_index(folder)
 
 
@@ -40,8 +43,9 @@ def make_shard(recipe: IndexRecipe, folder: Path, shard: tuple[int, int], progre
     """Encodes share i of n of an index recipe's corpus, `shard` = (i, n); the shard's manifest."""
     if recipe.encoder.kind == "lexical":
         raise RecipeError("a lexical index has no vectors to share the work of; build it whole, without --shard")
-    source, encoder = CorpusSource(**dumped(recipe.corpus)), _encoder(recipe, folder)
-    return build_shard(folder, source, encoder, shard, **_options(recipe), recipe=dumped(recipe), progress=progress)
+    source, encoder = CorpusSource(**dumped(recipe.corpus)), _encoder(recipe, folder, progress)
+    told = partial(progress, "shard")
+    return build_shard(folder, source, encoder, shard, **_options(recipe), recipe=dumped(recipe), progress=told)
 
 
 def merge_index(shards: Sequence[Path], folder: Path) -> Retriever:
@@ -67,7 +71,7 @@ def add_to_index(folder: Path, dataset: str, text: str, progress: Progress) -> d
     manifest = _dense(folder, "added to")
     rules = {**(manifest.get("recipe") or {"corpus": {}})["corpus"], "limit": None, "split": "train", "config": None}
     source = CorpusSource(**{**rules, "dataset": dataset, "text": text})
-    return add_texts(folder, source, _made(encoder_options(manifest), folder), progress)
+    return add_texts(folder, source, _made(encoder_options(manifest), folder), partial(progress, "add"))
 
 
 def remove_from_index(folder: Path, takedown: Path) -> dict[str, int]:
@@ -85,18 +89,24 @@ def verify_index(folder: Path) -> str:
     return f"{verify(folder)['files']} files by checksum, all right"
 
 
-def _encoder(recipe: IndexRecipe, folder: Path) -> IndexEncoder:
+def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress) -> IndexEncoder:
     """A recipe's encoder; a static one is fitted to the beginning of the corpus."""
     if recipe.encoder.kind != "static":
         return _made(dumped(recipe.encoder), folder)
     texts = stream_corpus(CorpusSource(**dumped(recipe.corpus)), CorpusCounts())
-    return _made(dumped(recipe.encoder), folder, list(itertools.islice(texts, recipe.encoder.sample)))
+    sample = list(itertools.islice(texts, recipe.encoder.sample))
+    return _made(dumped(recipe.encoder), folder, sample, partial(progress, "static vectors"))
 
 
-def _made(options: Mapping[str, Any], folder: Path, texts: Sequence[str] | None = None) -> IndexEncoder:
+def _made(
+    options: Mapping[str, Any],
+    folder: Path,
+    texts: Sequence[str] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> IndexEncoder:
     """The encoder of an index in `folder`; what is made for it once is kept there, below `workspace.CACHE`."""
     told = {name: value for name, value in options.items() if name in _OPTIONS[options["kind"]]}
-    return make_encoder({"kind": options["kind"], **told}, folder / CACHE, texts=texts)
+    return make_encoder({"kind": options["kind"], **told}, folder / CACHE, texts=texts, progress=progress)
 
 
 def _options(recipe: IndexRecipe) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Run:
         folder = self._folder("index", fingerprint(dumped(given)))
         started = time.perf_counter()
         with claimed(folder):
-            index = make_index(given, folder, lambda done, total: self.progress("index", done, total))
+            index = make_index(given, folder, self.progress)
         self._index_seconds = max(self._index_seconds, time.perf_counter() - started)  # results() asks for it twice
         return index
 

@@ -26,7 +26,7 @@ from augkd.retrieval.retriever import DenseRetriever
 from augkd.workspace import fingerprint
 
 
-def silent(done: int, total: int | None) -> None:
+def silent(stage: str, done: int, total: int | None) -> None:
     pass
 
 
@@ -81,8 +81,11 @@ def test_a_static_encoder_is_fitted_to_as_many_of_the_corpus_s_first_texts_as_th
     recipe: Any, tmp_path: Path, corpus_file: Path
 ) -> None:
     first = [line for line in corpus_file.read_text().splitlines() if line][:5]
+    stages: list[str] = []
     for count, name in ((5, "few"), (20_000, "all")):
-        make_index(recipe(kind="static", sample=count, max_length=None), tmp_path / name, silent)
+        told = recipe(kind="static", sample=count, max_length=None)
+        make_index(told, tmp_path / name, lambda stage, *_: stages.append(stage))
+    assert list(dict.fromkeys(stages)) == ["static vectors", "index"], "a model that runs says so"
     facts = {
         name: json.loads(next((tmp_path / name).glob(".cache/static-*/manifest.json")).read_text())["facts"]
         for name in ("few", "all")

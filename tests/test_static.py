@@ -175,7 +175,11 @@ def test_more_dimensions_than_the_model_has_are_refused(model_folder: Path) -> N
         StaticEncoder.distill(str(model_folder), dim=17)
 
 
-def test_progress_counts_vocabulary_entries(model_folder: Path) -> None:
+@pytest.mark.parametrize(("texts", "expected"), [(None, [(14, 14)]), (TEXTS, [(14, 21), (17, 21), (20, 21), (21, 21)])])
+def test_progress_counts_vocabulary_entries_and_the_texts_fitted_to(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str] | None, expected: list[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr("augkd.retrieval.static._CHUNK", 3)
     told: list[tuple[int, int | None]] = []
-    StaticEncoder.distill(str(model_folder), dim=8, progress=lambda done, total: told.append((done, total)))
-    assert told == [(14, 14)]
+    StaticEncoder.distill(str(model_folder), dim=8, texts=texts, progress=lambda *done: told.append(done))
+    assert told == expected

@@ -34,7 +34,8 @@ def make_encoder(
 
     sentence: `model`, `max_length`, `precision`, `workers`; static: `model`, `dim`. An option that is None is as good
     as left out. `texts`, a sample of the corpus, is what a static encoder is fitted to (`StaticEncoder.distill`);
-    without it, whatever `cache` holds for this model and width is taken. `progress` is told of vocabulary entries.
+    without it, whatever `cache` holds for this model and width is taken. `progress` is told of vocabulary entries and
+    of these texts.
     Raises RecipeError for an unknown kind or option or a value out of range, ModelError when the model is not to be
     had, WorkspaceError when what `cache` holds is damaged.
     """

@@ -43,8 +43,9 @@ KIND = "static_encoder"
 _VECTORS, _TOKENIZER = "model.safetensors", "tokenizer.json"
 _BATCH = 1024  # vocabulary entries through the model at once, about 3 tokens each
 _WINDOW = 65_536  # texts tokenised at once: bounds memory
+_CHUNK = 2048  # sample texts through the model between two words about it
 
-Progress = Callable[[int, int | None], None]  # entries done, of
+Progress = Callable[[int, int | None], None]  # entries and sample texts done, of
 
 
 @final
@@ -100,10 +101,12 @@ class StaticEncoder:
             raise ModelError(f"'{model}' has no fast tokenizer (tokenizer.json), which a static encoder needs")
 
         tokenizer, entries = backend.to_str(), _entries(loaded.tokenizer)
-        vectors, pairs = _through_model(loaded, entries, progress), Pairs.none(dim)
+        told, pairs = _counted(progress, len(entries) + len(texts or ())), Pairs.none(dim)
+        vectors = _through_model(loaded, entries, told)
         if texts:
+            wanted = _sample_through(model, texts, told)
             beginnings = _input_embeddings(loaded, entries)
-            vectors, pairs, explained = _fitted(vectors, beginnings, dim, _plain(tokenizer), entries, texts, model)
+            vectors, pairs, explained = _fitted(vectors, beginnings, dim, _plain(tokenizer), entries, texts, wanted)
         else:
             vectors, explained = principal_components(vectors, dim)
             vectors = vectors * sif_weights(rank_frequency(len(entries)))[:, None]
@@ -219,9 +222,8 @@ def _fitted(
     tokenizer: Tokenizer,
     entries: Sequence[int],
     texts: Sequence[str],
-    model: str,
+    wanted: NDArray[np.float32],  # (texts, width), the model's
 ) -> tuple[NDArray[np.float32], Pairs, float]:
-    wanted = SentenceEncoder.load(model).encode(texts)
     rows = _token_ids(tokenizer, texts)
     size = max(entries) + 2  # rows of an encoder's table: the entries, and one for any id beyond
     keys, pairs = pair_counts(*pair_keys(*_flat(rows, size), size), len(texts))
@@ -274,7 +276,7 @@ def _wrapping(tokenizer: Any) -> Wrapped:
     return Wrapped(ids[: inner[0]], ids[inner[-1] + 1 :])
 
 
-def _through_model(model: Any, entries: Sequence[int], progress: Progress | None) -> NDArray[np.float32]:
+def _through_model(model: Any, entries: Sequence[int], told: Callable[[int], None]) -> NDArray[np.float32]:
     before, after = _wrapping(model.tokenizer)
     vectors = []
     with torch.inference_mode():
@@ -283,9 +285,29 @@ def _through_model(model: Any, entries: Sequence[int], progress: Progress | None
             ids = torch.tensor([[*before, entry, *after] for entry in part], device=model.device)
             features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             vectors.append(model.forward(features)["sentence_embedding"].float().cpu().numpy())
-            if progress is not None:
-                progress(start + len(part), len(entries))
+            told(len(part))
     return np.concatenate(vectors)
+
+
+def _sample_through(model: str, texts: Sequence[str], told: Callable[[int], None]) -> NDArray[np.float32]:
+    encoder, vectors = SentenceEncoder.load(model), []
+    for start in range(0, len(texts), _CHUNK):
+        vectors.append(encoder.encode(texts[start : start + _CHUNK]))
+        told(len(vectors[-1]))
+    return np.concatenate(vectors)
+
+
+def _counted(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Told of each part that is done, it tells `progress` of all."""
+    done = 0
+
+    def told(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    return told
 
 
 def _input_embeddings(model: Any, entries: Sequence[int]) -> NDArray[np.float32] | None:  # (entries, any), centred
