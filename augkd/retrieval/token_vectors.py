@@ -27,7 +27,8 @@ MAP_RIDGE = 10.0  # 1, 10 and 100 alike for 20,000 texts; of 500, whose recall o
 ENTRY_RIDGE, PAIR_RIDGE = 1.0, 2.0  # recall of 100 was 0.740, 0.754, 0.754 at (0.25, 0.5), (0.5, 1), (1, 2)
 LEAST = 2  # texts that hold a pair; with those of one text there are four times as many, and nothing is gained
 _STEPS = 20  # of conjugate gradients; leaves 3e-3 of the residual, and recall does not change from 10 on
-_BLOCK = 8192  # texts whose features are held at once
+_BLOCK = 8192  # texts, or entries, whose features are held at once
+_COLUMNS = 64  # solved at once: six matrices of as many columns are held
 
 
 def rank_frequency(count: int) -> NDArray[np.float64]:  # (count,), sums to 1
@@ -127,19 +128,26 @@ def fitted(
     start = alone * sif_weights(seen / seen.sum(), SIF_COUNTED)[:, None]
     rows = _divided(counts, np.sqrt(counts.sum(axis=1)))
     guess = rows @ start
-    start *= (guess * wanted).sum() / max(float((guess * guess).sum()), 1e-12)
+    scale = np.float32((guess * wanted).sum() / max(float((guess * guess).sum()), 1e-12))
+    start *= scale
     known = [start, alone, np.ones((len(alone), 1)), *([] if embeddings is None else [embeddings])]
-    features = np.concatenate(known, axis=1, dtype=np.float32)
-    start = start + features @ _linear_map(rows, features, wanted - rows @ start)
+    held = np.flatnonzero(counts.sum(axis=0))  # a vocabulary of 250,000 has most of its entries in no sample
+    mapped = _linear_map(rows[:, held], _features(known, held), wanted - guess * scale)
+    for begin in range(0, len(start), _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        start[block] += _features(known, block) @ mapped
 
     lengths = np.linalg.norm(counts @ start, axis=1)
     rows = _divided(counts, lengths)
-    held = np.flatnonzero(counts.sum(axis=0))  # a vocabulary of 250,000 has most of its entries in no sample
     both = scipy.sparse.hstack([rows[:, held], _divided(pairs, lengths)]).tocsr()
     ridge = np.repeat(np.array([ENTRY_RIDGE, PAIR_RIDGE], dtype=np.float32), [len(held), pairs.shape[1]])
     moved = _ridge(both, wanted - rows @ start, ridge)
     start[held] += moved[: len(held)]
-    return start.astype(np.float32), moved[len(held) :]
+    return start, moved[len(held) :]
+
+
+def _features(known: Sequence[NDArray[Any]], at: NDArray[np.int64] | slice) -> NDArray[np.float32]:
+    return np.concatenate([one[at] for one in known], axis=1, dtype=np.float32)
 
 
 def _divided(rows: Any, lengths: NDArray[Any]) -> Any:  # csr; a row of length 0 becomes zeros
@@ -159,19 +167,29 @@ def _linear_map(rows: Any, features: NDArray[np.float32], wanted: NDArray[np.flo
 
 
 def _ridge(rows: Any, wanted: NDArray[np.float32], ridge: NDArray[np.float32]) -> NDArray[np.float32]:
-    """argmin ‖rows · D − wanted‖² + Σ ridge_i ‖D_i‖², all columns at once, by conjugate gradients.
+    """argmin ‖rows · D − wanted‖² + Σ ridge_i ‖D_i‖², by conjugate gradients of each column for itself.
 
     Scaled by the diagonal: columns of frequent tokens are thousands of times as long as those of rare ones, and 15
     steps that are not scaled leave 50 times as much of the residual as 15 that are.
     """
     transposed = rows.T.tocsr()
     scale = (1 / (rows.power(2).sum(axis=0) + ridge))[:, None].astype(np.float32)
+    found = np.empty((rows.shape[1], wanted.shape[1]), dtype=np.float32)
+    for begin in range(0, wanted.shape[1], _COLUMNS):
+        columns = slice(begin, begin + _COLUMNS)
+        found[:, columns] = _descended(rows, transposed, wanted[:, columns], ridge[:, None], scale)
+    return found
+
+
+def _descended(
+    rows: Any, transposed: Any, wanted: NDArray[np.float32], ridge: NDArray[np.float32], scale: NDArray[np.float32]
+) -> NDArray[np.float32]:
     residual = transposed @ wanted
     scaled = scale * residual
     direction, found = scaled.copy(), np.zeros_like(residual)
     product = (residual * scaled).sum(axis=0)
     for _ in range(_STEPS):
-        image = transposed @ (rows @ direction) + ridge[:, None] * direction
+        image = transposed @ (rows @ direction) + ridge * direction
         step = product / np.maximum((direction * image).sum(axis=0), 1e-30)  # a column that is done has zeros here
         found += step * direction
         residual -= step * image
