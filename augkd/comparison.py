@@ -19,6 +19,8 @@ from augkd.evaluation.index_score import IndexScore, index_score, rank
 from augkd.pipeline import Run, forget_peak
 from augkd.recipe import Comparison, Recipe, dumped
 from augkd.remaining import Headline, Remaining, is_finished, unseen
+from augkd.retrieval.index import read_index_manifest
+from augkd.retrieval.retriever import encoder_options
 from augkd.side_by_side import Job, run_jobs
 from augkd.workspace import write_json
 
@@ -182,6 +184,7 @@ def score_indexes(
     if len({path.name for path in indexes}) < len(indexes):
         raise RecipeError(f"two of the indexes have the same name: {', '.join(path.name for path in indexes)}")
     scores: dict[str, IndexScore] = {}
+    cosines = set()  # whose they are
     for path in indexes:
         neighbours = options.model_copy(update={"index": str(path)})
         data = recipe.data.model_copy(update={"neighbours": neighbours, "augmented_samples": None})
@@ -191,7 +194,10 @@ def score_indexes(
 
         run = Run(recipe.model_copy(update={"data": data}), out / path.name, out / "shared", told, path.name)
         scores[path.name] = _score(run, options.k)
-    ranked = rank(scores)
+        encoder = encoder_options(read_index_manifest(path))
+        kind = "sentence" if encoder["rerank"] else encoder["kind"]  # re-ranked: cosines of the full model
+        cosines.add((kind, encoder.get("model")))
+    ranked = rank(scores, cosines=len(cosines) == 1)
     value = {"task": run.task.name, "ranked": ranked, "scores": {n: dataclasses.asdict(scores[n]) for n in ranked}}
     write_json(out / "score.json", value)
     return value, _table({name: scores[name] for name in ranked})

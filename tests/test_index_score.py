@@ -116,20 +116,32 @@ def better(**changes: float | None) -> IndexScore:
 
 
 @pytest.mark.parametrize(
-    "worse", [{"deviation": 0.02}, {"agreement": 0.7}, {"coverage": 0.5}, {"distinct": 50}, {"agreement": None}]
+    "worse", [{"similarity": 0.6}, {"agreement": 0.7}, {"coverage": 0.5}, {"distinct": 50}, {"agreement": None}]
 )
 def test_each_ranked_figure_decides_when_the_others_are_equal(worse: dict[str, float | None]) -> None:
     assert rank({"a": better(**worse), "b": GOOD}) == ["b", "a"]
     assert rank({"a": GOOD, "b": better(**worse)}) == ["a", "b"]
 
 
+@pytest.mark.parametrize("other", [{"deviation": 0.001}, {"confidence": 0.99}, {"entropy": 0.5}])
+def test_the_other_figures_decide_nothing(other: dict[str, float | None]) -> None:
+    assert rank({"a": GOOD, "b": better(**other)}) == rank({"a": better(**other), "b": GOOD}) == ["a", "b"]
+
+
 def test_the_rank_is_the_mean_rank() -> None:
-    # agreement, coverage and distinct for b against deviation for a
-    assert rank({"a": better(deviation=0.005, agreement=0.5, coverage=0.9, distinct=90), "b": GOOD}) == ["b", "a"]
-    # one against one: the lower deviation wins
-    assert rank({"b": better(deviation=0.005, agreement=0.5), "a": GOOD}) == ["b", "a"]
+    # agreement, coverage and distinct for b against similarity for a
+    assert rank({"a": better(similarity=0.9, agreement=0.5, coverage=0.9, distinct=90), "b": GOOD}) == ["b", "a"]
+    # one against one: the higher agreement wins
+    assert rank({"a": better(similarity=0.9, agreement=0.5), "b": GOOD}) == ["b", "a"]
     assert rank({"b": GOOD, "a": GOOD}) == ["a", "b"]
     assert rank({}) == []
+
+
+def test_cosines_of_different_encoders_and_missing_ones_do_not_count() -> None:
+    near = better(similarity=0.9, agreement=0.79)
+    assert rank({"a": near, "b": GOOD}, cosines=False) == ["b", "a"]
+    assert rank({"a": near, "b": GOOD, "c": better(similarity=None, agreement=0.1)}) == ["b", "a", "c"]
+    assert rank({"a": better(similarity=0.9), "b": GOOD}, cosines=False) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """Which index suits a task, told before any student is trained.
 
-Everything is read off the teacher's outputs on an index's neighbours. The figure that predicts a student's loss is the
-standard deviation of the teacher's mean probability over draws of the augmented data (Wang et al., NeurIPS 2022, "What
-Makes a 'Good' Data Augmentation in Knowledge Distillation": lower is better, Pearson 0.958 on CIFAR-100). They draw;
-here the same deviation is computed exactly, so it has no seed.
+Everything is read off the teacher's outputs on an index's neighbours. How well it foretells was measured: students of
+three tasks with each of three corpora (docs/results.md). What Wang et al. (NeurIPS 2022, "What Makes a 'Good' Data
+Augmentation in Knowledge Distillation") found for ways to change images, a lower standard deviation of the teacher's
+mean probability over draws of the augmented data, points the wrong way between corpora: texts that have nothing to do
+with the task lower it most. It is told and not ranked. They draw; here it is computed exactly, so it has no seed.
 """
 
 from __future__ import annotations
@@ -90,25 +91,24 @@ def deviation(
     return float(np.sqrt(np.maximum(variance, 0) / draw).mean())
 
 
-def rank(scores: Mapping[str, IndexScore]) -> list[str]:
+def rank(scores: Mapping[str, IndexScore], *, cosines: bool = True) -> list[str]:
     """Names of indexes, the most promising first.
 
-    The mean of four ranks, each from best to worst with ties sharing theirs: deviation (low), agreement (high),
-    coverage (high), distinct texts (high). Agreement stands against deviation, which random text would lower too.
-    Confidence and entropy are shown, not ranked: what a teacher is sure of teaches little, what it is unsure of may be
-    off the task. Ties: lower deviation, then name. An agreement that is not known ranks last.
+    The mean of four ranks, each from best to worst with ties sharing theirs: similarity, agreement, coverage and
+    distinct texts, more of each being better. Without `cosines`, for indexes of different encoders, or when one has no
+    similarity, of the other three. Ties: higher agreement, then name. An agreement that is not known ranks last.
     """
     names = sorted(scores)
     if not names:
         return []
-    ranks = [
-        rankdata([scores[name].deviation for name in names]),
-        rankdata([np.inf if (known := scores[name].agreement) is None else -known for name in names]),
-        rankdata([-scores[name].coverage for name in names]),
-        rankdata([-scores[name].distinct for name in names]),
-    ]
-    mean = dict(zip(names, np.mean(ranks, axis=0).tolist(), strict=True))
-    return sorted(names, key=lambda name: (mean[name], scores[name].deviation, name))
+    agreement = {name: -np.inf if (known := scores[name].agreement) is None else known for name in names}
+    figures = [agreement, {n: scores[n].coverage for n in names}, {n: float(scores[n].distinct) for n in names}]
+    similarity = {name: known for name in names if (known := scores[name].similarity) is not None}
+    if cosines and len(similarity) == len(names):
+        figures.append(similarity)
+    ranks = np.mean([rankdata([-figure[name] for name in names]) for figure in figures], axis=0)
+    mean = dict(zip(names, ranks.tolist(), strict=True))
+    return sorted(names, key=lambda name: (mean[name], -agreement[name], name))
 
 
 def _check(

@@ -28,8 +28,8 @@ from scipy.stats import rankdata
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # which way each figure is said to point: 1, more is better
-FIGURES = {"deviation": -1, **dict.fromkeys(("agreement", "coverage", "distinct"), 1)}
-FIGURES |= dict.fromkeys(("similarity", "confidence", "entropy"), 1)  # shown by the command, not ranked
+FIGURES = dict.fromkeys(("similarity", "agreement", "coverage", "distinct"), 1)
+FIGURES |= {"confidence": 1, "entropy": 1, "deviation": -1}  # shown by the command, not ranked
 
 
 def main() -> None:
