@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from test_changes import SeedEncoder, files_of, lines
 
 from augkd.data.corpus import CorpusSource
 from augkd.errors import IndexFolderError, RecipeError
+from augkd.retrieval import builder
 from augkd.retrieval.builder import build_index, build_shard, merge_shards
 from augkd.retrieval.index import Index, verify
+from augkd.retrieval.sizing import plan
 from augkd.retrieval.spool import encode_parts, spool_of
 from augkd.retrieval.vectors import make_vectors, read_probes
 
@@ -134,3 +137,47 @@ def test_verify_finds_a_flipped_bit_in_any_file(tmp_path: Path) -> None:
             verify(folder)
         (folder / name).write_bytes(whole)
     verify(folder)
+
+
+# ---- auto goes on until the recall is reached ----
+
+
+@pytest.mark.parametrize(
+    ("measured", "made", "final"),
+    [
+        ([0.96], [0], 0),
+        ([0.90, 0.95], [0, 1], 1),
+        ([0.90, 0.93, 0.92], [0, 1, 2, 1], 1),  # none does: the best, made again as its file was written over
+        ([0.90, 0.91, 0.92], [0, 1, 2], 2),
+    ],
+)
+def test_auto_takes_the_first_factory_that_reaches_the_recall_when_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[float], made: list[int], final: int
+) -> None:
+    options = plan(10**6, 256).trials()
+    assert [option.factory for option in options] == [
+        *("IVF4096,PQ64x4fs,Refine(SQ8)", "IVF4096,PQ128x4fs,Refine(SQ8)", "IVF4096,SQ8")
+    ]
+    names = [option.factory for option in options]
+    tried: list[int] = []
+
+    def make(folder: Path, spool: object, factory: str, recall: float, seed: int) -> dict[str, Any]:
+        tried.append(names.index(factory))
+        return {"factory": factory, "recall@10": measured[tried[-1]]}
+
+    monkeypatch.setattr(builder, "make_vectors", make)
+    spool = builder.spool_of(tmp_path, 10**6, 256, builder.CHUNK)
+    found = builder._reaching(tmp_path, spool, options, 0.95, 0)
+    assert tried == made
+    assert (found["factory"], found["recall@10"]) == (names[final], measured[final])
+    assert found["memory_plan"]["index"] == options[final].index_bytes
+
+
+def test_codes_for_memory_budgets_and_exact_search_are_not_followed_by_coarser_ones() -> None:
+    assert [option.factory for option in plan(1000, 64).trials()] == ["Flat"]
+    tight = plan(10_000_000, 384, memory=36 * 2**30 // 10)
+    assert [option.factory for option in tight.trials()] == ["IVF16384,PQ96x4fs,Refine(SQ6)"]
+    assert tight.trials(fine=True) == tight.trials()
+    assert plan(10**6, 256).trials(fine=True) == plan(10**6, 256).trials()[1:]
+    assert plan(1000, 64).trials(fine=True) == plan(1000, 64).trials()
+    assert len(plan(10**6, 37).trials(fine=True)) == 1, "a prime dimension has no product code to leave out"

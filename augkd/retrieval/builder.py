@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, stream_corpus
 from augkd.data.dropped import DROPPED, Dropped
 from augkd.errors import IndexFolderError, RecipeError, WorkspaceError
 from augkd.retrieval import factory as factories
 from augkd.retrieval.index import Index, read_index_manifest
-from augkd.retrieval.sizing import plan
-from augkd.retrieval.spool import CHUNK, Progress, encode_parts, spool_of, vectors_path
+from augkd.retrieval.sizing import Option, plan
+from augkd.retrieval.spool import CHUNK, Progress, Spool, encode_parts, spool_of, vectors_path
 from augkd.retrieval.texts import checksum, text_paths
-from augkd.retrieval.vectors import make_vectors
+from augkd.retrieval.vectors import RECALL, make_vectors
 from augkd.workspace import MANIFEST, begin, end, finished, read_manifest, replacing
 
 if TYPE_CHECKING:
@@ -204,11 +206,33 @@ def _finish(folder: Path, made_from: dict[str, Any], facts: dict[str, Any], coun
     memory, recall = options.get("memory"), options["recall"]
     chosen = factories.choose(count, dim, options["factory"], recall=recall, memory=memory)
     spool = spool_of(folder, count, dim, options["chunk"])
-    made = make_vectors(folder, spool, chosen, recall, options["seed"])
-    if options["factory"] == "auto" and (option := plan(count, dim, memory, recall).chosen) is not None:
-        made["memory_plan"] = {"index": option.index_bytes, "build": option.build_bytes, "disk": option.disk_bytes}
+    if options["factory"] == "auto":
+        trials = plan(count, dim, memory, recall).trials(fine=facts["encoder"]["kind"] == "static")
+        made = _reaching(folder, spool, trials, recall, options["seed"])
+    else:
+        made = make_vectors(folder, spool, chosen, recall, options["seed"])
     end(folder, "index", made_from, **facts, **made, texts=_checksums(folder), changes=[])
     shutil.rmtree(folder / "build")
+
+
+def _reaching(folder: Path, spool: Spool, options: Sequence[Option], recall: float, seed: int) -> dict[str, Any]:
+    """The first of the factories that reaches `recall` when it is measured, else the one that comes nearest.
+
+    How fine a code must be depends on the vectors: of a static encoder 4 bits for 4 dimensions lose what they keep of
+    a sentence model. Facts about the vectors file, with what was planned for it.
+    """
+    found: list[float] = []
+    for option in options:
+        made = make_vectors(folder, spool, option.factory, recall, seed)
+        found.append(made[RECALL])
+        if found[-1] >= recall:
+            break
+    else:
+        option = options[int(np.argmax(found))]
+        if option is not options[-1]:
+            made = make_vectors(folder, spool, option.factory, recall, seed)
+    planned = {"index": option.index_bytes, "build": option.build_bytes, "disk": option.disk_bytes}
+    return made | {"memory_plan": planned}
 
 
 def _checksums(folder: Path) -> dict[str, str]:

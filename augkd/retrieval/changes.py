@@ -27,7 +27,7 @@ from augkd.retrieval.factory import Effort, Probes
 from augkd.retrieval.index import effort_of, load_vectors, read_index_manifest
 from augkd.retrieval.spool import CHUNK, Progress, Spool, encode_parts, spool_of
 from augkd.retrieval.texts import TextStore, checksum, read_texts, text_path, text_paths, write_texts
-from augkd.retrieval.vectors import RECALL_AT, add, read_probes, with_vectors, without, write_vectors
+from augkd.retrieval.vectors import RECALL, RECALL_AT, add, read_probes, with_vectors, without, write_vectors
 from augkd.workspace import MANIFEST, begin, replacing, write_json
 
 if TYPE_CHECKING:
@@ -206,8 +206,7 @@ def _commit(
     effort, measured = _tuned(index, probes, manifest)
     facts = write_vectors(folder, index, suffix, effort, measured, probes)
     kept = {key: value for key, value in manifest.items() if key not in ("k_factor", "efSearch", "probes")}
-    recall = f"recall@{RECALL_AT}"
-    log = {**change, "count": facts["count"], recall: facts[recall]}
+    log = {**change, "count": facts["count"], RECALL: facts[RECALL]}
     texts = {name: checksum(folder / "texts" / name) for name in names}
     changed = {**kept, **facts, "texts": texts, "changes": [*manifest.get("changes", []), log]}
     write_json(folder / MANIFEST, changed)
@@ -217,7 +216,7 @@ def _commit(
 def _tuned(index: Any, probes: Probes | None, manifest: dict[str, Any]) -> tuple[Effort, float]:
     """Tuned again; an exact index stays exact, and without a probe left the figures are those last measured."""
     if probes is None or not len(probes):
-        return effort_of(manifest), float(manifest[f"recall@{RECALL_AT}"])
+        return effort_of(manifest), float(manifest[RECALL])
     return factories.tune(index, probes, manifest["made_from"]["faiss"]["recall"], RECALL_AT)
 
 

@@ -44,17 +44,18 @@ class Code:
     listed: float  # bytes per dimension in the list
     refined: float = 0.0  # bytes per dimension in the second, memory-mapped table that the best are re-ranked with
     extra: int = 0  # bytes per vector
+    width: int = 4  # dimensions at least of a subquantiser
 
     def factory(self, count: int, dim: int) -> str:
         """The whole factory string for `count` vectors."""
         if self.name == "Flat":
             return "Flat"
-        return f"IVF{auto_lists(count)},{self.name.format(m=subquantisers(dim))}"
+        return f"IVF{auto_lists(count)},{self.name.format(m=subquantisers(dim, self.width))}"
 
     def bytes(self, dim: int) -> tuple[int, int]:
         """Bytes per vector: in the list, in the second table."""
         if "{m}" in self.name:
-            return math.ceil(subquantisers(dim) / 2), math.ceil(self.refined * dim)
+            return math.ceil(subquantisers(dim, self.width) / 2), math.ceil(self.refined * dim)
         return math.ceil(self.listed * dim) + self.extra, math.ceil(self.refined * dim)
 
 
@@ -62,6 +63,7 @@ EXACT = Code("Flat", 1.0, 4.0)
 # in order of preference: fast first, then small; the reasons are in factory.py
 INVERTED = (
     Code("PQ{m}x4fs,Refine(SQ8)", 0.99, 0.125, 1.0),
+    Code("PQ{m}x4fs,Refine(SQ8)", 0.99, 0.25, 1.0, width=2),
     Code("SQ8", 0.99, 1.0),
     Code("PQ{m}x4fs,Refine(SQ6)", 0.97, 0.125, 0.75),
     Code("RaBitQ4", 0.94, 0.5, extra=20),
@@ -111,6 +113,19 @@ class IndexPlan:
         """What `factory: auto` takes; None when nothing reaches the recall within the memory."""
         return next((option for option in self.options if not option.refused), None)
 
+    def trials(self, *, fine: bool = False) -> list[Option]:
+        """What `factory: auto` builds until one reaches the recall: the chosen, then those that may find as much.
+
+        With `fine`, for vectors that are known to need it, the coarser of two product codes is left out.
+        """
+        chosen = self.chosen
+        if chosen is None:
+            return []
+        after = self.options[self.options.index(chosen) + 1 :]
+        found = [chosen, *(one for one in after if not one.refused and one.ceiling >= chosen.ceiling)]
+        both = [one.factory for one in found[:2] if "fs," in one.factory]
+        return found[1:] if fine and len(both) == 2 else found
+
     @property
     def machines(self) -> int:
         """Machines with this memory that would hold the smallest index that reaches the recall; 0: none does."""
@@ -128,9 +143,9 @@ def auto_lists(count: int) -> int:
     return int(lists)
 
 
-def subquantisers(dim: int) -> int:
-    """The most that divide `dim` and leave each at least 4 dimensions (then 4 bits hold what 1 bit each would)."""
-    return max(m for m in range(1, max(1, dim // 4) + 1) if dim % m == 0)
+def subquantisers(dim: int, width: int = 4) -> int:
+    """The most that divide `dim` and leave each `width` dimensions or more (of 4, 4 bits hold as much as 4 × 1)."""
+    return max(m for m in range(1, max(1, dim // width) + 1) if dim % m == 0)
 
 
 def sample_size(count: int, lists: int) -> int:

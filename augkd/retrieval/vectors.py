@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RECALL_AT = 10
+RECALL = f"recall@{RECALL_AT}"  # its name in a manifest
 DEPTH = 40  # true neighbours kept per probe: removals may take 30 of them before a probe is spent
 _PROBES = 1000  # standard error about 0.4 points at recall 0.95
 
@@ -75,7 +76,7 @@ def write_vectors(
         "count": int(index.ntotal),
         "dim": int(index.d),
         **effort.facts(),
-        f"recall@{RECALL_AT}": round(measured, 4),
+        RECALL: round(measured, 4),
         "bytes_per_vector": round(path.stat().st_size / index.ntotal, 1),
         "sha256": file_fingerprint(path),
         "vectors": path.name,
