@@ -27,7 +27,7 @@ def shards(tmp_path: Path, source: CorpusSource, count: int, factory: str = "IVF
     return folders
 
 
-@pytest.mark.parametrize("factory", ["auto", "IVF4,SQ8", "IVF4,PQ4x4fs,Refine(SQ8)"])
+@pytest.mark.parametrize("factory", ["auto", "IVF4,SQ8", "IVF4,PQ4x4fs,Refine(SQ8)", "IVF4,PQ8x4fsr,Refine(SQ8)"])
 def test_merged_shards_are_byte_identical_to_one_build(tmp_path: Path, factory: str) -> None:
     source = lines(tmp_path, "c.txt", range(330))
     build_index(tmp_path / "whole", source, SeedEncoder(), factory=factory, chunk=50, recipe={"a": 1})
@@ -105,8 +105,9 @@ def test_probes_are_held_out_of_the_training_sample(tmp_path: Path, monkeypatch:
     np.testing.assert_allclose((own * probes.queries).sum(axis=1), 1, atol=1e-3)
 
 
+@pytest.mark.parametrize("factory", ["IVF32,SQ8", "IVF32,PQ8x4fsr,Refine(SQ8)"])
 def test_a_graph_used_for_adding_changes_hardly_a_list_and_is_not_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
 ) -> None:
     class Slim(SeedEncoder):
         dim = 16
@@ -116,12 +117,12 @@ def test_a_graph_used_for_adding_changes_hardly_a_list_and_is_not_stored(
     spool = spool_of(tmp_path, 3000, 16, 1000)
     (tmp_path / "exact").mkdir()
     (tmp_path / "graph").mkdir()
-    exact = make_vectors(tmp_path / "exact", spool, "IVF32,SQ8", 0.9, 0)
+    exact = make_vectors(tmp_path / "exact", spool, factory, 0.9, 0)
     monkeypatch.setattr("augkd.retrieval.vectors.GRAPH_ABOVE", 16)
-    graph = make_vectors(tmp_path / "graph", spool, "IVF32,SQ8", 0.9, 0)
+    graph = make_vectors(tmp_path / "graph", spool, factory, 0.9, 0)
     assert graph["bytes_per_vector"] == exact["bytes_per_vector"]
     assert graph["recall@10"] == pytest.approx(exact["recall@10"], abs=0.02)
-    again = make_vectors(tmp_path / "graph", spool, "IVF32,SQ8", 0.9, 0)
+    again = make_vectors(tmp_path / "graph", spool, factory, 0.9, 0)
     assert again == graph
 
 
@@ -156,7 +157,7 @@ def test_auto_takes_the_first_factory_that_reaches_the_recall_when_it_is_measure
 ) -> None:
     options = plan(10**6, 256).trials()
     assert [option.factory for option in options] == [
-        *("IVF4096,PQ64x4fs,Refine(SQ8)", "IVF4096,PQ128x4fs,Refine(SQ8)", "IVF4096,SQ8")
+        *("IVF4096,PQ64x4fs,Refine(SQ8)", "IVF4096,PQ128x4fsr,Refine(SQ8)", "IVF4096,SQ8")
     ]
     names = [option.factory for option in options]
     tried: list[int] = []

@@ -19,7 +19,7 @@ from augkd.retrieval.index import Index, verify
 from augkd.retrieval.vectors import read_probes
 
 DIM = 16
-FACTORIES = ("Flat", "SQ8", "IVF8,SQ8", "IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,RaBitQ")
+FACTORIES = ("Flat", "SQ8", "IVF8,SQ8", "IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,PQ8x4fsr,Refine(SQ8)", "IVF8,RaBitQ")
 
 
 class SeedEncoder:
@@ -81,7 +81,7 @@ def test_ids_stay_rows_after_adding_and_removing(tmp_path: Path, factory: str) -
     assert verify(folder)["files"] == len(files_of(folder)) - 2  # all but manifest and dropped.jsonl: none is left over
 
 
-@pytest.mark.parametrize("factory", ["IVF8,SQ8", "IVF8,PQ4x4fs,Refine(SQ8)"])
+@pytest.mark.parametrize("factory", ["IVF8,SQ8", "IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,PQ8x4fsr,Refine(SQ8)"])
 def test_a_removed_text_and_its_codes_are_gone_from_every_byte(tmp_path: Path, factory: str) -> None:
     folder = built(tmp_path, factory)
     victims = [f"line number {number}" for number in (3, 200, 399)]

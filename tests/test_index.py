@@ -281,7 +281,9 @@ def test_unusable_options_are_refused_in_one_line(tmp_path: Path, options: dict[
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF4,SQ8", "IVF4,PQ4x4fs,Refine(SQ8)", "IVF4,RaBitQ"])
+@pytest.mark.parametrize(
+    "factory", ["Flat", "IVF4,SQ8", "IVF4,PQ4x4fs,Refine(SQ8)", "IVF4,PQ8x4fsr,Refine(SQ8)", "IVF4,RaBitQ"]
+)
 def test_vectors_come_back_with_their_neighbours(tmp_path: Path, factory: str) -> None:
     source = corpus(tmp_path, 300)
     index = build_index(tmp_path / "index", source, HashEncoder(), factory=factory, chunk=150)

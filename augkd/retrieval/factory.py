@@ -10,7 +10,7 @@ held-out queries, CPU time of one thread on a busy machine, one run each. How mu
 recall@10 >= 0.90 and >= 0.95 (-: not reached), the highest recall seen, bytes per vector in the file:
 
     IVF,PQ96x4fs,Refine(SQ8)      15x   8x   0.992 all lists     464   kept: the fastest below 512 bytes
-    IVF,PQ192x4fs,Refine(SQ8)     15x   8x   0.976 a quarter     519   no faster and larger; kept, see below
+    IVF,PQ192x4fs,Refine(SQ8)     15x   8x   0.976 a quarter     519   no faster and larger
     IVF,SQ8                        3x   1x   0.975 a quarter     408   kept for dimensions no product code divides
     IVF,RaBitQ,Refine(SQ8)         6x   2x   0.975 a quarter     464
     IVF,RaBitQfs,Refine(SQ8)       4x   1x   0.975 a quarter     473
@@ -22,9 +22,13 @@ recall@10 >= 0.90 and >= 0.95 (-: not reached), the highest recall seen, bytes p
     IVF,RaBitQ                     -    -    0.753 a quarter      80   kept, for budgets
     HNSW32,SQ8                     9x   3x   0.985 efSearch 256  656   larger, 27 s to add against 1, cannot remove
 
-Vectors of a static encoder, 720,000 reviews, 256 dimensions, 4096 lists, 1024 visited, 64 candidates ranked again per
-neighbour, 1,000 queries on two cores: PQ64x4fs recall 0.886 in 1.6 s, PQ128x4fs 0.963 in 0.8 s. With 256 candidates
-PQ64x4fs reached 0.950 in 2.7 s.
+Vectors of a static encoder, 720,000 reviews, 256 dimensions, 4096 lists, 1,000 queries on two cores, 256 lists visited;
+recall and seconds with 16 and with 64 candidates ranked again per neighbour:
+
+    PQ64x4fs                      0.879 0.7 s (64)         at most 0.886 with 1024 lists
+    PQ64x4fsr                     0.838 0.24 s, 0.925 0.36 s
+    PQ128x4fs                     0.903 0.23 s, 0.946 0.38 s
+    PQ128x4fsr                    0.946 0.23 s, 0.954 0.34 s     kept: r, codes of what a list's centroid leaves over
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ EXACT = Code("Flat", 1.0, 4.0)
 # in order of preference: fast first, then small; the reasons are in factory.py
 INVERTED = (
     Code("PQ{m}x4fs,Refine(SQ8)", 0.99, 0.125, 1.0),
-    Code("PQ{m}x4fs,Refine(SQ8)", 0.99, 0.25, 1.0, width=2),
+    Code("PQ{m}x4fsr,Refine(SQ8)", 0.99, 0.25, 1.0, width=2),
     Code("SQ8", 0.99, 1.0),
     Code("PQ{m}x4fs,Refine(SQ6)", 0.97, 0.125, 0.75),
     Code("RaBitQ4", 0.94, 0.5, extra=20),
@@ -123,7 +123,7 @@ class IndexPlan:
             return []
         after = self.options[self.options.index(chosen) + 1 :]
         found = [chosen, *(one for one in after if not one.refused and one.ceiling >= chosen.ceiling)]
-        both = [one.factory for one in found[:2] if "fs," in one.factory]
+        both = [one.factory for one in found[:2] if "x4fs" in one.factory]
         return found[1:] if fine and len(both) == 2 else found
 
     @property
