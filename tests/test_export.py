@@ -139,10 +139,24 @@ def test_a_product_is_that_of_whole_numbers(gemm: bool) -> None:
 
     step = np.maximum(np.abs(x).max(1, keepdims=True), 1e-30) / 127
     whole = np.floor(x / step + 0.5)
-    columns = np.abs(w).max(0) / 127
+    columns = np.abs(w).max(0) / 64
     expected = (whole @ np.rint(w / columns)) * step * columns + (b if gemm else 0)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found[1:], (x @ w + (b if gemm else 0))[1:], atol=0.1)
+
+
+def test_no_two_products_overflow_16_bits() -> None:
+    """ONNX Runtime adds them in as many where the CPU has no VNNI; there a sum that does not fit is cut off."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.full((8, 4), 3.0, dtype=np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    made = quantised(graph([node], {"w": weights}, TensorProto.FLOAT, ["n", 8]))
+    whole = [numpy_helper.to_array(t) for t in made.graph.initializer if t.data_type == TensorProto.INT8]
+    assert [int(np.abs(one).max()) for one in whole] == [64]
+    assert 255 * 64 * 2 < 2**15
+    x = np.full((1, 8), 5.0, dtype=np.float32)
+    np.testing.assert_allclose(ran(made, x), x @ weights, rtol=1e-5)
 
 
 def test_a_table_is_rounded_by_row() -> None:

@@ -278,7 +278,7 @@ def test_vectors_cut_to_size_are_scikit_learn_s_principal_components(teacher: Cl
     table = teacher.model.get_input_embeddings().weight.detach()
     mine = embeddings_from(teacher.model, 5)
     wanted = PCA(5, svd_solver="full").fit_transform(table.numpy())
-    np.testing.assert_allclose(mine.abs().numpy(), np.abs(wanted), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(mine.abs().numpy(), np.abs(wanted), rtol=1e-3, atol=1e-4)  # of 0.02
     assert torch.equal(embeddings_from(teacher.model, 32), table)
 
 

@@ -44,9 +44,23 @@ class _BothWays(nn.Module):
 
     def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         back = _reversed(lengths, vectors.shape[1])
-        ahead, _ = self.forward_lstm(vectors)
-        behind, _ = self.backward_lstm(_gathered(vectors, back))
+        ahead, behind = _states(self.forward_lstm, vectors), _states(self.backward_lstm, _gathered(vectors, back))
         return torch.cat([ahead, _gathered(behind, back)], dim=-1)
+
+
+def _states(lstm: nn.LSTM, vectors: Tensor) -> Tensor:
+    """All states, (n, length, hidden); in float32 under autocast on a CPU whose oneDNN has no LSTM in bfloat16."""
+    if vectors.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _has_bf16():
+        with torch.autocast("cpu", enabled=False):
+            found: Tensor = lstm(vectors.float())[0]
+            return found
+    states: Tensor = lstm(vectors)[0]
+    return states
+
+
+def _has_bf16() -> bool:
+    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # private in torch
+    return asked is not None and bool(asked())
 
 
 class BiLSTMForSequenceClassification(PreTrainedModel):  # type: ignore[misc]

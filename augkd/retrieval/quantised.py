@@ -61,7 +61,7 @@ class Int8Transformer(torch.nn.Module):
 
 def _exported(transformer: torch.nn.Module, weights: str, cache: Path) -> Path:
     exporters = {name: version for name, version in versions().items() if name in ("torch", "transformers")}
-    made_from = {"weights": weights, "exporters": exporters}
+    made_from = {"weights": weights, "exporters": exporters, "bits": 7}
     folder = cache / f"int8-{fingerprint(made_from)[:16]}"
     path = folder / _FILE
     if finished(folder, _KIND, made_from):
@@ -89,7 +89,8 @@ def _quantise(transformer: torch.nn.Module, path: Path) -> None:
         "use precision bfloat16 or float32",
     )
     with hushed():
-        quantize_dynamic(exported, str(path), weight_type=QuantType.QInt8, per_channel=True)
+        # 7 bits: products of 8 overflow 16 bits on CPUs without VNNI
+        quantize_dynamic(exported, str(path), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
 
 
 class _LastHiddenState(torch.nn.Module):
