@@ -2,7 +2,7 @@
 
 No Optimum: its releases pin older transformers. Only the transformer is replaced; tokenizing, pooling and any dense
 layers stay sentence-transformers'. Weights are rounded once, per output channel; activations at run time, per batch.
-That is fast and coarse: of MiniLM's ten nearest questions it finds 0.90, and rounding each token's activations apart
+That is fast and coarse: of MiniLM's ten nearest questions it finds 0.89, and rounding each token's activations apart
 would find 0.94 (measured), so INT8 is an option and never what `auto` chooses.
 """
 
