@@ -6,8 +6,8 @@ teacher's throughput against 9.6 to 9.9), halves the distance to float32 (mean l
 TREC, other class for 1 of 1,046 texts against 6), and what is in the batch no longer matters. LSTMs are left to it.
 
 Weights of products are 7 bits: on CPUs without VNNI (Intel's before 2019, AMD's before 2022) ONNX Runtime adds two
-products of 8 bits in 16, and 255 · 127 · 2 does not fit. With 8 bits logits were off by a third there. The figures above
-are of 8 bits; with 7 a student of 600 TREC questions differs by 0.014, in the class of 3 texts of 546.
+products of 8 bits in 16, and 255 · 127 · 2 does not fit. With 8 bits logits were off by a third there. The figures
+above are of 8 bits; with 7 a student of 600 TREC questions differs by 0.014, in the class of 3 texts of 546.
 """
 
 from __future__ import annotations
