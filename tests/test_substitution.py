@@ -26,8 +26,9 @@ from transformers import (
 )
 
 from augkd.candidates.candidate import Candidate
+from augkd.candidates.filled_blocks import Slot
 from augkd.candidates.masked_lm import logits_at
-from augkd.candidates.masked_words import Slot, fill, longest_input
+from augkd.candidates.masked_words import fill, longest_input
 from augkd.candidates.substitution import STOP_WORDS, Substituted, generator_of, replaced, substitute
 from augkd.candidates.words import WORD, cased, replaceable, whole_words
 from augkd.data.task import Example

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,27 +25,37 @@ _SCHEMA = pa.schema(
 )
 
 
-class Place(NamedTuple):
-    """A slot of the block's text number `text`."""
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a text where another word may stand."""
 
-    text: int
-    start: int
+    start: int  # characters
     stop: int
-    words: tuple[str, ...]
-    chances: NDArray[np.float32]
+    words: tuple[str, ...]  # the most probable first, cased like the original; never empty
+    chances: NDArray[np.float32]  # (len(words),) the model's probability of each, of its whole vocabulary
 
 
-def write_block(path: Path, key: str, places: list[Place], rows: int) -> None:
-    """The slots of a block whose texts and options `key` names, and the rows that were forwarded for them."""
+@dataclass(frozen=True)
+class Filled:
+    """The slots of each text, and what they cost."""
+
+    slots: list[list[Slot]]
+    rows: int  # forwarded: one for each masked word
+
+
+def write_block(path: Path, key: str, filled: Filled) -> None:
+    """What was found for a block whose texts and options `key` names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = zip(*places, strict=True) if places else [[]] * len(_SCHEMA)
-    schema = _SCHEMA.with_metadata({"block": json.dumps({"key": key, "rows": rows})})
-    table = pa.table([pa.array(list(v), f.type) for v, f in zip(columns, _SCHEMA, strict=True)], schema=schema)
+    rows = [(text, s.start, s.stop, s.words, s.chances) for text, slots in enumerate(filled.slots) for s in slots]
+    columns: Sequence[Sequence[object]] = list(zip(*rows, strict=True)) or [()] * len(_SCHEMA)
+    told = {"key": key, "rows": filled.rows, "texts": len(filled.slots)}
+    schema = _SCHEMA.with_metadata({"block": json.dumps(told)})
+    table = pa.table([pa.array(v, f.type) for v, f in zip(columns, _SCHEMA, strict=True)], schema=schema)
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 
 
-def read_block(path: Path, key: str) -> tuple[list[Place], int] | None:
+def read_block(path: Path, key: str) -> Filled | None:
     """What `write_block` wrote; None where there is nothing, or that of other texts or options."""
     if not path.exists():
         return None
@@ -55,6 +66,7 @@ def read_block(path: Path, key: str) -> tuple[list[Place], int] | None:
         return None  # half a file after a power cut is made again
     if told["key"] != key:
         return None
-    rows = zip(*(table.column(name).to_pylist() for name in _SCHEMA.names), strict=True)
-    places = [Place(text, a, b, tuple(words), np.array(p, dtype=np.float32)) for text, a, b, words, p in rows]
-    return places, int(told["rows"])
+    slots: list[list[Slot]] = [[] for _ in range(told["texts"])]
+    for text, start, stop, words, chances in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        slots[text].append(Slot(start, stop, tuple(words), np.array(chances, dtype=np.float32)))
+    return Filled(slots, told["rows"])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from augkd.candidates.filled_blocks import Place, read_block, write_block
+from augkd.candidates.filled_blocks import Filled, Slot, read_block, write_block
 from augkd.candidates.masked_lm import check, logits_at
 from augkd.candidates.words import Words, cased, replaceable, whole_words
 from augkd.errors import RecipeError
@@ -30,24 +30,6 @@ _BLOCK = 512  # texts whose rows are made together; rows of a TREC question: 4 o
 _VARIANTS = 4  # times as many pieces are looked at as words are wanted: a cased vocabulary has the, The, THE, …
 
 Progress = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A place in a text where another word may stand."""
-
-    start: int  # characters
-    stop: int
-    words: tuple[str, ...]  # the most probable first, cased like the original; never empty
-    chances: NDArray[np.float32]  # (len(words),) the model's probability of each, of its whole vocabulary
-
-
-@dataclass(frozen=True)
-class Filled:
-    """The slots of each text, and what they cost."""
-
-    slots: list[list[Slot]]
-    rows: int  # forwarded: one for each masked word
 
 
 @dataclass(frozen=True)
@@ -108,7 +90,7 @@ def fill(
     room = (min(max_length, longest_input(model, tokenizer)) - sum(map(len, frame.ids))) // 2
     if room < 2:
         raise RecipeError(f"substitution max_length is {max_length}; the text must fit in it twice, give 16 or more")
-    slots: list[list[Slot]] = [[] for _ in texts]
+    slots: list[list[Slot]] = []
     rows = 0
     options = [most, room, batch_tokens, sorted(stop_words)]
     for start in range(0, len(texts), _BLOCK):
@@ -118,13 +100,11 @@ def fill(
         found = None if path is None else read_block(path, key)
         if found is None:
             masked = list(_masked(block, tokenizer, frame, room, stop_words))
-            found = list(_places(masked, block, model, tokenizer, words, most, batch_tokens)), len(masked)
+            found = Filled(_slots(masked, block, model, tokenizer, words, most, batch_tokens), len(masked))
             if path is not None:
-                write_block(path, key, *found)
-        places, forwarded = found
-        for place in places:
-            slots[start + place.text].append(Slot(place.start, place.stop, place.words, place.chances))
-        rows += forwarded
+                write_block(path, key, found)
+        slots += found.slots
+        rows += found.rows
         if progress is not None:
             progress(start + len(block), len(texts))
     return Filled(slots, rows)
@@ -226,7 +206,7 @@ def _asked(
     yield from zip(masked, values.numpy(), columns.tolist(), strict=True)
 
 
-def _places(
+def _slots(
     masked: Sequence[_Masked],
     block: Sequence[str],
     model: Any,
@@ -234,23 +214,24 @@ def _places(
     words: Words,
     most: int,
     batch_tokens: int,
-) -> Iterator[Place]:
-    """The masked words that others can stand for."""
+) -> list[list[Slot]]:
+    """Of each text of the block the masked words that others can stand for."""
+    slots: list[list[Slot]] = [[] for _ in block]
     for one, chances, columns in _asked(masked, block, model, tokenizer, words, most, batch_tokens):
         names = [words.names[column] for column in columns]
-        others, values = _others(block[one.text][one.start : one.stop], names, chances, most)
-        if others:
-            yield Place(one.text, one.start, one.stop, others, values)
+        slot = _slot(one, block[one.text], names, chances, most)
+        if slot.words:
+            slots[one.text].append(slot)
+    return slots
 
 
-def _others(
-    original: str, names: Sequence[str], chances: NDArray[np.float32], most: int
-) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """The first `most` different words that are not the original, and the probability of each."""
+def _slot(one: _Masked, text: str, names: Sequence[str], chances: NDArray[np.float32], most: int) -> Slot:
+    """The first `most` different words that are not the original."""
+    original = text[one.start : one.stop]
     chosen: dict[str, float] = {}
     seen = {original.casefold()}
     for name, chance in zip(names, chances.tolist(), strict=True):
         if name.casefold() not in seen and len(chosen) < most:
             seen.add(name.casefold())
             chosen[cased(name, original)] = chance
-    return tuple(chosen), np.array(list(chosen.values()), dtype=np.float32)
+    return Slot(one.start, one.stop, tuple(chosen), np.array(list(chosen.values()), dtype=np.float32))

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augkd.candidates.candidate import Candidate
-from augkd.candidates.masked_words import Slot, fill
+from augkd.candidates.filled_blocks import Slot
+from augkd.candidates.masked_words import fill
 from augkd.candidates.words import STOP_WORDS, WORD
 from augkd.devices import budget_of
 from augkd.errors import RecipeError, did_you_mean, shown
