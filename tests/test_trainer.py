@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import LABELS, sentences
 from torch import Tensor
+from transformers import TrainerCallback
 
 from augkd.data.transfer_set import TransferSet, in_memory
 from augkd.distill import trainer as module
@@ -238,6 +239,18 @@ def killed_at(step: int) -> Any:
     return progress
 
 
+class KilledAfterSaving(TrainerCallback):  # type: ignore[misc]
+    """A kill as soon as so many checkpoints are written."""
+
+    def __init__(self, checkpoints: int):
+        self._left = checkpoints
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._left -= 1
+        if not self._left:
+            raise Killed
+
+
 @pytest.mark.parametrize("refresh", [1, 2])
 def test_a_killed_run_resumes_to_the_very_weights_of_an_unbroken_one(
     tmp_path: Path, tiny_bert: Path, refresh: int
@@ -384,19 +397,39 @@ def test_a_resumed_run_that_forgot_its_stale_scores_would_score_again(
     assert again.rows["scoring"] == 2 * 8 * K + 4 * K
 
 
-def test_a_checkpoint_saved_anew_is_not_whole_until_it_is_written(tmp_path: Path, plain_bert: Path) -> None:
-    """A step that ends an epoch is saved twice; a kill in the second time must not leave half of it marked whole."""
-    trainer = trainer_of(tmp_path, plain_bert, transfer(8), save_every=1)
-    trainer.train()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+@pytest.mark.parametrize("saved", range(1, 7))
+def test_a_run_killed_after_any_checkpoint_has_every_validation_and_the_same_best_student(
+    tmp_path: Path, plain_bert: Path, saved: int
+) -> None:
+    given = RESUMABLE | {
+        "save_every": 1,
+        "eval_strategy": "epoch",
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "closeness",
+        "greater_is_better": True,
+    }
+    data, first = transfer(8), weights(trainer_of(tmp_path, plain_bert, transfer(8)))
 
-    def killed(folder: str) -> None:
-        raise KeyboardInterrupt
+    def attempt(folder: Path, kill_after: int = 0) -> DistillationTrainer:
+        def closeness(student: Any) -> dict[str, float]:  # the first epoch's student is the best
+            return {"closeness": -float((weights(trainer) - first).square().sum())}
 
-    trainer._save_optimizer_and_scheduler = killed
-    with pytest.raises(KeyboardInterrupt):
-        trainer._save_checkpoint(trainer.model, None)
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+        trainer = trainer_of(folder, plain_bert, data, validation=closeness, **given)
+        if kill_after:
+            trainer.add_callback(KilledAfterSaving(kill_after))
+        trainer.resume()
+        return trainer
+
+    whole = attempt(tmp_path / "whole")
+    with pytest.raises(Killed):
+        attempt(tmp_path / "broken", kill_after=saved)
+    again = attempt(tmp_path / "broken")
+    figures = [log["eval_closeness"] for log in whole.state.log_history if "eval_closeness" in log]
+    assert figures == sorted(figures, reverse=True)
+    assert len(figures) == 3
+    assert [log["eval_closeness"] for log in again.state.log_history if "eval_closeness" in log] == figures
+    assert whole.state.best_global_step == again.state.best_global_step == 2
+    assert torch.equal(weights(again), weights(whole))
 
 
 def test_older_checkpoints_go_only_when_the_new_one_is_whole(tmp_path: Path, plain_bert: Path) -> None:

@@ -19,11 +19,6 @@ _COMPLETE = "augkd.json"
 State = Mapping[str, Mapping[str, Tensor]]  # of each part, its tensors
 
 
-def unmark(checkpoint: Path) -> None:
-    """Takes the mark off a checkpoint that is about to be written again."""
-    (checkpoint / _COMPLETE).unlink(missing_ok=True)
-
-
 def write_state(checkpoint: Path, state: State, rows: Mapping[str, int]) -> None:
     """Adds `state`, a file a part, and the mark with `rows`."""
     for part, tensors in state.items():

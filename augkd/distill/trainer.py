@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
 from augkd import schedules
 from augkd.distill.adversary import Adversary
 from augkd.distill.arguments import DistillationArguments, direct_logs
 from augkd.distill.budget import Budget
-from augkd.distill.checkpoint import last_checkpoint, read_rows, read_state, unmark, write_state
+from augkd.distill.checkpoint import last_checkpoint, read_rows, read_state, write_state
 from augkd.distill.choice import Choice
 from augkd.distill.dataset import DistillationDataset, LengthGrouped
 from augkd.distill.freelb import freelb
@@ -246,12 +246,8 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """As Trainer's, but older checkpoints go only when the new one is whole, so that a kill leaves one to go on.
-
-        A step that is also an epoch's end is saved twice: the mark of the first time is taken off before the second.
-        """
+        """As Trainer's, but older checkpoints go only when the new one is whole, so that a kill leaves one to go on."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        unmark(folder)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -323,5 +319,8 @@ class _EveryEpoch(TrainerCallback):  # type: ignore[misc]
             self._trainer.layers.objective.zero_grad()  # Trainer zeroes the gradients of its model alone
         if self._progress:
             self._progress(state.global_step, state.max_steps)
-        if args.save_every and state.global_step % args.save_every == 0:
+        # The epoch's last step is saved after its validation; saved here too, a kill in between would skip that.
+        ended = control.should_training_stop or float(state.epoch).is_integer()
+        later = ended and args.save_strategy == SaveStrategy.EPOCH
+        if args.save_every and state.global_step % args.save_every == 0 and not later:
             control.should_save = True
