@@ -148,8 +148,10 @@ def test_verify_finds_a_flipped_bit_in_any_file(tmp_path: Path) -> None:
     [
         ([0.96], [0], 0),
         ([0.90, 0.95], [0, 1], 1),
-        ([0.90, 0.93, 0.92], [0, 1, 2, 1], 1),  # none does: the best, made again as its file was written over
+        ([0.90, 0.93, 0.92], [0, 1, 2], 1),  # none does: the best
         ([0.90, 0.91, 0.92], [0, 1, 2], 2),
+        ([0.92, 0.92, 0.91], [0, 1, 2], 0),
+        ([0.949, 0.949, 0.957], [0, 1, 2], 2),  # seen: 5 million noisy vectors, whose 8-bit table bounds both of two
     ],
 )
 def test_auto_takes_the_first_factory_that_reaches_the_recall_when_it_is_measured(
@@ -164,12 +166,16 @@ def test_auto_takes_the_first_factory_that_reaches_the_recall_when_it_is_measure
 
     def make(folder: Path, spool: object, factory: str, recall: float, seed: int) -> dict[str, Any]:
         tried.append(names.index(factory))
+        for name in ("vectors.faiss", "probes.safetensors"):
+            (folder / name).write_text(factory)
         return {"factory": factory, "recall@10": measured[tried[-1]]}
 
     monkeypatch.setattr(builder, "make_vectors", make)
     spool = builder.spool_of(tmp_path, 10**6, 256, builder.CHUNK)
+    (tmp_path / "build").mkdir()
     found = builder._reaching(tmp_path, spool, options, 0.95, 0)
     assert tried == made
+    assert (tmp_path / "vectors.faiss").read_text() == (tmp_path / "probes.safetensors").read_text() == names[final]
     assert (found["factory"], found["recall@10"]) == (names[final], measured[final])
     assert found["memory_plan"]["index"] == options[final].index_bytes
 

@@ -43,8 +43,8 @@ def test_the_plan_is_the_formula() -> None:
     assert option.seconds["encode"] == pytest.approx(n / 600)
     assert option.seconds["assign"] == pytest.approx(n * lists * 2 * d / 1e11)
     assert option.seconds["train"] == pytest.approx(10 * sample * lists * 2 * d / 1e11)
-    assert plan(10**7, d, constants=CONSTANTS).options[0].seconds["assign"] == pytest.approx(
-        1e7 * 5e-5 * math.log(16384) / math.log(4096)
+    assert plan(10**8, d, constants=CONSTANTS).options[0].seconds["assign"] == pytest.approx(
+        1e8 * 5e-5 * math.log(32768) / math.log(16384)
     )
 
 

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, stream_corpus
 from augkd.data.dropped import DROPPED, Dropped
 from augkd.errors import IndexFolderError, RecipeError, WorkspaceError
@@ -219,20 +217,29 @@ def _reaching(folder: Path, spool: Spool, options: Sequence[Option], recall: flo
     """The first of the factories that reaches `recall` when it is measured, else the one that comes nearest.
 
     How fine a code must be depends on the vectors: of a static encoder 4 bits for 4 dimensions lose what they keep of
-    a sentence model. Facts about the vectors file, with what was planned for it.
+    a sentence model. The best so far waits aside while the next is built. Facts about the vectors file, with what was
+    planned for it.
     """
-    found: list[float] = []
-    for option in options:
-        made = make_vectors(folder, spool, option.factory, recall, seed)
-        found.append(made[RECALL])
-        if found[-1] >= recall:
+    best, aside = options[0], folder / "build" / "best"
+    facts = make_vectors(folder, spool, best.factory, recall, seed)
+    for option in options[1:]:
+        if facts[RECALL] >= recall:
             break
-    else:
-        option = options[int(np.argmax(found))]
-        if option is not options[-1]:
-            made = make_vectors(folder, spool, option.factory, recall, seed)
-    planned = {"index": option.index_bytes, "build": option.build_bytes, "disk": option.disk_bytes}
-    return made | {"memory_plan": planned}
+        _move_vectors(folder, aside)
+        made = make_vectors(folder, spool, option.factory, recall, seed)
+        if made[RECALL] > facts[RECALL]:
+            best, facts = option, made
+        else:
+            _move_vectors(aside, folder)
+    planned = {"index": best.index_bytes, "build": best.build_bytes, "disk": best.disk_bytes}
+    return facts | {"memory_plan": planned}
+
+
+def _move_vectors(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for name in ("vectors.faiss", "probes.safetensors"):
+        if (source / name).exists():  # an exact index has no probes
+            (source / name).replace(target / name)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

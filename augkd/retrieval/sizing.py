@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXACT_UP_TO = 200_000  # vectors: below, exact search of a batch is a few seconds and nothing needs tuning
 POINTS_PER_LIST = 39  # fewer training points per list and FAISS warns that the clustering is poor
 TRAINING_POINTS = 64  # per list, sampled; FAISS uses 256 at most
-GRAPH_ABOVE = 4096  # lists: beyond, a build finds a vector's list through an HNSW graph, or it would take n^1.5
+GRAPH_ABOVE = 16384  # lists: beyond, a build finds a vector's list through an HNSW graph; see `vectors._fill`
 ENCODER_SAMPLE = 100_000  # vectors at most that codes are fitted to, which takes a copy of them
 _FEWEST_SAMPLED = 65_536  # suits any quantiser
 _ROUNDS = 10  # of k-means
@@ -265,22 +265,22 @@ def _hours(seconds: float) -> str:
 
 def measure_constants(dim: int, encoder: IndexEncoder | None = None, texts: Sequence[str] = ()) -> Constants:
     """Times this machine for a few seconds, with all of FAISS's threads; `texts` are what `encoder` is timed on."""
-    vectors = np.random.default_rng(0).standard_normal((2 * GRAPH_ABOVE, dim), dtype=np.float32)
+    vectors = np.random.default_rng(0).standard_normal((GRAPH_ABOVE, dim), dtype=np.float32)
     faiss.normalize_L2(vectors)
-    lists = vectors[:GRAPH_ABOVE]
+    queries, lists = vectors[:8192], vectors[8192:12288]
     return Constants(
         dim=dim,
-        flops=2.0 * dim * len(lists) * len(vectors) / _fastest(lambda: faiss.knn(vectors, lists, 1)),
-        graph_seconds=_graph_seconds(vectors, lists),
+        flops=2.0 * dim * len(lists) * len(queries) / _fastest(lambda: faiss.knn(queries, lists, 1)),
+        graph_seconds=_graph_seconds(vectors),
         code_seconds=_code_seconds(vectors),
         disk_bytes=_disk_bytes(),
         texts=math.nan if encoder is None else len(texts) / _fastest(lambda: encoder.encode(texts), 1),
     )
 
 
-def _graph_seconds(vectors: NDArray[np.float32], lists: NDArray[np.float32]) -> float:
+def _graph_seconds(vectors: NDArray[np.float32]) -> float:
     graph = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-    graph.add(lists)
+    graph.add(vectors)
     graph.hnsw.efSearch = 64
     return _fastest(lambda: graph.search(vectors[:1024], 1)) / 1024
 
