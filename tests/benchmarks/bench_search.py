@@ -91,17 +91,16 @@ def main() -> None:
     chosen = np.random.default_rng(1).permutation(len(everything))
     queries = everything[chosen[: options.queries]]
     vectors = everything[np.sort(chosen[options.queries :])]
-    from augkd.retrieval.sizing import EXACT, plan
+    from augkd.retrieval.sizing import EXACT, EXACT_UP_TO, plan
 
-    auto = next(o.factory for o in plan(len(vectors), vectors.shape[1]).options if o.factory != EXACT.name)
+    inverted = next(o.factory for o in plan(len(vectors), vectors.shape[1]).options if o.factory != EXACT.name)
+    factory = options.factory or ("auto" if len(vectors) > EXACT_UP_TO else inverted)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "index"
         corpus = Path(temporary) / "numbers.txt"
         corpus.write_text("".join(f"{row}\n" for row in range(len(vectors))))
         building, _ = timed(
-            lambda: build_index(
-                folder, CorpusSource(str(corpus)), GivenVectors(vectors), factory=options.factory or auto
-            )
+            lambda: build_index(folder, CorpusSource(str(corpus)), GivenVectors(vectors), factory=factory)
         )
         opening, index = timed(lambda: Index.open(folder))
         again, index = timed(lambda: Index.open(folder))
