@@ -239,7 +239,7 @@ def killed_at(step: int) -> Any:
     return progress
 
 
-class KilledAfterSaving(TrainerCallback):  # type: ignore[misc]
+class KilledAfterSaving(TrainerCallback):
     """A kill as soon as so many checkpoints are written."""
 
     def __init__(self, checkpoints: int):

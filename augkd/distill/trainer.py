@@ -319,8 +319,8 @@ class _EveryEpoch(TrainerCallback):  # type: ignore[misc]
             self._trainer.layers.objective.zero_grad()  # Trainer zeroes the gradients of its model alone
         if self._progress:
             self._progress(state.global_step, state.max_steps)
-        # The epoch's last step is saved after its validation; saved here too, a kill in between would skip that.
-        ended = control.should_training_stop or float(state.epoch).is_integer()
-        later = ended and args.save_strategy == SaveStrategy.EPOCH
-        if args.save_every and state.global_step % args.save_every == 0 and not later:
-            control.should_save = True
+        if args.save_every and state.global_step % args.save_every == 0:
+            # The epoch's last step is saved after its validation; saved here too, a kill in between would skip that.
+            ended = control.should_training_stop or float(state.epoch).is_integer()
+            if not (ended and args.save_strategy == SaveStrategy.EPOCH):
+                control.should_save = True
