@@ -25,6 +25,7 @@ lint: install
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 
 build: install
 	.venv/bin/python -m build

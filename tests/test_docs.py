@@ -5,22 +5,16 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-import click
 import pytest
-import typer
 from pydantic import BaseModel
+from support.pages import COMMANDS, PAGES, README, RECIPES, ROOT, command_tree, fenced, leaves, parse
 
-from augkd import options, schedules
-from augkd.recipe import Comparison, IndexRecipe, Recipe, is_comparison, shipped
+from augkd.recipe import Comparison, IndexRecipe, Recipe, is_comparison, options, schedules, shipped
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-README, RECIPES = ROOT / "README.md", ROOT / "docs" / "recipes.md"
 MEMBERS = [(kind, name) for kind in options.FAMILIES for name in options.family(kind)]
 
 
@@ -174,45 +168,6 @@ def test_every_shipped_method_has_a_row_in_the_table_of_methods(name: str) -> No
     assert len(rows) == 1
 
 
-def fenced(path: Path) -> Iterator[tuple[str, str]]:
-    """(language, text) of every fenced block."""
-    yield from re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
-
-
-def command_lines(path: Path) -> list[str]:
-    """Every line of a block that begins with `augkd `, continued lines joined, comments cut."""
-    lines = []
-    for _, text in fenced(path):
-        joined = text.replace("\\\n", " ")
-        lines += [line for line in joined.splitlines() if line.startswith("augkd ")]
-    lines += re.findall(r"`(augkd [a-z]+ [^`]*--[^`]*)`", path.read_text())
-    return [line for line in lines if "<" not in line]
-
-
-COMMANDS = [line for path in PAGES for line in command_lines(path)]
-
-
-def parse(line: str) -> click.Context:
-    """The innermost context of a command line, parsed and not run; raises UsageError for what does not exist."""
-    arguments = shlex.split(line, comments=True)[1:]
-    command: Any = command_tree()
-    context = click.Context(command)
-    while hasattr(command, "commands"):
-        name, *arguments = arguments
-        found = command.get_command(context, name)
-        if found is None:
-            raise click.UsageError(f"no command {name}")
-        command, context = found, click.Context(found, parent=context, info_name=name)
-    command.parse_args(context, arguments)
-    return context
-
-
-def command_tree() -> Any:
-    from augkd.cli import app
-
-    return typer.main.get_command(app)
-
-
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_line_in_the_pages_parses(line: str) -> None:
     assert parse(line).info_name
@@ -226,13 +181,6 @@ def test_there_are_command_lines_and_a_wrong_one_does_not_parse() -> None:
         parse("augkd index build demo --out x --shards 1/2")
     with pytest.raises(Exception, match=r"[Mm]issing"):
         parse("augkd run demo")
-
-
-def leaves(command: Any, path: str = "augkd") -> Iterator[tuple[str, Any]]:
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from leaves(inner, f"{path} {name}")
-    if not hasattr(command, "commands"):
-        yield path, command
 
 
 def test_every_command_and_option_is_in_the_readme() -> None:

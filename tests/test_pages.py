@@ -10,11 +10,11 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from conftest import sentences
-from test_docs import README, ROOT, command_lines
+from support.pages import README, ROOT, command_lines
+from support.tiny import sentences
 from typer.testing import CliRunner
 
-from augkd.cli import app
+from augkd.cli.app import app
 
 FOUND = {"positive": "good", "negative": "bad"}
 

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import sentences
-from test_docs import COMMANDS, PAGES, command_lines, fenced
+from support.pages import COMMANDS, PAGES, command_lines, fenced
+from support.tiny import sentences
 from typer.testing import CliRunner
 
-import augkd.comparison
 import augkd.recipe
-from augkd.cli import app
+import augkd.runs.comparison
+from augkd.cli.app import app
 from augkd.recipe import Comparison, Recipe, by_name, load_index_recipe, load_recipe
 
 WITH_NEIGHBOURS = {"demo", "vanilla-knn", "minimax-knn"}
@@ -169,8 +169,10 @@ def made_small(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
     monkeypatch.setattr(augkd.recipe, "load_recipe", small(load_recipe, desk.changes))
     monkeypatch.setattr(augkd.recipe, "load_index_recipe", small(load_index_recipe, [desk.corpus]))
     monkeypatch.setattr(augkd.recipe, "by_name", small(by_name, [*desk.changes, corpus]))
-    compare, less = augkd.comparison.compare_recipes, {"seeds": 1, "budget": 2}
-    monkeypatch.setattr(augkd.comparison, "compare_recipes", lambda recipes, **told: compare(recipes, **told | less))
+    compare, less = augkd.runs.comparison.compare_recipes, {"seeds": 1, "budget": 2}
+    monkeypatch.setattr(
+        augkd.runs.comparison, "compare_recipes", lambda recipes, **told: compare(recipes, **told | less)
+    )
 
 
 def test_all_pages_are_run() -> None:

@@ -43,7 +43,7 @@ def test_the_wheel_holds_every_module_and_every_recipe_and_nothing_else(wheel: P
     modules = {f"augkd/{path.relative_to(ROOT / 'augkd').as_posix()}" for path in (ROOT / "augkd").rglob("*.py")}
     recipes = {f"augkd/_recipes/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("[ip]*es/*.yaml")}
     assert {path.name for path in map(Path, recipes)} >= {"minimax-knn.yaml", "questions.yaml"}
-    page = {f"augkd/evaluation/page/{path.name}" for path in (ROOT / "augkd/evaluation/page").iterdir()}
+    page = {f"augkd/evaluation/report/page/{path.name}" for path in (ROOT / "augkd/evaluation/report/page").iterdir()}
     assert len(page) == 4  # of the report: template, explorer, style, script
     assert names == modules | recipes | page | {"augkd/py.typed"}
 
@@ -55,7 +55,7 @@ def test_an_installed_augkd_finds_its_recipes(wheel: Path, task_folder: Path, tm
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         f"import augkd; assert augkd.__file__.startswith({str(tmp_path / 'site')!r}), augkd.__file__\n"
-        "from augkd.cli import main; main()"
+        "from augkd.cli.app import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "check", "minimax-knn", "--set", f"task.dataset={task_folder}"],
@@ -71,6 +71,6 @@ def test_an_installed_augkd_finds_its_recipes(wheel: Path, task_folder: Path, tm
 def test_the_wheel_declares_the_command_and_the_licence(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     by_name = {Path(name).name: name for name in archive.namelist() if ".dist-info/" in name}
-    assert "augkd = augkd.cli:main" in archive.read(by_name["entry_points.txt"]).decode()
+    assert "augkd = augkd.cli.app:main" in archive.read(by_name["entry_points.txt"]).decode()
     assert "License-Expression: Apache-2.0" in archive.read(by_name["METADATA"]).decode()
     assert "LICENSE" in by_name

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from augkd.data.task import Example
-    from augkd.retrieval.encoder import Encoder
+    from augkd.retrieval.encoders.encoder import Encoder
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BLOCK = 8192  # texts encoded together: 12 MB of 384 dimensions

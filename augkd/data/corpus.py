@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xxhash
 
+from augkd.data.cleaning import clean, damaged, is_language, sentences
+from augkd.data.cleaning import fold as fold  # part of what this module gives
 from augkd.data.dropped import Dropped
-from augkd.data.hygiene import clean, damaged, is_language, sentences
-from augkd.data.hygiene import fold as fold  # part of what this module gives
-from augkd.data.minhash import NearDuplicates
-from augkd.data.rows import Damaged, first_line, kind_of
+from augkd.data.formats import Damaged, first_line, kind_of
+from augkd.data.near_duplicates import NearDuplicates
 from augkd.data.seen import MEMORY, SeenKeys
 from augkd.data.tables import check_column, data_files, from_hub, local_path, parquet_count, read_texts
 from augkd.errors import AugkdError, DataError, RecipeError, did_you_mean, shown
-from augkd.workspace import file_fingerprint, fingerprint
+from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class CorpusSource:
     max_chars: int = 2000
     sentences: str | None = None  # language code: each row is a document to be split; None: each row is one text
     duplicates: str = "exact"  # keep: none is left out; exact: copies; near: also texts that overlap by `near` or more
-    near: float = NEAR  # Jaccard of character shingles, 0.5 to 1; about, see `augkd.data.minhash`
+    near: float = NEAR  # Jaccard of character shingles, 0.5 to 1; about, see `augkd.data.near_duplicates`
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -266,7 +266,7 @@ def _length_rule(text: str, source: CorpusSource) -> str:
 def _rows(source: CorpusSource) -> Iterator[tuple[str, int, Any]]:
     """File (as a path below the corpus's folder), row from 1, value of the text column or `Damaged`."""
     if source.dataset == DOCSTRINGS:
-        from augkd.demo import corpus_texts
+        from augkd.data.docstrings import corpus_texts
 
         for row, text in enumerate(corpus_texts(), 1):
             yield DOCSTRINGS, row, text

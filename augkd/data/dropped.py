@@ -14,7 +14,7 @@ from pathlib import Path
 
 from augkd.data.tables import read_rows
 from augkd.errors import DataError, shown
-from augkd.workspace import write_text
+from augkd.workspace.files import write_text
 
 DROPPED = "dropped.jsonl"  # in an index folder
 FIRST = 1000  # texts of each rule

@@ -94,7 +94,7 @@ def _read_facts(path: Path) -> Row:
 
 
 def _read_docstrings() -> RawTask:
-    from augkd.demo import task_rows
+    from augkd.data.docstrings import task_rows
 
     rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row in task_rows():

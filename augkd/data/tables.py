@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from augkd.data.rows import (
+from augkd.data.formats import (
     SUPPORTED,
     Damaged,
     DamagedFileError,
@@ -24,7 +24,7 @@ from augkd.data.rows import (
     rows_of,
     values_of,
 )
-from augkd.data.rows import Row as Row  # part of what this module gives
+from augkd.data.formats import Row as Row  # part of what this module gives
 from augkd.errors import DataError, did_you_mean
 
 _SIDECARS = {"labels.json", "manifest.json", "building.json", "dataset_infos.json", "dataset_info.json", "state.json"}

@@ -17,7 +17,7 @@ from augkd.data.sources import SPLITS, RawTask, read_task
 from augkd.data.splits import cut, subsample
 from augkd.data.tables import Row, read_rows
 from augkd.errors import DataError, RecipeError, did_you_mean, shown
-from augkd.workspace import fingerprint
+from augkd.workspace.fingerprints import fingerprint
 
 CUT = 0.1  # of the training rows, for each split that is missing
 

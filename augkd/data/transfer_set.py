@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from augkd.data.card import transfer_card
+from augkd.data.transfer_card import transfer_card
 from augkd.errors import DataError
-from augkd.workspace import replacing, write_text
+from augkd.workspace.files import replacing, write_text
 
 _CANDIDATE = pa.struct(
     [

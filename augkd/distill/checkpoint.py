@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from augkd.workspace import write_json
+from augkd.workspace.files import write_json
 
 _COMPLETE = "augkd.json"
 State = Mapping[str, Mapping[str, Tensor]]  # of each part, its tensors

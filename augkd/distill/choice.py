@@ -10,14 +10,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from augkd.distill.adversary import Adversary
+from augkd.distill.adversary.ascent import Adversary
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.statistics import SelectionStatistics
 from augkd.distill.trace import SelectionTrace
-from augkd.seeds import rng_of
+from augkd.models.seeds import rng_of
+from augkd.models.tokens import Tokens
 from augkd.selection.divergence import divergence
-from augkd.selection.pool import Batch, Pool, Tokens
+from augkd.selection.pool import Batch, Pool
 from augkd.selection.selectors import SCORED, SELECTORS
 
 

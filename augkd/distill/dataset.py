@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from augkd.data.transfer_set import Candidates, TransferSet
-from augkd.distill.models import Classifier
+from augkd.models.classifier import Classifier
 from augkd.selection.pool import Batch, Pool
 
 
@@ -54,34 +54,6 @@ class DistillationDataset(Dataset[int]):
         row = self.start[picked][owner] + places
         pool = Pool(self.candidate_tokens.take(row), owner, self.score[row], self.candidate_teacher[row], row)
         return {"batch": Batch(self.tokens.take(picked), self.labels[picked], self.teacher[picked], pool, picked)}
-
-
-class LengthGrouped(Sampler[list[int]]):
-    """Batches of originals of similar length, in an order drawn from (seed, epoch)."""
-
-    def __init__(self, lengths: Tensor, batch_size: int, seed: int):
-        self._lengths, self._size, self._seed = lengths, batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order the next iteration gives."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._lengths) / self._size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self._seed, self.epoch])
-        order = rng.permutation(len(self._lengths))
-        lengths = self._lengths.numpy()
-        window = self._size * 32  # sorted within windows only, so that batches differ between epochs
-        batches: list[list[int]] = []
-        for begin in range(0, len(order), window):
-            part = order[begin : begin + window]
-            part = part[np.argsort(lengths[part], kind="stable")]
-            batches += [part[i : i + self._size].tolist() for i in range(0, len(part), self._size)]
-        for place in rng.permutation(len(batches)):
-            yield batches[place]
 
 
 def _labels(values: Sequence[Any], names: Sequence[str]) -> Tensor:

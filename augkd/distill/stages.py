@@ -18,17 +18,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from augkd.distill.adversary import Adversary
+from augkd.distill.adversary.ascent import Adversary
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
-from augkd.distill.layer_teacher import LayersOf
-from augkd.distill.models import Classifier, Pair
+from augkd.distill.teacher.layers import LayersOf
 from augkd.distill.trace import Trace
 from augkd.distill.trainer import DistillationTrainer
-from augkd.workspace import read_json, replacing, write_json
+from augkd.models.classifier import Classifier, Pair
+from augkd.workspace.files import read_json, replacing, write_json
+from augkd.workspace.progress import Steps
 
 Validation = Callable[[Classifier], Mapping[str, float]]
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def train_stages(
     stages: Sequence[DistillationArguments],
     data: DistillationDataset,
     validation: Validation | None,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
     layers: LayersOf | None = None,
     adversary: Adversary | None = None,
 ) -> Trained:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from augkd.candidates.generator import SOURCE as GENERATED
+from augkd.candidates.generator.generator import SOURCE as GENERATED
 from augkd.selection.pool import Pool
 
 

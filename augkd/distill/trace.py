@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from augkd.errors import WorkspaceError
-from augkd.workspace import replacing
+from augkd.workspace.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,22 +19,24 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
-from augkd import schedules
-from augkd.distill.adversary import Adversary
+from augkd.distill.adversary.ascent import Adversary
+from augkd.distill.adversary.freelb import freelb
 from augkd.distill.arguments import DistillationArguments, direct_logs
 from augkd.distill.budget import Budget
 from augkd.distill.checkpoint import last_checkpoint, read_rows, read_state, write_state
 from augkd.distill.choice import Choice
-from augkd.distill.dataset import DistillationDataset, LengthGrouped
-from augkd.distill.freelb import freelb
-from augkd.distill.hidden import MatchedMeans, matching
-from augkd.distill.layer_teacher import LayerTeacher
-from augkd.distill.losses import LABELLED, LOSSES
-from augkd.distill.models import Classifier, run
+from augkd.distill.dataset import DistillationDataset
+from augkd.distill.objective.hidden import MatchedMeans, matching
+from augkd.distill.objective.losses import LABELLED, LOSSES
+from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trace import SelectionTrace
 from augkd.errors import AugkdError, RecipeError
-from augkd.seeds import rng_of
-from augkd.selection.pool import Batch, Pool, Tokens
+from augkd.models.classifier import Classifier, run
+from augkd.models.seeds import rng_of
+from augkd.models.tokens import LengthGrouped, Tokens
+from augkd.recipe import schedules
+from augkd.selection.pool import Batch, Pool
+from augkd.workspace.progress import Steps
 
 
 class DistillationTrainer(Trainer):  # type: ignore[misc]
@@ -50,7 +52,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         train_dataset: DistillationDataset,
         validation: Callable[[Classifier], Mapping[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Steps | None = None,
         layers: LayerTeacher | None = None,
         adversary: Adversary | None = None,
     ):
@@ -305,7 +307,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
 class _EveryEpoch(TrainerCallback):  # type: ignore[misc]
     """Tells the trainer its epoch, and asks for the extra checkpoints."""
 
-    def __init__(self, trainer: DistillationTrainer, progress: Callable[[int, int | None], None] | None):
+    def __init__(self, trainer: DistillationTrainer, progress: Steps | None):
         self._trainer, self._progress = trainer, progress
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from augkd.durations import parse_seconds
 from augkd.errors import RecipeError, did_you_mean
 from augkd.recipe.files import apply, find, load_recipe, read_tree, validated
 from augkd.recipe.pipeline import Recipe, TaskOptions
 from augkd.recipe.table import Table
+from augkd.recipe.units import parse_seconds
 
 
 class Comparison(Table):

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augkd import options
 from augkd.errors import shown
+from augkd.recipe import options
 from augkd.recipe.index import CorpusOptions, IndexRecipe
 from augkd.recipe.table import MINILM, Table
 from augkd.recipe.training import Named

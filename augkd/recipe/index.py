@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from augkd.recipe.table import MINILM, Table
-from augkd.sizes import parse_bytes
+from augkd.recipe.units import parse_bytes
 
 
 class CorpusOptions(Table):

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augkd import options
 from augkd.errors import RecipeError
+from augkd.recipe import options
 from augkd.recipe.card import CardOptions
 from augkd.recipe.data import DataOptions
 from augkd.recipe.table import Table

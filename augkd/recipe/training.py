@@ -17,10 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from augkd import options, schedules
-from augkd.durations import parse_seconds
 from augkd.errors import RecipeError, did_you_mean, shown
+from augkd.recipe import options, schedules
 from augkd.recipe.table import IDENTITY, Table
+from augkd.recipe.units import parse_seconds
 
 # What `transformers` can log to; the package of each is named like it, but for those in _PACKAGES.
 TRACKERS = (

@@ -18,16 +18,14 @@ import pyarrow as pa
 
 from augkd.errors import IndexFolderError
 from augkd.retrieval.texts import drop_texts_from, read_texts, text_path, write_texts
-from augkd.workspace import replacing
+from augkd.workspace.files import replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from augkd.retrieval.encoder import IndexEncoder
+    from augkd.retrieval.encoders.encoder import IndexEncoder
 
 CHUNK = 16_384  # texts encoded, written and counted as done together
-
-Progress = Callable[[int, int | None], None]  # texts done, texts to come in all if known
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import xxhash
 
 from augkd.errors import IndexFolderError, shown
-from augkd.workspace import replacing
+from augkd.workspace.files import replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,79 +6,12 @@ batch: whoever forwards rows decides which of them share one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Tokens:
-    """`len(self)` token sequences, one after another."""
-
-    ids: Tensor  # (total,) token ids
-    types: Tensor  # (total,) token types: 1 in the second text of a pair
-    offsets: Tensor  # (n + 1,) where each row starts; the last one is `total`
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> Tokens:
-        """From lists of ids (and token types; all 0 when not given)."""
-        offsets = torch.zeros(len(rows) + 1, dtype=torch.long)
-        offsets[1:] = torch.tensor([len(row) for row in rows], dtype=torch.long).cumsum(0)
-        ids = torch.tensor([token for row in rows for token in row], dtype=torch.long)
-        if types is None:
-            return cls(ids, torch.zeros_like(ids), offsets)
-        return cls(ids, torch.tensor([kind for row in types for kind in row], dtype=torch.long), offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> Tensor:  # (n,)
-        """Tokens in each row."""
-        return self.offsets.diff()
-
-    def take(self, rows: Tensor) -> Tokens:  # rows: (m,) positions
-        """The given rows, in the given order."""
-        lengths = self.lengths[rows]
-        offsets = torch.zeros(len(rows) + 1, dtype=torch.long)
-        offsets[1:] = lengths.cumsum(0)
-        # position of every wanted token: start of its row + its place in the row
-        places = torch.arange(int(offsets[-1])) - torch.repeat_interleave(offsets[:-1], lengths)
-        positions = torch.repeat_interleave(self.offsets[:-1][rows], lengths) + places
-        return Tokens(self.ids[positions], self.types[positions], offsets)
-
-    def join(self, other: Tokens) -> Tokens:
-        """These rows, then `other`'s."""
-        return Tokens(
-            torch.cat([self.ids, other.ids]),
-            torch.cat([self.types, other.types]),
-            torch.cat([self.offsets, other.offsets[1:] + self.offsets[-1]]),
-        )
-
-    def padded(self, pad_id: int) -> dict[str, Tensor]:
-        """Model inputs, padded to the longest: `input_ids`, `attention_mask`, `token_type_ids`, each (n, length)."""
-        lengths = self.lengths
-        mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
-        ids = torch.full(mask.shape, pad_id, dtype=torch.long)
-        types = torch.zeros(mask.shape, dtype=torch.long)
-        ids[mask], types[mask] = self.ids, self.types
-        return {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": types}
-
-    def batches(self, budget: int, mixed: bool = True) -> Iterator[Tensor]:
-        """Row positions in groups of similar length, each at most `budget` padded tokens (and at least one row).
-
-        Unless `mixed`, rows of different lengths share no group: nothing is padded.
-        """
-        order = self.lengths.argsort(stable=True)
-        sizes = self.lengths[order].tolist()
-        start = 0
-        for end in range(1, len(order) + 1):
-            full = end == len(order) or (end + 1 - start) * sizes[end] > budget
-            if full or (not mixed and sizes[end] != sizes[start]):
-                yield order[start:end]
-                start = end
+from augkd.models.tokens import Tokens
 
 
 @dataclass(frozen=True)

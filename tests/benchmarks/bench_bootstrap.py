@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from augkd.evaluation.bootstrap import METRICS, replicates, resamples
+from augkd.evaluation.compare.bootstrap import METRICS, replicates, resamples
 from augkd.evaluation.metrics import CLASSIFICATION, REGRESSION
 
 SLOW = {**CLASSIFICATION, **REGRESSION}

@@ -21,8 +21,8 @@ import faiss
 import numpy as np
 
 from augkd.data.corpus import CorpusSource
-from augkd.retrieval.builder import build_index
-from augkd.retrieval.sizing import EXACT, plan
+from augkd.retrieval.dense.builder import build_index
+from augkd.retrieval.dense.size import EXACT, plan
 
 GIB = 2**30
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
+from augkd.data.docstrings import corpus_texts
 from augkd.data.seen import MEMORY, SeenKeys
-from augkd.demo import corpus_texts
 
 ROUNDS = 3
 BATCH = 4096

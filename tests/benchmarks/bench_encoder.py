@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from augkd.checkpoints import BUNDLED, locate
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
-from augkd.retrieval.encoder import SentenceEncoder
+from augkd.models.locate import BUNDLED, locate
+from augkd.retrieval.encoders.sentence import SentenceEncoder
 
 ROUNDS = 3
 QUERIES = 500

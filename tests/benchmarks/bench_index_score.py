@@ -96,7 +96,7 @@ def judged(task: Path, options: argparse.Namespace) -> tuple[dict[str, Any], dic
 
 
 def augkd(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "augkd.cli", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "augkd.cli.app", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
 def said(row: dict[str, Any]) -> str:

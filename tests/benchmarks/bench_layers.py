@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from augkd.checkpoints import BUNDLED
-from augkd.demo import corpus_texts
-from augkd.distill.hidden import matching
-from augkd.distill.layer_store import LayerStore
-from augkd.distill.losses import kd
-from augkd.distill.models import Classifier, Pair, from_layers, load_trunk, run
-from augkd.distill.structure import LayerObjective, Shape
-from augkd.selection.pool import Tokens
+from augkd.data.docstrings import corpus_texts
+from augkd.distill.objective.hidden import matching
+from augkd.distill.objective.layer_objective import LayerObjective, Shape
+from augkd.distill.objective.losses import kd
+from augkd.distill.teacher.layer_store import LayerStore
+from augkd.models.classifier import Classifier, Pair, from_layers, load_trunk, run
+from augkd.models.locate import BUNDLED
+from augkd.models.tokens import Tokens
 
 BATCH = 48
 LABELS = ("no", "yes")

@@ -19,10 +19,10 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
-from augkd.retrieval.encoder import SentenceEncoder
-from augkd.retrieval.lexical import LexicalIndex, build_lexical, words
-from augkd.retrieval.postings import K1, B
-from augkd.retrieval.retriever import open_retriever
+from augkd.retrieval.encoders.sentence import SentenceEncoder
+from augkd.retrieval.lexical.index import LexicalIndex, build_lexical, words
+from augkd.retrieval.lexical.postings import K1, B
+from augkd.retrieval.open import open_retriever
 
 K = 10
 ROUNDS = 3

@@ -51,9 +51,9 @@ def measured(way: str, task: str, steps: int) -> dict[str, float]:
     """Median seconds of a step after the first, and bytes above the loaded models."""
     import torch
 
-    from augkd.candidates.masked_lm import load_masked_lm
     from augkd.data.task import load_task
-    from augkd.distill.models import from_layers, load_trunk
+    from augkd.models.classifier import from_layers, load_trunk
+    from augkd.models.masked_lm import load_masked_lm
     from augkd.recipe import MINILM
 
     torch.manual_seed(0)
@@ -88,11 +88,12 @@ def augkd_step(texts: Any, labels: Any, clean: Any, teacher: Any, student: Any, 
     """Draw and teacher without autograd, at the texts' own lengths; one backward pass of the student."""
     import torch
 
-    from augkd.candidates.generator import Generator
-    from augkd.distill.adversary import Adversary, Ascent
-    from augkd.distill.losses import ce, kd
-    from augkd.seeds import rng_of
-    from augkd.selection.pool import Batch, Pool, Tokens
+    from augkd.candidates.generator.generator import Generator
+    from augkd.distill.adversary.ascent import Adversary, Ascent
+    from augkd.distill.objective.losses import ce, kd
+    from augkd.models.seeds import rng_of
+    from augkd.models.tokens import Tokens
+    from augkd.selection.pool import Batch, Pool
 
     tokens = student.tokens([(text, None) for text in texts])
     none = torch.zeros(0, dtype=torch.long)

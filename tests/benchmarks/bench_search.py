@@ -20,8 +20,8 @@ import faiss
 import numpy as np
 
 from augkd.data.corpus import CorpusSource
-from augkd.retrieval.builder import build_index
-from augkd.retrieval.index import Index
+from augkd.retrieval.dense.builder import build_index
+from augkd.retrieval.dense.search import Index
 
 
 class GivenVectors:
@@ -91,7 +91,7 @@ def main() -> None:
     chosen = np.random.default_rng(1).permutation(len(everything))
     queries = everything[chosen[: options.queries]]
     vectors = everything[np.sort(chosen[options.queries :])]
-    from augkd.retrieval.sizing import EXACT, EXACT_UP_TO, plan
+    from augkd.retrieval.dense.size import EXACT, EXACT_UP_TO, plan
 
     inverted = next(o.factory for o in plan(len(vectors), vectors.shape[1]).options if o.factory != EXACT.name)
     factory = options.factory or ("auto" if len(vectors) > EXACT_UP_TO else inverted)

@@ -14,8 +14,8 @@ import time
 import numpy as np
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
-from augkd.retrieval.encoder import SentenceEncoder
-from augkd.retrieval.static import StaticEncoder
+from augkd.retrieval.encoders.sentence import SentenceEncoder
+from augkd.retrieval.encoders.static import StaticEncoder
 
 ROUNDS = 3
 QUERIES = 500

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from augkd.candidates.masked_words import fill
+from augkd.candidates.substitution.masked_words import fill
 from augkd.candidates.words import STOP_WORDS, replaceable, whole_words
-from augkd.checkpoints import BUNDLED, locate
-from augkd.devices import budget_of
+from augkd.models.devices import budget_of
+from augkd.models.locate import BUNDLED, locate
 
 BLOCKS = 2
 

@@ -27,9 +27,9 @@ from augkd.data.task import load_task, texts_of
 from augkd.data.transfer_set import TransferSet, in_memory
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
-from augkd.distill.losses import kd
-from augkd.distill.models import Classifier, from_layers, load_classifier
+from augkd.distill.objective.losses import kd
 from augkd.distill.trainer import DistillationTrainer
+from augkd.models.classifier import Classifier, from_layers, load_classifier
 
 LENGTH, BATCH, RATE, TEMPERATURE, SEED = 128, 32, 5e-5, 2.0, 0
 

@@ -1,0 +1,1 @@
+"""Candidates from a masked language model that fills in masked tokens (MATE-KD)."""

@@ -1,0 +1,102 @@
+"""The masked generator of MATE-KD: some tokens of a text are masked and filled in by a masked language model.
+
+What is drawn is a sample of the model; `soften` draws it by the Gumbel-max trick and also gives the softened choice
+through which the ascent's gradient returns (straight-through Gumbel-softmax; Rashid et al., ACL 2021, section 3). Only
+masked places are ever looked at. A generated text is a candidate like any other, so it leaves here as tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from augkd.models.masked_lm import MaskedLM
+from augkd.models.tokens import Tokens
+
+SOURCE = "generator"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Generated rows."""
+
+    tokens: Tokens
+    kept: Tensor  # (n,) share of a row's tokens, special ones aside, that are the original's
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Masks a share `rate` of the tokens and fills them in; `temperature` is of the Gumbel-softmax."""
+
+    lm: MaskedLM
+    rate: float = 0.3
+    temperature: float = 1.0
+    budget: int | None = None  # padded tokens a forward pass
+
+    @torch.no_grad()
+    def draw(self, tokens: Tokens, samples: int, rng: torch.Generator) -> Drawn:
+        """`samples` rows for each row of `tokens`, one owner's after another."""
+        tokens = tokens.take(torch.repeat_interleave(torch.arange(len(tokens)), samples))
+        places = masked_places(tokens, self.lm.special(), self.rate, rng)
+        logits = self.logits(tokens, places, "generator")
+        drawn = replaced(tokens, places, sampled(logits, rng).cpu())
+        return Drawn(drawn, _kept(tokens, drawn, self.lm.special()))
+
+    def logits(self, tokens: Tokens, places: Tensor, purpose: str) -> Tensor:  # (p, vocabulary)
+        """The model's logits where `places` are masked, special tokens out of reach; with gradients where allowed."""
+        mask = torch.full((len(places),), int(self.lm.tokenizer.mask_token_id))
+        logits = self.lm.logits(replaced(tokens, places, mask), places, purpose, self.budget)
+        return logits.masked_fill(self.lm.special().to(logits.device), -torch.inf)
+
+
+def masked_places(
+    tokens: Tokens, special: Tensor, rate: float, rng: torch.Generator
+) -> Tensor:  # (p,) positions in tokens.ids, ascending
+    """Each token that is not special with probability `rate`; of a row that draws none, the likeliest one."""
+    draws = torch.rand(len(tokens.ids), generator=rng)
+    draws[special[tokens.ids]] = torch.inf
+    row = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
+    least = torch.full((len(tokens),), torch.inf).scatter_reduce(0, row, draws, "amin")
+    masked = (draws < rate) | ((draws == least[row]) & (least[row] >= rate) & draws.isfinite())
+    return masked.nonzero().flatten()
+
+
+def sampled(logits: Tensor, rng: torch.Generator) -> Tensor:  # (p, vocabulary) → (p,) ids
+    """A sample of softmax(logits) of each row; the same distribution as `soften`'s at a third of its logarithms."""
+    ladder = torch.softmax(logits, dim=-1).cumsum(dim=-1)
+    rung = torch.rand(len(logits), 1, generator=rng).to(logits.device) * ladder[:, -1:]
+    return torch.searchsorted(ladder, rung, right=True).clamp_max(logits.shape[-1] - 1).squeeze(1)
+
+
+def gumbel(shape: torch.Size, rng: torch.Generator) -> Tensor:
+    """Standard Gumbel noise, -log(-log u); drawn on the CPU, so that a seed means the same on every device."""
+    uniform = torch.rand(shape, generator=rng)
+    tiny = torch.finfo(uniform.dtype).tiny
+    return -torch.log((-torch.log(uniform.clamp_min(tiny))).clamp_min(tiny))
+
+
+def soften(
+    logits: Tensor,  # (p, vocabulary)
+    temperature: float,
+    rng: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # (p,) ids, (p, vocabulary) probabilities
+    """A sample of softmax(logits) and the softened choice behind it (Jang et al. 2017; Maddison et al. 2017)."""
+    noisy = logits + gumbel(logits.shape, rng).to(logits.device)
+    return noisy.argmax(dim=-1), torch.softmax(noisy / temperature, dim=-1)
+
+
+def replaced(tokens: Tokens, places: Tensor, ids: Tensor) -> Tokens:
+    """`tokens` with other ids at `places`."""
+    changed = tokens.ids.clone()
+    changed[places] = ids
+    return Tokens(changed, tokens.types, tokens.offsets)
+
+
+def _kept(before: Tokens, after: Tokens, special: Tensor) -> Tensor:  # (n,)
+    row = torch.repeat_interleave(torch.arange(len(before)), before.lengths)
+    counted = (~special[before.ids]).float()
+    same = counted * (before.ids == after.ids)
+    total = torch.zeros(len(before)).index_add(0, row, counted)
+    return torch.zeros(len(before)).index_add(0, row, same) / total.clamp_min(1)

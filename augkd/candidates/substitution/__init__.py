@@ -1,0 +1,1 @@
+"""Candidates by word substitution (TinyBERT's data augmentation)."""

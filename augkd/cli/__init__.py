@@ -1,0 +1,1 @@
+"""The commands: parse, call, print. Nothing heavy is imported before a command needs it."""

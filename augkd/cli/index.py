@@ -1,0 +1,241 @@
+"""The commands of `augkd index`: build, shards, changes, search, and what would come of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, show
+from augkd.errors import RecipeError, shown
+from augkd.models.libraries import quiet_libraries
+
+if TYPE_CHECKING:
+    from augkd.retrieval.retriever import Retriever
+
+index_app = typer.Typer(no_args_is_help=True, help="Build, search and describe an index of unlabelled text.")
+
+Depth = Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")]
+
+
+@index_app.command("build")
+def build(
+    recipe: RecipeName,
+    out: Out,
+    set_: Sets = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Encode part I of N only; see `augkd index merge`.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build an index. Example: augkd index build questions --out runs/questions --set corpus=my.txt"""
+    from augkd.recipe import load_index_recipe
+
+    parsed = load_index_recipe(recipe, set_ or [])
+    part = _shard(shard)
+    quiet_libraries()
+    from augkd.retrieval.open import make_index, make_shard
+    from augkd.workspace.locks import locked
+    from augkd.workspace.manifests import read_manifest
+
+    with Bars() as bars, locked(out):
+        if part is not None:
+            make_shard(parsed, out, part, bars)
+        else:
+            make_index(parsed, out, bars)
+    manifest = read_manifest(out, "index" if part is None else "index-shard")
+    show(manifest, as_json, _lines(out, manifest))
+
+
+@index_app.command("merge")
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="The folders of all N shards, in any order.")],
+    out: Out,
+    as_json: AsJson = False,
+) -> None:
+    """Make one index of its shards. Example: augkd index merge runs/shard-1 runs/shard-2 --out runs/index"""
+    quiet_libraries()
+    from augkd.retrieval.open import merge_index
+    from augkd.workspace.locks import locked
+    from augkd.workspace.manifests import read_manifest
+
+    with locked(out):
+        merge_index(shards, out)
+    manifest = read_manifest(out, "index")
+    show(manifest, as_json, _lines(out, manifest))
+
+
+@index_app.command("add")
+def add(
+    folder: Path,
+    corpus: Annotated[str, typer.Argument(help="A file, folder or Hub name with the new texts.")],
+    text: Annotated[str, typer.Option("--text", help="The column of the texts.")] = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Put new texts into an index. Example: augkd index add runs/questions new.txt"""
+    quiet_libraries()
+    from augkd.retrieval.open import add_to_index
+    from augkd.workspace.locks import locked
+    from augkd.workspace.manifests import read_manifest
+
+    with Bars() as bars, locked(folder):
+        done = add_to_index(folder, corpus, text, bars)
+    show(done | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in done.items()])
+
+
+@index_app.command("remove")
+def remove(
+    folder: Path,
+    texts: Annotated[Path, typer.Argument(help="A file with the texts to take out, one a line (a takedown list).")],
+    as_json: AsJson = False,
+) -> None:
+    """Take texts out of an index, for good. Example: augkd index remove runs/questions takedown.txt"""
+    quiet_libraries()
+    from augkd.retrieval.open import remove_from_index
+    from augkd.workspace.locks import locked
+    from augkd.workspace.manifests import read_manifest
+
+    with locked(folder):
+        done = remove_from_index(folder, texts)
+    show(done | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in done.items()])
+
+
+@index_app.command("search")
+def search(
+    folder: Path,
+    text: Annotated[str | None, typer.Argument(help="The query; without it, queries are read line by line.")] = None,
+    k: Depth = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show the nearest texts. Example: augkd index search runs/questions "who wrote Faust ?" -k 5"""
+    quiet_libraries()
+    from augkd.retrieval.open import open_index
+
+    index = open_index(folder)
+    if text is not None:
+        found = _nearest(index, text, k)
+        show(found, as_json, [f"{row['score']:.3f}  {row['text']}" for row in found])
+        return
+    typer.echo(f"{len(index)} texts; a query a line, an empty line ends", err=True)
+    while (line := _ask()) != "":
+        found = _nearest(index, line, k)
+        show(found, as_json, [f"{row['score']:.3f}  {row['text']}" for row in found])
+
+
+@index_app.command("info")
+def info(
+    folder: Path,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file against its checksum.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Describe a built index. Example: augkd index info runs/questions --verify"""
+    from augkd.workspace.manifests import read_manifest
+
+    manifest = read_manifest(folder, "index")
+    if verify:
+        from augkd.retrieval.open import verify_index
+
+        checked = verify_index(folder)
+    show(manifest, as_json, [*_lines(folder, manifest), *([f"checked: {checked}"] if verify else [])])
+
+
+@index_app.command("dropped")
+def dropped(
+    folder: Path,
+    rule: Annotated[str | None, typer.Option("--rule", help="Only what this rule left out.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Examples of each rule.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show texts that were left out of an index, and why. Example: augkd index dropped runs/questions -n 3"""
+    from augkd.data.dropped import DROPPED, read_dropped
+    from augkd.workspace.manifests import read_manifest
+
+    counts = read_manifest(folder, "index")["corpus"]
+    texts = [text for text in read_dropped(folder / DROPPED) if rule in (None, text.rule)]
+    lines = []
+    for name in sorted({text.rule for text in texts}):
+        lines.append(f"{name}: {counts.get(name, '?')}")
+        lines += [f"    {text.file} row {text.row}: {text.text}" for text in texts if text.rule == name][:n]
+    show([asdict(text) for text in texts], as_json, lines or ["nothing was left out"])
+
+
+@index_app.command("plan")
+def plan(
+    vectors: Annotated[float, typer.Option("--vectors", min=1, help="How many texts, like 5e9.")],
+    dim: Annotated[int, typer.Option("--dim", min=1, help="Length of a vector.")] = 384,
+    memory: Annotated[str | None, typer.Option("--memory", help="What the index may take, like 256GiB.")] = None,
+    recall: Annotated[float, typer.Option("--recall", min=0.01, max=1, help="Wanted recall@10.")] = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Sizes and times of an index before it is built, from speeds measured here in a few seconds.
+
+    Example: augkd index plan --vectors 5e9 --dim 384 --memory 256GiB
+    """
+    from augkd.recipe.units import parse_bytes
+    from augkd.retrieval.dense.size import describe, measure_constants
+    from augkd.retrieval.dense.size import plan as planned
+
+    budget = None if memory is None else parse_bytes(memory, "--memory")
+    made = planned(int(vectors), dim, budget, recall, measure_constants(dim))
+    show(asdict(made), as_json, list(describe(made)))
+
+
+@index_app.command("score")
+def score(
+    recipe: RecipeName,
+    indexes: Annotated[list[Path], typer.Argument(help="Built index folders to rank for the recipe's task.")],
+    out: Out,
+    set_: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank indexes for a task by what the teacher says of their neighbours, before any student is trained.
+
+    Example: augkd index score minimax-knn runs/questions runs/reviews --out runs/score
+    """
+    from augkd.recipe import load_recipe
+
+    parsed = load_recipe(recipe, set_ or [])
+    quiet_libraries()
+    from augkd.runs.comparison import score_indexes
+    from augkd.workspace.locks import locked
+
+    with Bars() as bars, locked(out):
+        value, lines = score_indexes(parsed, indexes, out, bars)
+    show(value, as_json, lines)
+
+
+def _nearest(index: Retriever, text: str, k: int) -> list[dict[str, Any]]:
+    hits = index.search([text], min(k, len(index)))
+    known = hits.ids[0] >= 0  # an inverted file may find fewer than k
+    ids, scores = hits.ids[0][known], hits.scores[0][known]
+    return [
+        {"id": int(i), "score": round(float(s), 4), "text": t}
+        for i, s, t in zip(ids, scores, index.texts(ids), strict=True)
+    ]
+
+
+def _ask() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
+
+
+def _shard(given: str | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    part, _, of = given.partition("/")
+    if not (part.isdigit() and of.isdigit() and 1 <= int(part) <= int(of)):
+        raise RecipeError(f"--shard is {shown(given)}; write it like 2/8: part 2 of 8")
+    return int(part), int(of)
+
+
+def _lines(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    names = ("count", "dim", "factory", "nprobe", "efSearch", "recall@10", "bytes_per_vector", "encoder", "corpus")
+    lines = [f"index: {folder}", *(f"{name}: {manifest[name]}" for name in names if manifest.get(name) is not None)]
+    wanted = manifest["made_from"].get("faiss", {}).get("recall", 0.0)
+    if manifest.get("recall@10", 1.0) < wanted:
+        lines.append(f"note: recall@10 is below the {wanted} asked for; a larger code, like IVF1024,SQ8, may reach it")
+    return lines

@@ -1,0 +1,1 @@
+"""Training against an adversary: perturbed embeddings (FreeLB), a masked generator (MATE-KD)."""

@@ -1,0 +1,220 @@
+"""The training axis: what the student's outputs are compared with.
+
+One convention for all: a loss returns one value a row, summed over classes; the trainer alone takes the mean over rows,
+so no loss can be off by a factor of C or of the batch. Rows without a label have no hard-label loss (0, no gradient).
+Differences of logits are averaged over classes where the paper averages. For one output (regression) a loss is a
+squared error, or, where it is about classes, a RecipeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from augkd.errors import RecipeError
+from augkd.recipe.schedules import phi_at
+from augkd.selection import divergence
+
+
+def kd(
+    student: Tensor, teacher: Tensor, labels: Tensor, progress: float, *, temperature: Annotated[float, "> 0"] = 2.0
+) -> Tensor:  # (n,)
+    """T²·KL(teacher ‖ student), both softened by T (Hinton et al. 2015); squared error where there is one output."""
+    if student.shape[-1] == 1:
+        return divergence.squared_error(student, teacher)
+    return temperature**2 * divergence.kl(student, teacher, temperature)
+
+
+def reverse_kd(
+    student: Tensor, teacher: Tensor, labels: Tensor, progress: float, *, temperature: Annotated[float, "> 0"] = 2.0
+) -> Tensor:  # (n,)
+    """T²·KL(student ‖ teacher): the student seeks one mode of the teacher; squared error where there is one output.
+
+    Gu et al. 2024 (MiniLLM). Not the reversed roles of Yuan et al. 2020, where a student teaches its teacher.
+    """
+    if student.shape[-1] == 1:
+        return divergence.squared_error(student, teacher)
+    return temperature**2 * divergence.kl(teacher, student, temperature)
+
+
+def ce(student: Tensor, teacher: Tensor, labels: Tensor, progress: float) -> Tensor:  # (n,)
+    """Cross-entropy with the hard label; squared error for a regression target. Rows without a label give 0."""
+    # three classes against float targets would use one column, one output against classes would be 0 for ever
+    assert labels.is_floating_point() == (student.shape[-1] == 1), (labels.dtype, student.shape)
+    if labels.is_floating_point():
+        return torch.where(~labels.isnan(), (student.float()[:, 0] - labels.nan_to_num()).square(), 0.0)
+    return functional.cross_entropy(student.float(), labels, ignore_index=-100, reduction="none")
+
+
+def label_smoothing(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    progress: float,
+    *,
+    smoothing: Annotated[float, ">= 0, < 1"] = 0.1,
+) -> Tensor:  # (n,)
+    """Cross-entropy with 1 - `smoothing` on the label, the rest spread over the others (Szegedy et al. 2016).
+
+    0 is plain cross-entropy. Rows without a label give 0. Raises RecipeError for one output.
+    """
+    _needs_classes("label_smoothing", student)
+    target = _virtual(student, labels, 1 - smoothing)
+    rows = -(target * functional.log_softmax(student.float(), dim=-1)).sum(dim=-1)
+    return torch.where(labels != -100, rows, 0.0)
+
+
+def tf_kd(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    progress: float,
+    *,
+    correct: Annotated[float, "> 0, < 1"] = 0.99,
+    temperature: Annotated[float, "> 0"] = 2.0,
+) -> Tensor:  # (n,)
+    """Tf-KD: KD from a virtual teacher with probability `correct` on the label (Yuan et al. 2020).
+
+    As the paper means it: log u is softened, the student too, times T². The released code softens u itself, which
+    leaves it all but uniform (0.0105 on the label of 100 classes at T = 20). Rows without a label give 0. Raises
+    RecipeError for one output.
+    """
+    _needs_classes("tf_kd", student)
+    log_virtual = _virtual(student, labels, correct).log()
+    rows = temperature**2 * divergence.kl(student, log_virtual, temperature)
+    return torch.where(labels != -100, rows, 0.0)
+
+
+def logit_regression(
+    student: Tensor, teacher: Tensor, labels: Tensor, progress: float, *, centre: bool = False
+) -> Tensor:  # (n,)
+    """Squared difference of the logits, averaged over classes (Bucila et al. 2006).
+
+    `centre` takes each row's mean off both first: softmax does not see it, so nor need the student. It has no meaning
+    for one output, whose mean is itself, and leaves that as it is.
+    """
+    if centre:
+        student, teacher = _centred(student), _centred(teacher)
+    return divergence.squared_error(student, teacher)
+
+
+def annealed(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    progress: float,
+    *,
+    tau_max: Annotated[int, ">= 1"] = 10,
+    centre: bool = False,
+) -> Tensor:  # (n,)
+    """Annealing-KD, stage I: squared difference to Φ times the teacher's logits (Jafari et al. 2021).
+
+    Φ is 1/τ, 2/τ, … 1, each for the τ-th part of the training, where the released code can pass 1. `centre` as in
+    logit_regression.
+    """
+    return logit_regression(student, phi_at(progress, tau_max) * teacher, labels, progress, centre=centre)
+
+
+def continuation(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    progress: float,
+    *,
+    tau_max: Annotated[int, ">= 1"] = 10,
+    margin: Annotated[float, ">= 0"] = 1.0,
+    ramp: Annotated[float, "> 0, <= 1"] = 20 / 30,
+) -> Tensor:  # (n,)
+    """Continuation-KD: ψ·CE + (1-ψ)·max(0, ‖z_s - Φ z_t‖² - margin·Φ), Φ as in `annealed` (Jafari et al. 2022).
+
+    ψ grows from 0 to ½ over the first `ramp` of the training, then is 1: ψ = i/40 up to epoch 20 of 30. The squared
+    norm is a sum over classes. A row without a label has the second term alone, and none after the ramp.
+    """
+    psi = progress / ramp / 2 if progress < ramp else 1.0
+    factor = phi_at(progress, tau_max)
+    distance = (student.float() - factor * teacher.float()).square().sum(dim=-1)
+    hinge = (distance - margin * factor).relu()
+    return psi * ce(student, teacher, labels, progress) + (1 - psi) * hinge
+
+
+def cwtm(student: Tensor, teacher: Tensor, labels: Tensor, progress: float) -> Tensor:  # (n,)
+    """Born-again CWTM: cross-entropy weighted by the teacher's confidence, mean 1 a batch (Furlanello et al. 2018).
+
+    The weight is the teacher's largest probability over its mean in the labelled rows: the one loss whose rows depend
+    on the rows beside them. Rows without a label give 0. Raises RecipeError for one output.
+    """
+    _needs_classes("cwtm", student)
+    known = (labels != -100).float()
+    confidence = teacher.float().softmax(dim=-1).amax(dim=-1) * known
+    mean = confidence.sum() / known.sum().clamp_min(1)
+    return confidence / mean.clamp_min(1e-12) * ce(student, teacher, labels, progress)
+
+
+def dkpp(
+    student: Tensor, teacher: Tensor, labels: Tensor, progress: float, *, temperature: Annotated[float, "> 0"] = 1.0
+) -> Tensor:  # (n,)
+    """Born-again DKPP: `kd` from a teacher whose non-argmax classes are permuted (Furlanello et al. 2018).
+
+    What is left is the teacher's confidence without its dark knowledge: a control for kd, and kd itself for two
+    classes. A row's permutation is a hash of its teacher logits, so a text keeps its own for the whole training.
+    Raises RecipeError for one output.
+    """
+    _needs_classes("dkpp", student)
+    return kd(student, permuted(teacher), labels, progress, temperature=temperature)
+
+
+def permuted(teacher: Tensor) -> Tensor:  # (n, classes) → (n, classes), float32
+    """The logits with those of the non-argmax classes in an order drawn from the row's own values."""
+    teacher = teacher.float().detach() + 0.0  # -0.0 becomes 0.0: equal rows, equal orders
+    classes = torch.arange(teacher.shape[-1], device=teacher.device)
+    row = _mixed(teacher.view(torch.int32).long() ^ _mixed(classes + 1)).sum(dim=-1, keepdim=True)
+    keys = _mixed(row ^ _mixed(classes + 1 + len(classes)))
+    top = classes == teacher.argmax(dim=-1, keepdim=True)
+    drawn = keys.masked_fill(top, -1).argsort(dim=-1, stable=True)  # the argmax first, then the others as drawn
+    plain = classes.expand_as(keys).masked_fill(top, -1).argsort(dim=-1, stable=True)
+    return torch.empty_like(teacher).scatter(-1, plain, teacher.gather(-1, drawn))
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    """32-bit integer hash of each number; the same on every device. No product passes 2⁵⁹."""
+    mixed = numbers & 0xFFFFFFFF
+    for _ in range(2):
+        mixed = ((mixed ^ (mixed >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
+    return mixed ^ (mixed >> 16)
+
+
+def _virtual(student: Tensor, labels: Tensor, correct: float) -> Tensor:  # (n, classes) probabilities
+    classes = student.shape[-1]
+    target = torch.full(student.shape, (1 - correct) / (classes - 1), device=student.device)
+    return target.scatter(-1, labels.clamp_min(0)[:, None], correct)
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits.float() - logits.float().mean(dim=-1, keepdim=True) if logits.shape[-1] > 1 else logits
+
+
+def _needs_classes(name: str, student: Tensor) -> None:
+    if student.shape[-1] == 1:
+        others = ", ".join(other for other in LOSSES if other not in NEEDS_CLASSES)
+        raise RecipeError(f"loss '{name}' needs classes and this task has numbers for labels; use one of {others}")
+
+
+Loss = Callable[..., Tensor]
+NEEDS_CLASSES = ("label_smoothing", "tf_kd", "cwtm", "dkpp")  # raise RecipeError for one output
+LABELLED = ("ce", "label_smoothing", "tf_kd")  # 0 for a row without a label, and so for every candidate
+LOSSES: dict[str, Loss] = {
+    "kd": kd,
+    "ce": ce,
+    "logit_regression": logit_regression,
+    "label_smoothing": label_smoothing,
+    "tf_kd": tf_kd,
+    "annealed": annealed,
+    "continuation": continuation,
+    "cwtm": cwtm,
+    "dkpp": dkpp,
+    "reverse_kd": reverse_kd,
+}

@@ -1,0 +1,1 @@
+"""The teacher's outputs and layer vectors, computed once and kept on disk."""

@@ -1,0 +1,173 @@
+"""The teacher's layer vectors of each distinct text, in fp16, so that layer losses train without a live teacher.
+
+A store is a folder of parts, each written whole and renamed, under a key that hashes the teacher's weights and
+tokenizer, the maximum length, the layers and the pooling; only what a recipe needs is kept. Rows are found by text
+once, when a data set is made, and read by number from mapped files after that. 12 layers of 768 are 18 kB a text.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from augkd.distill.objective.hidden import layer_vectors
+from augkd.distill.objective.layer_objective import Needs
+from augkd.distill.teacher.outputs import text_key
+from augkd.errors import DataError, ModelError, WorkspaceError, shown
+from augkd.models.classifier import Classifier, Pair
+from augkd.workspace.files import replacing
+from augkd.workspace.fingerprints import fingerprint
+from augkd.workspace.locks import claimed
+from augkd.workspace.manifests import MANIFEST, write_manifest
+from augkd.workspace.progress import Steps
+
+_PART = 4096  # texts a part: 75 MB of 12 layers of 768, what a kill can lose
+_KEY_BYTES = 16
+Announce = Callable[[int, int], None]
+
+
+class LayerStore:
+    """Vectors of the layers and the pooling of `needs`; each distinct text is forwarded once, ever."""
+
+    def __init__(
+        self,
+        load: Callable[[], Classifier],
+        needs: Needs,
+        width: int,
+        folder: Path,
+        weights: str,
+        max_length: int,
+    ):
+        """`load` gives the teacher when a text is new; `weights` is its fingerprint (weights and tokenizer)."""
+        if needs.live or not needs.layers:
+            raise ModelError("only vectors of layers can be stored; losses of tokens or attention need a live teacher")
+        self._load = load
+        self._classifier: Classifier | None = None
+        self._needs, self._width = needs, width
+        self._made = {
+            "weights": weights,
+            "max_length": max_length,
+            "layers": list(needs.layers),
+            "pooling": needs.pooling,
+        }
+        self.folder = folder / fingerprint(self._made)[:16]
+        self._seed = f"{weights}/{max_length}"
+        self._maps: list[NDArray[np.float16]] = []
+        self._starts = np.zeros(1, dtype=np.int64)
+        self.rows = 0  # texts forwarded by this object
+
+    def bytes_needed(self, texts: int) -> int:
+        """Bytes on disk of that many texts."""
+        return texts * (len(self._needs.layers) * self._width * 2 + _KEY_BYTES)
+
+    def positions(
+        self, texts: Sequence[Pair], announce: Announce | None = None, progress: Steps | None = None
+    ) -> Tensor:  # (n,) long
+        """The row number of each text, for `read`; those not stored yet go through the teacher first.
+
+        `announce(texts, bytes)` is told what will be written before anything is. Raises WorkspaceError when the disk is
+        too small for it, ModelError when a vector does not fit fp16.
+        """
+        wanted = [text_key(self._seed, text) for text in texts]
+        with claimed(self.folder):
+            stored = self._stored()
+            new = {key: text for key, text in zip(wanted, texts, strict=True) if key not in stored}
+            if new:
+                self._make_room(len(new), announce)
+                self._write(new, progress)
+                stored = self._stored()
+            if not (self.folder / MANIFEST).exists():
+                write_manifest(self.folder, "teacher_layers", self._made, texts=len(stored), width=self._width)
+            self._open()
+        return torch.tensor([stored[key] for key in wanted], dtype=torch.long)
+
+    def read(self, positions: Tensor) -> Tensor:  # (n,) → (n, layers, d) float16
+        """The vectors of rows found by `positions`, in that order; touches no other row."""
+        rows = positions.numpy()
+        vectors = np.empty((len(rows), len(self._needs.layers), self._width), dtype=np.float16)
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        for part in np.unique(parts):
+            hit = parts == part
+            vectors[hit] = self._maps[part][rows[hit] - self._starts[part]]
+        return torch.from_numpy(vectors)
+
+    def _stored(self) -> dict[tuple[int, int], int]:
+        """Key → row number, over all parts."""
+        keys = [_keys(part) for part in self._parts()]
+        flat = np.concatenate(keys).tolist() if keys else []
+        return {(first, second): row for row, (first, second) in enumerate(flat)}
+
+    def _make_room(self, texts: int, announce: Announce | None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(".*.tmp"):  # of a killed write
+            leftover.unlink()
+        needed, free = self.bytes_needed(texts), shutil.disk_usage(self.folder).free
+        if announce:
+            announce(texts, needed)
+        if needed > free:
+            raise WorkspaceError(
+                f"teacher layers of {texts} texts take {needed / 1e9:.1f} GB, {self.folder} has {free / 1e9:.1f} GB "
+                "free; match fewer layers (pkd), keep fewer neighbours, or choose another --out"
+            )
+
+    def _write(self, new: dict[tuple[int, int], Pair], progress: Steps | None) -> None:
+        (self.folder / MANIFEST).unlink(missing_ok=True)  # unfinished from here on
+        # stable: a resumed run cuts alike
+        items = sorted(new.items(), key=lambda item: len(item[1][0]) + len(item[1][1] or ""))
+        start = len(self._parts())
+        for number, begin in enumerate(range(0, len(items), _PART)):
+            part = items[begin : begin + _PART]
+            vectors = self._forward([text for _, text in part])
+            keys = np.array([key for key, _ in part], dtype=np.uint64)
+            with replacing(self.folder / f"part-{start + number:05d}.safetensors") as temporary:
+                save_file({"keys": keys, "vectors": vectors}, temporary)
+            if progress:
+                progress(begin + len(part), len(items))
+
+    def _forward(self, texts: list[Pair]) -> NDArray[np.float16]:
+        if self._classifier is None:
+            self._classifier = self._load()
+        vectors = layer_vectors(self._classifier, texts, self._needs)
+        assert vectors.shape[1:] == (len(self._needs.layers), self._width)
+        self.rows += len(texts)
+        # min with nan is nan, and nan < limit is false
+        fits = (vectors.abs().amax(dim=(1, 2)) <= torch.finfo(torch.float16).max).tolist()
+        if not all(fits):
+            text = texts[fits.index(False)][0]
+            raise ModelError(f"a teacher layer vector of {shown(text)} is not finite or above fp16's 65504")
+        return vectors.half().numpy()
+
+    def _open(self) -> None:
+        self._maps = [_mapped(part) for part in self._parts()]
+        self._starts = np.cumsum([0, *map(len, self._maps)])
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.safetensors"))
+
+
+def _keys(part: Path) -> NDArray[np.uint64]:  # (n, 2)
+    try:
+        with safe_open(part, framework="numpy") as store:
+            keys: NDArray[np.uint64] = store.get_tensor("keys")
+    except (SafetensorError, OSError) as exc:
+        raise DataError(f"{part} is damaged ({exc}); remove it and run again") from exc
+    return keys
+
+
+def _mapped(part: Path) -> NDArray[np.float16]:  # (n, layers, d)
+    """The vectors of a part without reading them: safetensors is a length, a JSON header, then plain arrays."""
+    with part.open("rb") as stream:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        entry = json.loads(stream.read(size))["vectors"]
+    start = 8 + size + entry["data_offsets"][0]
+    return np.memmap(part, dtype=np.float16, mode="r", offset=start, shape=tuple(entry["shape"]))

@@ -1,0 +1,206 @@
+"""What the teacher says, computed once for each distinct text and kept on disk; or given as numbers.
+
+A store is a folder of parts, each written whole and renamed, under a key that hashes weights, tokenizer, maximum length
+and text. Whatever changes one of them changes the key, so a stale answer cannot be read; a killed writer loses one
+part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from scipy.special import log_softmax, logsumexp
+
+from augkd.errors import DataError, shown
+from augkd.models.classifier import Classifier, Pair
+from augkd.workspace.files import replacing
+from augkd.workspace.locks import claimed
+from augkd.workspace.progress import Steps
+
+_PART = 4096  # texts a part: a minute of a MiniLM teacher's work on two slow cores at the most
+
+
+class TeacherOutputs(Protocol):
+    """Something that knows the teacher's logits of texts; `rows` counts the texts forwarded to find them out."""
+
+    @property
+    def rows(self) -> int:
+        """Texts forwarded so far."""
+
+    def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
+        """(n, outputs) logits in the order of the task's labels; rows it does not know are nan."""
+
+
+class CachedTeacher:
+    """A teacher model behind a store: each distinct text is forwarded once, ever."""
+
+    def __init__(self, load: Callable[[], Classifier], outputs: int, folder: Path, weights: str, max_length: int):
+        """`load` gives the model when a text is new; `weights` is its fingerprint (weights and tokenizer)."""
+        self._load = load
+        self._classifier: Classifier | None = None
+        self._outputs = outputs
+        self._folder = folder / key_of(weights, max_length)
+        self._seed = f"{weights}/{max_length}"
+        self.rows = 0  # texts forwarded by this object
+
+    def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
+        """Logits of `texts`; the ones not stored yet go through the teacher, shortest first."""
+        wanted = np.array([text_key(self._seed, text) for text in texts], dtype=np.uint64).reshape(-1, 2)
+        with claimed(self._folder):
+            self._add([texts[i] for i in self._unknown(wanted)], progress)
+        return self._read(wanted)
+
+    def _unknown(self, wanted: NDArray[np.uint64]) -> list[int]:
+        """Positions of the distinct keys that are not stored."""
+        stored = {tuple(key) for part in self._parts() for key in self._keys(part).tolist()}
+        first = {tuple(key): place for place, key in reversed(list(enumerate(wanted.tolist())))}
+        return sorted(place for key, place in first.items() if key not in stored)
+
+    def _add(self, texts: list[Pair], progress: Steps | None) -> None:
+        texts = sorted(texts, key=lambda text: len(text[0]) + len(text[1] or ""))  # stable: a resumed run cuts alike
+        start = len(self._parts())
+        for number, begin in enumerate(range(0, len(texts), _PART)):
+            part = texts[begin : begin + _PART]
+            if self._classifier is None:
+                self._classifier = self._load()
+            logits = self._classifier.predict(part, "teacher").numpy()
+            self.rows += len(part)
+            keys = np.array([text_key(self._seed, text) for text in part], dtype=np.uint64)
+            with replacing(self._folder / f"part-{start + number:05d}.safetensors") as temporary:
+                save_file({"keys": keys, "logits": logits.astype(np.float32)}, temporary)
+            if progress:
+                progress(begin + len(part), len(texts))
+
+    def _read(self, wanted: NDArray[np.uint64]) -> NDArray[np.float32]:
+        result = np.full((len(wanted), self._outputs), np.nan, dtype=np.float32)
+        for part in self._parts():
+            places = {tuple(key): place for place, key in enumerate(self._keys(part).tolist())}
+            hits = [(row, places[key]) for row, key in enumerate(map(tuple, wanted.tolist())) if key in places]
+            if hits:
+                rows, sources = np.array(hits).T
+                with safe_open(part, framework="numpy") as store:
+                    result[rows] = store.get_tensor("logits")[sources]
+        return result
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.glob("part-*.safetensors"))
+
+    @staticmethod
+    def _keys(part: Path) -> NDArray[np.uint64]:  # (n, 2)
+        with safe_open(part, framework="numpy") as store:
+            keys: NDArray[np.uint64] = store.get_tensor("keys")
+        return keys
+
+
+class GivenTeacher:
+    """A teacher that is only numbers: a Parquet file with the texts and a list column of logits or probabilities."""
+
+    def __init__(self, path: Path, column: str, labels: Sequence[str], given: Sequence[str] | None, drop: bool):
+        """`given` is the order of the column's values by label name; `drop` leaves unknown candidates out."""
+        self._drop = drop
+        self._path = path
+        self.rows = 0
+        values, keys = _given_values(path, column)
+        outputs = len(labels) or 1
+        if values.shape[1] != outputs:
+            raise DataError(f"{path}: column '{column}' has {values.shape[1]} values a row, the task needs {outputs}")
+        if labels and given is None:
+            raise DataError(
+                f"{path}: say which label each value belongs to, e.g. teacher.labels: [{', '.join(labels)}]"
+            )
+        if labels and given is not None:
+            if sorted(given) != sorted(labels):
+                raise DataError(f"teacher.labels {list(given)} are not the task's labels {list(labels)}")
+            values = values[:, [list(given).index(label) for label in labels]]
+        if column == "probabilities":
+            values = np.log(np.clip(values, 1e-9, None))  # softmax gives them back; 1e-9 keeps the logarithm finite
+        self._values = values
+        self._places = {key: place for place, key in enumerate(keys)}
+
+    def unknown(self, texts: Sequence[Pair]) -> list[Pair]:
+        """Those of `texts` that have no numbers."""
+        return [text for text in texts if text not in self._places]
+
+    def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
+        """Logits of `texts`; a text without numbers is an error, or nan when they may be dropped."""
+        missing = self.unknown(texts)
+        if missing and not self._drop:
+            raise DataError(
+                f"{self._path} has no teacher output for {len(missing)} of {len(texts)} texts, e.g. "
+                f"{shown(missing[0][0])}; add them, or set teacher.missing: drop"
+            )
+        result = np.full((len(texts), self._values.shape[1]), np.nan, dtype=np.float32)
+        for row, text in enumerate(texts):
+            if text in self._places:
+                result[row] = self._values[self._places[text]]
+        return result
+
+
+class AveragedTeacher:
+    """Several teachers as one: the mean of their logits or of their probabilities (Bucila et al. 2006)."""
+
+    def __init__(self, members: Sequence[TeacherOutputs], average: str):
+        """`average` is logits or probabilities."""
+        self.members = list(members)
+        self._average = average
+
+    @property
+    def rows(self) -> int:
+        """Texts forwarded by all members."""
+        return sum(member.rows for member in self.members)
+
+    def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
+        """The average; nan for a text that a member does not know."""
+        outputs = np.stack([member.logits(texts, progress) for member in self.members])
+        if self._average == "logits":
+            return np.asarray(outputs.mean(axis=0), dtype=np.float32)
+        return np.asarray(logsumexp(log_softmax(outputs, axis=-1), axis=0) - np.log(len(outputs)), dtype=np.float32)
+
+
+def knows(outputs: TeacherOutputs, texts: Sequence[Pair]) -> bool:
+    """Whether the teacher can be asked for all of `texts`: numbers from elsewhere may lack some."""
+    if isinstance(outputs, AveragedTeacher):
+        return all(knows(member, texts) for member in outputs.members)
+    return not (isinstance(outputs, GivenTeacher) and outputs.unknown(texts))
+
+
+def key_of(weights: str, max_length: int) -> str:
+    """Name of the store of one teacher at one length."""
+    return hashlib.sha256(f"{weights}/{max_length}".encode()).hexdigest()[:16]
+
+
+def text_key(seed: str, text: Pair) -> tuple[int, int]:
+    """128 bits over (teacher, tokenizer, length, text); a single text and a pair with an empty second text differ."""
+    digest = hashlib.sha256(json.dumps([seed, *text]).encode()).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
+
+
+def _given_values(path: Path, column: str) -> tuple[NDArray[np.float32], list[Pair]]:
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not all(file.exists() for file in files):
+        raise DataError(f"teacher logits {path} do not exist; give a Parquet file or a folder of them")
+    try:
+        table = pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
+    except (pa.ArrowException, OSError) as exc:
+        raise DataError(f"teacher logits {path} cannot be read as Parquet: {exc}") from exc
+    for name in ("text", column):
+        if name not in table.column_names:
+            raise DataError(f"teacher logits {path} have no column '{name}'; they have {', '.join(table.column_names)}")
+    pairs = table["text_pair"].to_pylist() if "text_pair" in table.column_names else [None] * table.num_rows
+    rows = table[column].to_pylist()
+    if len({len(row) for row in rows}) != 1:
+        raise DataError(f"teacher logits {path}: column '{column}' has rows of different lengths")
+    values = np.array(rows, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(f"teacher logits {path}: column '{column}' has values that are not finite")
+    return values, list(zip(table["text"].to_pylist(), pairs, strict=True))

@@ -1,0 +1,1 @@
+"""Whether one recipe is better than another: resampling, intervals, the table."""

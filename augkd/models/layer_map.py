@@ -1,0 +1,42 @@
+"""Which teacher layer belongs to which student layer: the named rules of the literature, or the layers themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from augkd.errors import ModelError, did_you_mean, shown
+
+MAPS = ("uniform", "first", "last", "distilbert")
+
+
+def layer_map(choice: str | Sequence[int], teacher_layers: int, student_layers: int) -> tuple[int, ...]:
+    """The teacher layer of each student layer (0-based, ascending), to copy at the start or to match.
+
+    `uniform`: every (L/m)-th, the last with the last (TinyBERT). `first`, `last`: consecutive. `distilbert`: evenly
+    spaced from layer 0 to layer L - 1, of 12 for 6: 0, 2, 4, 7, 9, 11. Or the layers themselves, in any order.
+    Raises ModelError when a layer does not exist or the student is the deeper one.
+    """
+    deepest, m = teacher_layers - 1, student_layers
+    if not isinstance(choice, str):
+        return _explicit(choice, teacher_layers, student_layers)
+    if choice not in MAPS:
+        raise ModelError(f"there is no layer map {shown(choice)}{did_you_mean(choice, MAPS)}")
+    if not 1 <= m <= teacher_layers:
+        raise ModelError(f"layer map '{choice}' needs 1 to {teacher_layers} student layers, the teacher's; got {m}")
+    if choice == "first":
+        return tuple(range(m))
+    if choice == "last":
+        return tuple(range(teacher_layers - m, teacher_layers))
+    if choice == "uniform":
+        return tuple((j + 1) * teacher_layers // m - 1 for j in range(m))
+    steps = max(1, m - 1)  # a student of one layer takes layer 0
+    return tuple((2 * j * deepest + steps) // (2 * steps) for j in range(m))  # j·(L-1)/(m-1), halves rounded up
+
+
+def _explicit(choice: Sequence[int], teacher_layers: int, student_layers: int) -> tuple[int, ...]:
+    if len(choice) != student_layers or not all(0 <= layer < teacher_layers for layer in choice):
+        raise ModelError(
+            f"layers {list(choice)}: name {student_layers}, one for each student layer, "
+            f"among the teacher's 0 to {teacher_layers - 1}"
+        )
+    return tuple(choice)

@@ -1,0 +1,1 @@
+"""Students that are not layers of the teacher: a BiLSTM, a static one, a smaller transformer."""

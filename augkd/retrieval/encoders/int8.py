@@ -1,0 +1,105 @@
+"""The INT8 form of a sentence encoder: exported to ONNX by torch itself, quantised and run by ONNX Runtime.
+
+No Optimum: its releases pin older transformers. Only the transformer is replaced; tokenizing, pooling and any dense
+layers stay sentence-transformers'. Weights are rounded once, per output channel; activations at run time, per batch.
+That is fast and coarse: of MiniLM's ten nearest questions it finds 0.89, and rounding each token's activations apart
+would find 0.94 (measured), so INT8 is an option and never what `auto` chooses.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from augkd.errors import ModelError
+from augkd.models.onnx_graph import check_extra, hushed, session, to_onnx
+from augkd.workspace.files import replacing
+from augkd.workspace.fingerprints import file_fingerprint, fingerprint
+from augkd.workspace.manifests import finished, read_manifest, versions, write_manifest
+
+_FILE = "model_quantized.onnx"  # the name Hub users expect
+_KIND = "onnx_encoder"
+
+
+def use_int8(
+    model: Any,  # SentenceTransformer on the CPU; its transformer is replaced
+    weights: str,  # fingerprint of what it was loaded from
+    cache: Path | None,  # folder of all such files
+) -> None:
+    """Replaces the transformer of `model` by an INT8 session, exported first unless `cache` holds it.
+
+    Raises ModelError when the extra `onnx` is not installed or the architecture cannot be exported.
+    """
+    check_extra("encoder precision int8")
+    module = model[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = _exported(module.model, weights, cache or Path(scratch))
+        module.model = Int8Transformer(path, module.model.config)
+
+
+class Int8Transformer(torch.nn.Module):
+    """An ONNX Runtime session in the place of a transformers model; safe to call from several threads."""
+
+    def __init__(self, path: Path, config: Any) -> None:
+        super().__init__()
+        self.config = config  # the replaced model's: sentence-transformers asks it what the outputs are
+        self._session = session(path.read_bytes(), threads=1)  # as in torch: a thread a batch, several batches at once
+        self._anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # says device and dtype to callers
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,  # (n, width)
+        attention_mask: torch.Tensor,  # (n, width)
+        **_: Any,  # token types: zero for single texts, and constant in the export
+    ) -> BaseModelOutput:
+        """The last hidden state, (n, width, hidden)."""
+        feed = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        return BaseModelOutput(last_hidden_state=torch.from_numpy(self._session.run(None, feed)[0]))
+
+
+def _exported(transformer: torch.nn.Module, weights: str, cache: Path) -> Path:
+    exporters = {name: version for name, version in versions().items() if name in ("torch", "transformers")}
+    made_from = {"weights": weights, "exporters": exporters, "bits": 7}
+    folder = cache / f"int8-{fingerprint(made_from)[:16]}"
+    path = folder / _FILE
+    if finished(folder, _KIND, made_from):
+        if not path.exists() or file_fingerprint(path) != read_manifest(folder, _KIND)["sha256"]:
+            raise ModelError(f"{path} is not the file its manifest names; remove {folder}, it is made again")
+        return path
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        _quantise(transformer, temporary)
+    write_manifest(folder, _KIND, made_from, sha256=file_fingerprint(path))
+    return path
+
+
+def _quantise(transformer: torch.nn.Module, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    ids = torch.arange(21).reshape(3, 7)
+    kind = type(transformer).__name__
+    exported = to_onnx(
+        _LastHiddenState(transformer).eval(),
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        "last_hidden_state",
+        kind,
+        "use precision bfloat16 or float32",
+    )
+    with hushed():
+        # 7 bits: products of 8 overflow 16 bits on CPUs without VNNI
+        quantize_dynamic(exported, str(path), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+
+
+class _LastHiddenState(torch.nn.Module):
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return output

@@ -1,0 +1,147 @@
+"""BM25 postings: each word's texts and what it adds to their score, and the best k texts of a query.
+
+The Lucene variant, whose idf is never negative (Kamphuis et al. 2020), scored in full when the index is built (BM25S:
+Lù 2024). A query takes its words in order of what they can still add, and once the rest cannot lift a new text into
+the best k, only texts met so far are scored (MaxScore: Turtle & Flood 1995). That is exact, and so fast that common
+words need no stop list, which would know only some languages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from augkd.workspace.files import replacing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+K1 = 1.5  # how soon a repeated word stops counting; 1.5 and 0.75 are also the defaults of bm25s
+B = 0.75  # how much a long text is marked down, 0 to 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """The words of some consecutive texts, by number."""
+
+    first: int  # id of the first text
+    words: NDArray[np.int32]  # of all texts, one after the other
+    lengths: NDArray[np.int32]  # (texts,) words of each
+
+    def counted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(word, text from 0, times it occurs there) of every posting, by word, then text."""
+        texts = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        keys, times = np.unique(self.words.astype(np.int64) << 32 | texts, return_counts=True)
+        return keys >> 32, keys & 0xFFFFFFFF, times
+
+
+def write_postings(folder: Path, vocabulary: int, parts: Sequence[Part]) -> None:
+    """Scores the postings of `vocabulary` words and writes them, by word, then text."""
+    count = sum(len(part.lengths) for part in parts)
+    found_in = np.zeros(vocabulary, dtype=np.int64)  # texts with the word
+    for part in parts:
+        found_in += np.bincount(part.counted()[0], minlength=vocabulary)
+    starts = np.concatenate([[0], np.cumsum(found_in)])
+    idf = np.log1p((count - found_in + 0.5) / (found_in + 0.5))
+    mean_length = sum(int(part.lengths.sum()) for part in parts) / count
+
+    bounds = np.zeros(vocabulary, dtype=np.float32)
+    with replacing(folder / "ids.npy") as ids_path, replacing(folder / "scores.npy") as scores_path:
+        ids = np.lib.format.open_memmap(ids_path, mode="w+", dtype=np.int32, shape=(int(starts[-1]),))
+        scores = np.lib.format.open_memmap(scores_path, mode="w+", dtype=np.float32, shape=(int(starts[-1]),))
+        heads = starts[:-1].copy()  # where the next posting of each word goes
+        for part in parts:
+            word, text, times = part.counted()
+            distinct, first, many = np.unique(word, return_index=True, return_counts=True)
+            at = heads[word] + np.arange(len(word)) - np.repeat(first, many)
+            ids[at] = part.first + text
+            saturation = K1 * (1 - B + B * part.lengths[text] / mean_length)
+            scored = (idf[word] * times / (times + saturation)).astype(np.float32)
+            scores[at] = scored
+            bounds[distinct] = np.maximum(bounds[distinct], np.maximum.reduceat(scored, first))
+            heads[distinct] += many
+        ids.flush()
+        scores.flush()
+    _save(folder / "starts.npy", starts)
+    _save(folder / "bounds.npy", bounds)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Postings:
+    """The score that each word gives to each text it occurs in."""
+
+    starts: NDArray[np.int64]  # (words + 1,) where each word's postings begin
+    ids: NDArray[np.int32]  # (postings,) texts, ascending within a word
+    scores: NDArray[np.float32]  # (postings,) above 0
+    bounds: NDArray[np.float32]  # (words,) highest score of each
+
+    @classmethod
+    def open(cls, folder: Path) -> Postings:
+        """Maps what `write_postings` wrote."""
+        arrays = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in cls.__annotations__)
+        return cls(*map(np.asarray, arrays))  # plain views of the mapped files: slicing a memmap is slow
+
+    def of(self, word: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Texts with this word, and their scores."""
+        run = slice(int(self.starts[word]), int(self.starts[word + 1]))
+        return self.ids[run], self.scores[run]
+
+
+def best(
+    postings: Postings,
+    query: Mapping[int, int],  # word: times in the query
+    k: int,
+    totals: NDArray[np.float32],  # (texts,) zeros, and zeros again afterwards
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:  # both (up to k,)
+    """The k texts with the highest sums, best first, then by id. Every text adds up its words in the same order."""
+    terms = sorted(query, key=lambda word: (-float(postings.bounds[word]) * query[word], word))
+    bounds = [float(postings.bounds[word]) * query[word] for word in terms]
+    rest = np.cumsum([0.0, *reversed(bounds)])[::-1]  # what the terms from here on can add
+    rest = rest + 1e-7 * len(terms) * rest[0]  # and by how much float32 can round a sum up
+
+    met: NDArray[np.int32] = np.empty(0, dtype=np.int32)
+    place = 0
+    while place < len(terms):
+        ids, scores = postings.of(terms[place])
+        if k <= len(met) <= 2 * len(ids) and _kth(totals[met], k) > rest[place]:
+            break  # a text not met yet cannot be among the best
+        before = totals[ids]
+        met = np.concatenate([met, ids[before == 0]])
+        totals[ids] = before + scores * np.float32(query[terms[place]])
+        place += 1
+
+    candidates = np.sort(_promising(met, totals[met], k, rest[place])[0])  # ascending, as they lie in the postings
+    sums = totals[candidates]
+    totals[met] = 0
+    for later in range(place, len(terms)):
+        ids, scores = postings.of(terms[later])
+        at = np.minimum(np.searchsorted(ids, candidates), len(ids) - 1)
+        shared = ids[at] == candidates
+        sums[shared] += scores[at[shared]] * np.float32(query[terms[later]])
+        candidates, sums = _promising(candidates, sums, k, rest[later + 1])
+
+    order = np.lexsort((candidates, -sums))[:k]
+    return sums[order], candidates[order]
+
+
+def _promising(
+    candidates: NDArray[np.int32], sums: NDArray[np.float32], k: int, rest: float
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The candidates that can still be among the best k when each may gain up to `rest`."""
+    if len(candidates) <= k:
+        return candidates, sums
+    kept = sums.astype(np.float64) + rest >= _kth(sums, k)
+    return candidates[kept], sums[kept]
+
+
+def _kth(sums: NDArray[np.float32], k: int) -> float:
+    return float(np.partition(sums, len(sums) - k)[len(sums) - k])

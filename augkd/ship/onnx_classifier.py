@@ -1,0 +1,66 @@
+"""A student as ONNX: its graph from PyTorch, and a session behind the same call as the PyTorch student.
+
+Both sides are given the same rows in the same groups, so that what is compared is arithmetic alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkd.models.classifier import Classifier, Pair, takes_token_types
+from augkd.models.devices import budget_of
+from augkd.models.onnx_graph import to_onnx
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class OnnxClassifier:
+    """An ONNX Runtime session with the tokenizer of the student that it was exported from."""
+
+    session: Any  # onnxruntime.InferenceSession
+    source: Classifier
+
+    def predict(self, texts: Sequence[Pair]) -> Tensor:  # (n, outputs) float32, in the order of the task's labels
+        """Logits of texts, forwarded in groups of like length."""
+        tokens = self.source.tokens(texts)
+        groups = list(tokens.batches(budget_of(_CPU)))
+        pieces = [self.forward(tokens.take(rows).padded(self.source.pad_id)) for rows in groups]
+        logits = torch.cat(pieces)[torch.cat(groups).argsort()]
+        return logits if self.source.order is None else logits[:, list(self.source.order)]
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:  # (n, outputs) in the order of the model's outputs
+        """Logits of one padded batch."""
+        feed = {entry.name: inputs[entry.name].numpy() for entry in self.session.get_inputs()}
+        return torch.from_numpy(self.session.run(None, feed)[0])
+
+
+def graph_of(classifier: Classifier) -> Any:  # onnx.ModelProto
+    """The float32 graph: `input_ids`, `attention_mask` and, where the model knows them, `token_type_ids` to `logits`.
+
+    Raises ModelError when the architecture cannot be exported.
+    """
+    model = classifier.model
+    ids = (torch.arange(21).reshape(3, 7) % 5) + 5  # no padding among them
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if takes_token_types(model):
+        inputs["token_type_ids"] = (torch.arange(7) > 3).long().repeat(3, 1)
+    return to_onnx(_Logits(model).eval(), inputs, "logits", type(model).__name__, "serve it with PyTorch")
+
+
+class _Logits(nn.Module):
+    """A classifier that takes its inputs by place and gives a tensor, as an exporter wants it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        output: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        return output

@@ -1,0 +1,1 @@
+"""Folders that can be trusted: manifests, fingerprints, write-then-rename, locks."""

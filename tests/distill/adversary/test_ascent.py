@@ -1,0 +1,269 @@
+"""The generator: what it draws, through what its gradient returns, and what a step may touch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from augkd.candidates.generator.generator import Generator, gumbel, masked_places, replaced, sampled, soften
+from augkd.distill.adversary.ascent import OBJECTIVES, Adversary, Ascent, straight_through
+from augkd.errors import ModelError
+from augkd.models.classifier import Classifier, load_trunk
+from augkd.models.masked_lm import MaskedLM, check_same_vocabulary, load_masked_lm
+from augkd.models.seeds import rng_of
+from augkd.models.tokens import Tokens
+from augkd.selection.pool import Batch, Pool
+
+LABELS = ("animal", "food", "tool")
+TEXTS = [
+    "the cat is here and so is the dog",
+    "she bought a cheese",
+    "a hammer was in the house of the old man who lives there",
+    "soup",
+]
+
+
+@pytest.fixture
+def lm(tiny_bert: Path) -> MaskedLM:
+    torch.manual_seed(3)
+    return load_masked_lm(str(tiny_bert), "float32")
+
+
+def classifier(folder: Path, seed: int) -> Classifier:
+    found = load_trunk(str(folder), LABELS, 32, seed, "float32")
+    found.model.eval()
+    return found
+
+
+@pytest.fixture
+def teacher(tiny_bert: Path) -> Classifier:
+    """A teacher whose outputs depend on the words more than those of random weights do."""
+    found = classifier(tiny_bert, 1)
+    for name, parameter in found.model.named_parameters():
+        if parameter.dim() == 2 and "embeddings" not in name:
+            parameter.data *= 10
+    return found
+
+
+@pytest.fixture
+def student(tiny_bert: Path) -> Classifier:
+    return classifier(tiny_bert, 2)
+
+
+def tokens_of(one: Any) -> Tokens:
+    return Tokens.of(one.tokenizer([*TEXTS])["input_ids"])
+
+
+def batch_of(tokens: Tokens) -> Batch:
+    n = len(tokens)
+    none = torch.zeros(0, dtype=torch.long)
+    pool = Pool(Tokens.of([]), none, torch.zeros(0), torch.zeros(0, 3), none)
+    return Batch(tokens, torch.zeros(n, dtype=torch.long), torch.zeros(n, 3), pool, torch.arange(n))
+
+
+def adversary(lm: MaskedLM, teacher: Classifier, **given: Any) -> Adversary:
+    samples = given.pop("samples", 1)
+    return Adversary(Generator(lm), teacher, Ascent(**given), samples=samples, seed=5)
+
+
+# ---- drawing ----
+
+
+def test_masks_take_the_asked_share_and_never_a_special_token(lm: MaskedLM) -> None:
+    tokens = tokens_of(lm).take(torch.zeros(400, dtype=torch.long))
+    places = masked_places(tokens, lm.special(), 0.3, rng_of(1))
+    eligible = int((~lm.special()[tokens.ids]).sum())
+    assert not lm.special()[tokens.ids[places]].any()
+    assert abs(len(places) / eligible - 0.3) < 0.03  # 3,600 draws: standard error 0.008
+
+
+def test_a_row_that_draws_no_mask_gets_one(lm: MaskedLM) -> None:
+    tokens = tokens_of(lm)
+    places = masked_places(tokens, lm.special(), 1e-6, rng_of(1))
+    assert torch.bucketize(places, tokens.offsets[1:], right=True).tolist() == [0, 1, 2, 3]
+
+
+def test_the_head_sees_masked_places_only_and_says_there_what_it_says_everywhere(lm: MaskedLM) -> None:
+    tokens = tokens_of(lm)
+    places = masked_places(tokens, lm.special(), 0.4, rng_of(2))
+    masked = replaced(tokens, places, torch.full((len(places),), lm.tokenizer.mask_token_id))
+    with torch.no_grad():
+        some = lm.logits(masked, places, "test", budget=40)  # several groups
+        every = [
+            lm.model(input_ids=masked.ids[a:b][None]).logits[0]
+            for a, b in zip(masked.offsets[:-1].tolist(), masked.offsets[1:].tolist(), strict=True)
+        ]
+    assert torch.allclose(some, torch.cat(every)[places], atol=1e-5)
+
+
+def test_a_draw_changes_masked_places_only_and_counts_what_it_kept(lm: MaskedLM) -> None:
+    tokens = tokens_of(lm)
+    drawn = Generator(lm, rate=0.5).draw(tokens, 3, rng_of(4))
+    before = tokens.take(torch.repeat_interleave(torch.arange(4), 3))
+    changed = before.ids != drawn.tokens.ids
+    assert not lm.special()[drawn.tokens.ids[changed]].any()
+    assert lm.special()[before.ids].eq(lm.special()[drawn.tokens.ids]).all()
+    for row in range(12):
+        own = slice(int(before.offsets[row]), int(before.offsets[row + 1]))
+        words = ~lm.special()[before.ids[own]]
+        same = (before.ids[own] == drawn.tokens.ids[own]) & words
+        assert drawn.kept[row] == pytest.approx(float(same.sum() / words.sum()))
+    again = Generator(lm, rate=0.5).draw(tokens, 3, rng_of(4))
+    assert torch.equal(again.tokens.ids, drawn.tokens.ids)
+    other = Generator(lm, rate=0.5).draw(tokens, 3, rng_of(5))
+    assert not torch.equal(other.tokens.ids, drawn.tokens.ids)
+
+
+@pytest.mark.parametrize("draw", [sampled, lambda logits, rng: soften(logits, 1.0, rng)[0]], ids=["sampled", "soften"])
+def test_draws_follow_the_softmax(draw: Any) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -torch.inf]]).expand(20_000, 4)
+    share = torch.bincount(draw(logits, rng_of(6)), minlength=4) / 20_000
+    expected = torch.tensor([0.0900, 0.2447, 0.6652, 0.0])  # softmax(0, 1, 2)
+    assert torch.allclose(share, expected, atol=0.01)  # three standard errors
+
+
+def test_gumbel_noise_has_its_mean_and_variance() -> None:
+    noise = gumbel(torch.Size([200_000]), rng_of(7))
+    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.01)
+    assert float(noise.var()) == pytest.approx(1.6449, abs=0.03)
+
+
+# ---- the gradient ----
+
+
+def test_outputs_under_the_straight_through_term_are_those_of_the_text(lm: MaskedLM, student: Classifier) -> None:
+    tokens = tokens_of(lm)
+    places = masked_places(tokens, lm.special(), 0.4, rng_of(2))
+    soft = torch.softmax(torch.randn(len(places), len(lm.special()), generator=rng_of(1)), dim=-1).requires_grad_()
+    with straight_through(student.model, tokens, places, soft, 40):
+        hooked = student.logits(tokens, "test", 40)
+    assert torch.equal(hooked, student.logits(tokens, "test", 40))
+
+
+def test_the_gradient_is_that_of_mixed_embeddings(lm: MaskedLM, student: Classifier) -> None:
+    """Against the way of the reference: one-hot plus soft minus its value, times the whole embedding matrix."""
+    tokens = tokens_of(lm).take(torch.tensor([2]))
+    places = masked_places(tokens, lm.special(), 0.4, rng_of(2))
+    soft = torch.softmax(torch.randn(len(places), len(lm.special()), generator=rng_of(1)), dim=-1)
+
+    ours = soft.clone().requires_grad_()
+    with straight_through(student.model, tokens, places, ours):
+        student.logits(tokens, "test").square().sum().backward()
+
+    theirs = soft.clone().requires_grad_()
+    table = student.model.get_input_embeddings().weight.detach()
+    hard = torch.nn.functional.one_hot(tokens.ids[places], len(lm.special())).float()
+    embedded = table[tokens.ids].clone()
+    embedded[places] = (hard + theirs - theirs.detach()) @ table
+    student.model(inputs_embeds=embedded[None]).logits.square().sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    size = float(theirs.grad.abs().max())
+    assert size > 1e-7
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-4 * size)
+
+
+def test_an_ascent_moves_the_generator_and_touches_no_other_gradient(
+    lm: MaskedLM, teacher: Classifier, student: Classifier
+) -> None:
+    tokens, before = tokens_of(lm), [p.detach().clone() for p in lm.model.parameters()]
+    player = adversary(lm, teacher, ascend=2)
+    player.climb(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
+    assert any(not torch.equal(now, old) for now, old in zip(lm.model.parameters(), before, strict=True))
+    assert all(p.grad is None for model in (teacher.model, student.model) for p in model.parameters())
+    assert all(p.requires_grad for p in student.model.parameters())
+    assert player.steps == 2
+
+
+def test_ascent_raises_the_divergence_of_its_samples_and_no_ascent_does_not(
+    lm: MaskedLM, teacher: Classifier, student: Classifier
+) -> None:
+    tokens = tokens_of(lm).take(torch.arange(4).repeat(16))
+
+    def divergence(player: Adversary) -> float:
+        pool = player.pool(batch_of(tokens), rng_of(9))
+        with torch.no_grad():
+            return float(OBJECTIVES["kl"](student.logits(pool.tokens, "test"), pool.teacher).mean())
+
+    still = adversary(lm, teacher, ascend=0)
+    first = divergence(still)
+    still.climb(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
+    assert divergence(still) == first
+    climbing = adversary(lm, teacher, ascend=40, learning_rate=1e-2)
+    climbing.climb(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
+    assert divergence(climbing) > 1.5 * first, (divergence(climbing), first)
+
+
+def test_cross_entropy_is_kl_plus_the_teachers_entropy() -> None:
+    student, teacher = torch.tensor([[1.0, 0, -1], [0.5, 0.5, 0]]), torch.tensor([[2.0, -1, 0], [0, 1, 1]])
+    assert float(OBJECTIVES["cross_entropy"](student, teacher).mean()) == pytest.approx(0.923593, abs=1e-6)
+    assert float(OBJECTIVES["kl"](student, teacher).mean()) == pytest.approx(0.152781, abs=1e-6)
+
+
+def test_the_linear_schedule_ends_at_zero(lm: MaskedLM, teacher: Classifier, student: Classifier) -> None:
+    player = adversary(lm, teacher, ascend=1, schedule="linear")
+    before = [p.detach().clone() for p in lm.model.parameters()]
+    player.climb(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens_of(lm), progress=1.0)
+    assert all(torch.equal(now, old) for now, old in zip(lm.model.parameters(), before, strict=True))
+
+
+def test_a_restored_adversary_goes_on_as_if_it_had_not_stopped(
+    lm: MaskedLM, teacher: Classifier, student: Classifier, tiny_bert: Path
+) -> None:
+    def forward(drawn: Tokens) -> Tensor:
+        return student.logits(drawn, "ascent")
+
+    player = adversary(lm, teacher, ascend=2)
+    player.climb(student.model, forward, lambda rng: tokens_of(lm))
+    state = {name: value.clone() for name, value in player.state().items()}
+    player.climb(student.model, forward, lambda rng: tokens_of(lm))
+    torch.manual_seed(8)
+    second = adversary(load_masked_lm(str(tiny_bert), "float32"), teacher, ascend=2)
+    second.load_state(state)
+    second.climb(student.model, forward, lambda rng: tokens_of(lm))
+    for name, value in player.state().items():
+        assert torch.equal(second.state()[name], value), name
+
+
+# ---- counting ----
+
+
+def test_a_pool_costs_one_generator_row_and_one_teacher_row_a_sample_and_no_gradient(
+    lm: MaskedLM, teacher: Classifier
+) -> None:
+    calls: Counter[str] = Counter()
+    for name, model in (("generator", lm.model), ("teacher", teacher.model)):
+        model.register_forward_hook(
+            lambda _, args, kwargs, out, name=name: calls.update({name: len(kwargs["input_ids"])}), with_kwargs=True
+        )
+    player = adversary(lm, teacher, samples=3)
+    pool = player.pool(batch_of(tokens_of(lm)), rng_of(1))
+    assert calls == {"generator": 12, "teacher": 12} == player.rows
+    assert pool.owner.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert not pool.teacher.requires_grad
+    expected = teacher.logits(pool.tokens, "test").detach()
+    assert torch.allclose(pool.teacher, expected, atol=1e-6)
+
+
+# ---- refusals ----
+
+
+def test_a_generator_of_another_vocabulary_is_refused_with_the_token(lm: MaskedLM, tiny_bert: Path) -> None:
+    from transformers import AutoTokenizer
+
+    check_same_vocabulary(lm.tokenizer, teacher=AutoTokenizer.from_pretrained(tiny_bert))
+    other = AutoTokenizer.from_pretrained(tiny_bert)
+    other.add_tokens(["zyzzyva"])
+    with pytest.raises(ModelError, match=r"not the student's \(30523\): 'zyzzyva' is None and 30522"):
+        check_same_vocabulary(lm.tokenizer, teacher=lm.tokenizer, student=other)
+
+
+def test_a_trunk_without_a_head_is_known_to_have_none(lm: MaskedLM, tmp_path: Path) -> None:
+    assert not lm.trained_head
+    lm.save(tmp_path)
+    assert load_masked_lm(str(tmp_path), "float32").trained_head

@@ -1,0 +1,221 @@
+"""Stored layer vectors are the teacher's, of no other teacher, and are read a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.tiny import LABELS, sentences
+
+from augkd.distill.objective.hidden import layer_vectors
+from augkd.distill.objective.layer_objective import Needs
+from augkd.distill.teacher import layer_store as module
+from augkd.distill.teacher.layer_store import LayerStore
+from augkd.errors import DataError, ModelError, WorkspaceError
+from augkd.models.classifier import Classifier, Pair, load_trunk
+from augkd.workspace.manifests import MANIFEST, read_manifest
+
+TEXTS: list[Pair] = [(text + " and more" * (place % 5), None) for place, (text, _) in enumerate(sentences()[:10])]
+NEEDS = Needs((0, 2), "cls", False, ())
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bert: Path) -> Classifier:
+    one = load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    with torch.no_grad():
+        for parameter in one.model.parameters():
+            parameter.mul_(5 if parameter.dim() == 2 else 1)
+    return one
+
+
+@pytest.fixture
+def store(classifier: Classifier, tmp_path: Path) -> Callable[..., LayerStore]:
+    def make(weights: str = "w", max_length: int = 32, needs: Needs = NEEDS) -> LayerStore:
+        return LayerStore(lambda: classifier, needs, 32, tmp_path / "store", weights, max_length)
+
+    return make
+
+
+def unloaded(folder: Path) -> LayerStore:
+    """A store over the same folder that cannot ask its teacher."""
+
+    def load() -> Classifier:
+        raise AssertionError("the teacher was loaded")
+
+    return LayerStore(load, NEEDS, 32, folder / "store", "w", 32)
+
+
+def test_vectors_come_back_in_fp16_in_the_order_asked_for(
+    store: Callable[..., LayerStore], classifier: Classifier
+) -> None:
+    one = store()
+    positions = one.positions([*TEXTS, TEXTS[3]])
+    assert one.rows == 10  # the doubled text once
+    assert positions[10] == positions[3]
+    expected = layer_vectors(classifier, TEXTS, NEEDS)
+    read = one.read(positions)
+    assert read.dtype == torch.float16
+    assert (read[:10].float() - expected).abs().max() < 2e-3  # half an ulp of fp16 at 2 to 4, and of batching
+    wanted = torch.tensor([7, 0, 7])
+    assert torch.equal(one.read(positions[wanted]), read[wanted])
+    assert (read[7] - read[0]).abs().max() > 0.1  # rows differ by more than the tolerance
+
+
+def test_a_second_run_reads_the_same_without_a_teacher(store: Callable[..., LayerStore], tmp_path: Path) -> None:
+    first = store()
+    read = first.read(first.positions(TEXTS))
+    again = unloaded(tmp_path)
+    assert torch.equal(again.read(again.positions(TEXTS)), read)
+    with pytest.raises(AssertionError, match="was loaded"):
+        again.positions([("something new", None)])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"weights": "v"},
+        {"max_length": 16},
+        {"needs": replace(NEEDS, layers=(0, 1))},
+        {"needs": replace(NEEDS, pooling="mean")},
+    ],
+    ids=["weights", "length", "layers", "pooling"],
+)
+def test_another_teacher_length_layer_or_pooling_has_another_store(
+    store: Callable[..., LayerStore], other: dict[str, Any]
+) -> None:
+    store().positions(TEXTS)
+    same, changed = store(), store(**other)
+    assert same.folder == store().folder
+    assert changed.folder != same.folder
+    same.positions(TEXTS)
+    changed.positions(TEXTS)
+    assert (same.rows, changed.rows) == (0, 10)
+
+
+def test_a_text_and_a_pair_with_an_empty_second_text_are_two_texts(store: Callable[..., LayerStore]) -> None:
+    one = store()
+    assert one.positions([("a cat", None)]).tolist() == [0]
+    assert one.positions([("a cat", "")]).tolist() == [1]
+
+
+def test_the_size_is_announced_before_anything_is_written(store: Callable[..., LayerStore]) -> None:
+    told: list[tuple[int, int, list[Path]]] = []
+    one = store()
+    one.positions(TEXTS, announce=lambda texts, size: told.append((texts, size, list(one.folder.iterdir()))))
+    assert told == [(10, 10 * (2 * 32 * 2 + 16), [])]
+    written = sum(path.stat().st_size for path in one.folder.glob("part-*"))
+    assert one.bytes_needed(10) <= written < one.bytes_needed(10) + 300  # a safetensors header
+    one.positions(TEXTS, announce=lambda *given: told.append((*given, [])))
+    assert len(told) == 1  # nothing new, nothing to announce
+    wide = LayerStore(one._load, replace(NEEDS, layers=tuple(range(12))), 768, one.folder, "w", 128)
+    assert wide.bytes_needed(1) == 12 * 768 * 2 + 16
+
+
+def test_a_disk_too_small_is_told_before_anything_is_written(
+    store: Callable[..., LayerStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = store()
+    usage = type(module.shutil.disk_usage("/"))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 100))
+    with pytest.raises(WorkspaceError, match=r"of 10 texts take 0\.0 GB, .* free; match fewer layers"):
+        one.positions(TEXTS)
+    assert one.rows == 0
+    assert list(one.folder.iterdir()) == []
+
+
+def test_a_writer_killed_in_its_second_part_loses_that_part_alone_and_is_marked_unfinished(
+    store: Callable[..., LayerStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = store("unbroken")
+    wanted = whole.read(whole.positions(TEXTS)).float()
+    monkeypatch.setattr(module, "_PART", 4)
+    calls = []
+
+    def killed(tensors: Any, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+        save(tensors, path)
+
+    save = module.save_file
+    broken = store()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            broken.positions(TEXTS)
+    assert [path.name for path in broken.folder.iterdir()] == ["part-00000.safetensors"]  # and no manifest
+    (broken.folder / ".part-00001.safetensors.1.tmp").write_bytes(b"half")  # what a kill -9 leaves
+    again = store()
+    read = again.read(again.positions(TEXTS)).float()
+    assert again.rows == 6
+    assert (read - wanted).abs().max() < 2e-3
+    assert sorted(path.name for path in again.folder.iterdir()) == [
+        MANIFEST,
+        *(f"part-{number:05d}.safetensors" for number in range(3)),
+    ]
+    manifest = read_manifest(again.folder, "teacher_layers")
+    assert manifest["made_from"] == {"weights": "w", "max_length": 32, "layers": [0, 2], "pooling": "cls"}
+    assert (manifest["texts"], manifest["width"]) == (10, 32)
+
+
+def test_new_texts_are_added_and_old_rows_keep_their_numbers(store: Callable[..., LayerStore]) -> None:
+    one = store()
+    old = one.positions(TEXTS[:6])
+    before = one.read(old)
+    new = one.positions(TEXTS)
+    assert one.rows == 10
+    assert torch.equal(new[:6], old)
+    assert torch.equal(one.read(new[:6]), before)
+    assert read_manifest(one.folder, "teacher_layers")["texts"] == 10
+
+
+def test_reading_maps_the_file_and_copies_only_the_rows_asked_for(store: Callable[..., LayerStore]) -> None:
+    one = store()
+    positions = one.positions(TEXTS)
+    assert all(isinstance(part, np.memmap) for part in one._maps)
+    batch = one.read(positions[:2])
+    assert batch.untyped_storage().nbytes() == 2 * 2 * 32 * 2
+    batch.zero_()  # a copy: the store stays as it is
+    assert one.read(positions[:2]).abs().sum() > 0
+
+
+def test_vectors_that_fp16_cannot_hold_are_refused(classifier: Classifier, tmp_path: Path) -> None:
+    for factor, message in ((1e6, "above fp16's 65504"), (float("nan"), "not finite")):
+        folder = tmp_path / str(factor)
+        one = LayerStore(lambda: classifier, NEEDS, 32, folder, "w", 32)
+        scale = classifier.model.bert.encoder.layer[2].output.LayerNorm.weight
+        before = scale.detach().clone()
+        with torch.no_grad():
+            scale.mul_(factor)
+        with pytest.raises(ModelError, match=message):
+            one.positions(TEXTS)
+        with torch.no_grad():
+            scale.copy_(before)
+        assert list(one.folder.iterdir()) == []
+        one.positions(TEXTS)
+
+
+def test_a_damaged_part_is_named(store: Callable[..., LayerStore]) -> None:
+    one = store()
+    one.positions(TEXTS)
+    (one.folder / "part-00000.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"part-00000\.safetensors is damaged .* remove it and run again") as caught:
+        one.positions(TEXTS)
+    assert "\n" not in str(caught.value)
+
+
+def test_tokens_and_attention_are_not_stored(classifier: Classifier, tmp_path: Path) -> None:
+    for needs in (replace(NEEDS, tokens=True), replace(NEEDS, attention=(1,)), replace(NEEDS, layers=())):
+        with pytest.raises(ModelError, match="need a live teacher"):
+            LayerStore(lambda: classifier, needs, 32, tmp_path, "w", 32)
+
+
+def test_no_texts_have_no_positions(store: Callable[..., LayerStore]) -> None:
+    one = store()
+    assert one.read(one.positions([])).shape == (0, 2, 32)

@@ -1,0 +1,130 @@
+"""Stages follow one another from the best weights with fresh optimisers; a stopped training goes on with its stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.tiny import LABELS, sentences
+
+from augkd.data.transfer_set import TransferSet, in_memory
+from augkd.distill.arguments import arguments
+from augkd.distill.dataset import DistillationDataset
+from augkd.distill.stages import Ensemble, train_stages
+from augkd.distill.trainer import DistillationTrainer
+from augkd.models.classifier import Classifier, load_trunk
+from augkd.recipe import TrainingOptions
+
+
+def transfer(count: int = 12) -> TransferSet:
+    draw = torch.Generator().manual_seed(0)
+    rows = [
+        {
+            "id": str(number),
+            "text": text,
+            "text_pair": None,
+            "label": label,
+            "teacher_logits": torch.randn(3, generator=draw).tolist(),
+            "candidates": [],
+        }
+        for number, (text, label) in enumerate(sentences()[:count])
+    ]
+    return in_memory(rows, LABELS)
+
+
+def told(out: Path, *stages: dict[str, Any]) -> list[Any]:
+    common = {"batch_size": 4, "epochs": 1, "learning_rate": 1e-2, "precision": "float32"}
+    return [
+        arguments(out / f"stage-{n}", TrainingOptions.model_validate({**common, **stage}), 0, "accuracy")
+        for n, stage in enumerate(stages, 1)
+    ]
+
+
+def student_of(tiny_bert: Path) -> Classifier:
+    return load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+
+
+def constant(classifier: Classifier) -> dict[str, float]:
+    return {"accuracy": 0.5}
+
+
+def trained(tiny_bert: Path, out: Path, *stages: dict[str, Any]) -> tuple[Classifier, Any]:
+    student = student_of(tiny_bert)
+    done = train_stages(student, told(out, *stages), DistillationDataset(student, transfer()), constant)
+    return student, done
+
+
+def weights(student: Classifier) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in student.model.state_dict().items()}
+
+
+def test_two_stages_are_two_trainings_one_after_the_other(tiny_bert: Path, tmp_path: Path) -> None:
+    both, done = trained(tiny_bert, tmp_path / "both", {"logit_regression": {}}, {"ce": {}})
+
+    by_hand = student_of(tiny_bert)
+    data = DistillationDataset(by_hand, transfer())
+    for stage in told(tmp_path / "hand", {"logit_regression": {}}, {"ce": {}}):
+        DistillationTrainer(by_hand, stage, data, constant).train()
+    for name, value in weights(by_hand).items():
+        torch.testing.assert_close(both.model.state_dict()[name], value, rtol=0, atol=0)
+    assert done.rows["training"] == 2 * 12
+    assert {entry["stage"] for entry in done.log} == {1, 2}
+
+    only, _ = trained(tiny_bert, tmp_path / "only", {"ce": {}})
+    assert any(not torch.equal(value, only.model.state_dict()[name]) for name, value in weights(both).items())
+
+
+def test_a_training_stopped_in_its_second_stage_does_not_repeat_the_first(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = trained(tiny_bert, tmp_path / "whole", {"kd": {}}, {"ce": {}})
+    resume, calls = DistillationTrainer.resume, []
+
+    def stopped(trainer: DistillationTrainer) -> None:
+        calls.append(trainer.args.output_dir)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        resume(trainer)
+
+    monkeypatch.setattr(DistillationTrainer, "resume", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny_bert, tmp_path / "cut", {"kd": {}}, {"ce": {}})
+    again, done = trained(tiny_bert, tmp_path / "cut", {"kd": {}}, {"ce": {}})
+    assert [Path(call).name for call in calls] == ["stage-1", "stage-2", "stage-2"]
+    assert done.rows["training"] == 2 * 12
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, rtol=0, atol=0)
+    kept = load_file(tmp_path / "cut/stage-1/stage.safetensors")
+    assert any(not torch.equal(value, kept[name]) for name, value in weights(again).items())
+
+
+def test_the_second_stage_starts_from_the_best_weights_of_the_first(tiny_bert: Path, tmp_path: Path) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def falling(classifier: Classifier) -> dict[str, float]:
+        seen.append(weights(classifier))
+        return {"accuracy": 1.0 / len(seen)}  # the first evaluation is the best one
+
+    student = student_of(tiny_bert)
+    stages = told(tmp_path, {"kd": {}, "epochs": 3}, {"ce": {}})
+    train_stages(student, stages, DistillationDataset(student, transfer()), falling)
+    start = load_file(tmp_path / "stage-1/stage.safetensors")
+    assert all(torch.equal(start[name], value) for name, value in seen[0].items())
+    assert any(not torch.equal(start[name], value) for name, value in seen[2].items())
+
+
+def test_an_ensemble_predicts_the_mean_of_its_members_probabilities(tiny_bert: Path) -> None:
+    members = [load_trunk(str(tiny_bert), LABELS, 32, seed=seed, precision="float32") for seed in (0, 1)]
+    texts = [("a cat", None), ("the saw is here", None)]
+    outputs = np.stack([member.predict(texts).numpy().astype(np.float64) for member in members])
+    powers = np.exp(outputs)
+    expected = (powers / powers.sum(axis=-1, keepdims=True)).mean(axis=0)
+    np.testing.assert_allclose(Ensemble(members).predict(texts).exp().numpy(), expected, rtol=1e-5)
+
+    numbers = [load_trunk(str(tiny_bert), (), 32, seed=seed, precision="float32") for seed in (0, 1)]
+    mean = np.mean([member.predict(texts).numpy() for member in numbers], axis=0)
+    np.testing.assert_allclose(Ensemble(numbers).predict(texts).numpy(), mean, rtol=1e-5)

@@ -1,0 +1,76 @@
+"""A finished run's folder with all that cards are made from, and no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from augkd.data.transfer_set import write_rows
+from augkd.recipe import Recipe, dumped
+from augkd.workspace.files import write_json
+from augkd.workspace.manifests import write_manifest
+
+LABELS = ("no", "yes")
+
+
+RECIPE: dict[str, Any] = {
+    "task": {"dataset": "/home/ann/data/polls"},
+    "teacher": {"model": "sentence-transformers/all-MiniLM-L6-v2", "epochs": 3.0},
+    "student": {"layers": [0, 5]},
+    "data": {
+        "neighbours": {"index": {"corpus": {"dataset": "owner/reviews"}}, "k": 2},
+        "select": {"minimax": {"keep": 1}},
+    },
+    "training": {"kd": {"weight": 0.5}, "max_length": 64},
+}
+
+
+def rows(pair: str | None = None, labels: tuple[str, ...] = LABELS) -> list[dict[str, Any]]:
+    logits = [0.5, -0.5] if labels else [0.5]
+
+    def candidate(number: int, source: str) -> dict[str, Any]:
+        text = {"text": f"like it {number}", "text_pair": pair}
+        return {"id": str(number), **text, "source": source, "score": 0.5, "teacher_logits": logits}
+
+    sources = (("neighbours", "neighbours"), ("neighbours", "generator"), ())
+    return [
+        {
+            "id": f"train-{n}",
+            "text": f"text {n}",
+            "text_pair": pair,
+            "label": (LABELS[n % 2] if labels else n / 2),
+            "teacher_logits": logits,
+            "candidates": [candidate(place, source) for place, source in enumerate(some)],
+        }
+        for n, some in enumerate(sources)
+    ]
+
+
+def finished_run(
+    out: Path, recipe: dict[str, Any] = RECIPE, config: dict[str, Any] | None = None, **transfer: Any
+) -> Path:
+    """A run's folder with everything the cards are made from, and no model."""
+    checked = Recipe.model_validate(recipe)
+    folder = out / "transfer_set"
+    labels = transfer.get("labels", LABELS)
+    write_rows(folder, iter(rows(**transfer)), labels)
+    counts = {"originals": 3, "candidates": 4, "candidates_unique": 2, "excluded_evaluation_texts": 7, "short": 1}
+    write_manifest(folder, "transfer_set", {}, data=counts)
+    config = {"model_type": "bert", "id2label": dict(enumerate(LABELS)), **(config or {})}
+    write_json(out / "student" / "config.json", config)
+    made = {"task": "a" * 64, "transfer_set": "b" * 64}
+    write_manifest(out / "student", "student", made, recipe=dumped(checked))
+    figures = {"validation": 0.75, "test": 0.8125, "parameters": 1234567}
+    results = {
+        "task": "polls",
+        "metric": "matthews",
+        "seed": 3,
+        "recipe": "mine",
+        "teacher": {**figures, "test": 0.9},
+        "student": {**figures, "test_interval": [0.7, 0.9]},
+        "data": {**counts, "kept_per_original": 1, "selector": "minimax"},
+        "versions": {"augkd": "0.1.0"},
+    }
+    write_json(out / "results.json", results)
+    write_manifest(out, "run", {}, recipe=dumped(checked), seed=3)
+    return out

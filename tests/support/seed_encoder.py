@@ -1,0 +1,39 @@
+"""An encoder that needs no model, and corpora of numbered lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from augkd.data.corpus import CorpusSource
+
+DIM = 16
+
+
+class SeedEncoder:
+    """A random unit vector per text, drawn from the text itself."""
+
+    name, dim, fingerprint = "seed", DIM, "seed-16"
+
+    def __init__(self, fail_after: int | None = None) -> None:
+        self.calls, self.fail_after = 0, fail_after
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        if self.calls == self.fail_after:
+            raise KeyboardInterrupt
+        self.calls += 1
+        rows = [np.random.default_rng(list(text.encode())).standard_normal(DIM) for text in texts]
+        vectors = np.array(rows, dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def lines(folder: Path, name: str, numbers: Sequence[int]) -> CorpusSource:
+    path = folder / name
+    path.write_text("".join(f"line number {number}\n" for number in numbers))
+    return CorpusSource(str(path))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
