@@ -48,8 +48,8 @@ def ticked(text: str) -> set[str]:
 
 
 def described_elsewhere(key: str) -> bool:
-    """Tables that appear twice are described once: `student`, `training`, `structure`, `corpus`, `warm_up`."""
-    twice = r"assistants\.\w+\.|training\.structure\.|data\.\w+\.warm_up\.corpus\.|data\.substitution\.warm_up\."
+    """Tables that appear twice are described once: `student`, `training`, `structure`, `corpus`, `adapt`."""
+    twice = r"assistants\.\w+\.|training\.structure\.|data\.\w+\.adapt\.corpus\.|data\.substitution\.adapt\."
     return bool(re.match(twice, key))
 
 

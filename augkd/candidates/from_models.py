@@ -19,7 +19,7 @@ from augkd.candidates.generator.generator import Generator
 from augkd.candidates.generator.written import written
 from augkd.candidates.substitution.substitute import SOURCE as SUBSTITUTED
 from augkd.candidates.substitution.substitute import substitute
-from augkd.data.cleaning import fold
+from augkd.data.cleaning import normalised
 from augkd.data.task import Task
 from augkd.models.locate import model_fingerprint
 from augkd.models.masked_lm import load_masked_lm
@@ -91,8 +91,8 @@ def _measured(
     rows: int,
     cache: Path,
 ) -> Made:
-    evaluation = {fold(text) for text in task.evaluation_texts()} - {""}
-    fit = [[c for c in pool if not {fold(c.text), fold(c.text_pair or "")} & evaluation] for pool in pools]
+    evaluation = {normalised(text) for text in task.evaluation_texts()} - {""}
+    fit = [[c for c in pool if not {normalised(c.text), normalised(c.text_pair or "")} & evaluation] for pool in pools]
     withheld = sum(map(len, pools)) - sum(map(len, fit))
     encoder = make_encoder({"kind": "sentence", "model": options.encoder}, cache)
     cosine = cosines(task.train, fit, encoder)

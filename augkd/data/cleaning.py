@@ -28,7 +28,7 @@ def clean(text: str) -> str:
     return " ".join(_CONTROL.sub(" ", text).split())
 
 
-def fold(text: str) -> str:
+def normalised(text: str) -> str:
     """What makes two texts the same: letters and digits alone (NFKC, case folded); '' for a text that has none."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return "".join(filter(str.isalnum, folded))

@@ -21,7 +21,6 @@ import numpy as np
 import xxhash
 
 from augkd.data.cleaning import clean, damaged, is_language, sentences
-from augkd.data.cleaning import fold as fold  # part of what this module gives
 from augkd.data.dropped import Dropped
 from augkd.data.formats import Damaged, first_line, kind_of
 from augkd.data.near_duplicates import NearDuplicates

@@ -36,7 +36,7 @@ class Stage:
     epochs: int
     learning_rate: float = 1e-3
     batch_size: int = 32
-    warmup: float = 0.06  # share of the steps until the learning rate is reached; it then falls linearly to 0
+    warmup_ratio: float = 0.06  # share of the steps until the learning rate is reached; it then falls linearly to 0
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0  # 0: no clipping
 
@@ -200,7 +200,7 @@ class _Run:
         return torch.split(torch.from_numpy(order), self.stage.batch_size)
 
     def _rate(self, step: int) -> float:
-        warm = math.ceil(self.stage.warmup * self.steps)
+        warm = math.ceil(self.stage.warmup_ratio * self.steps)
         if step < warm:
             return (step + 1) / warm
         return max(0.0, (self.steps - step) / max(1, self.steps - warm))

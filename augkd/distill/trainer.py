@@ -206,7 +206,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         seen = self.layers is not None or any(name not in LABELLED for name in self.args.losses)
         return seen and self.args.candidate_weight > 0
 
-    def climb(self) -> None:
+    def ascend(self) -> None:
         """Called by the callback before each step: trains the generator when its turn has come."""
         adversary, size = self.adversary, self.args.generator_batch_size
         if adversary is None or not self._wants_candidates or not adversary.due(self.state.global_step):
@@ -218,7 +218,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         def forward(tokens: Tokens) -> Tensor:
             return self._run(self.model, tokens, "ascent")
 
-        climbed = adversary.climb(self.model, forward, texts, self._progress, self.args.token_budget)
+        climbed = adversary.ascend(self.model, forward, texts, self._progress, self.args.token_budget)
         self._climbed = climbed[-1]
 
     def _run(self, model: Any, tokens: Tokens, purpose: str) -> Tensor:
@@ -314,7 +314,7 @@ class _EveryEpoch(TrainerCallback):  # type: ignore[misc]
         self._trainer.begin_epoch(int((state.epoch or 0.0) + 1e-6))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._trainer.climb()
+        self._trainer.ascend()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._trainer.layers is not None:

@@ -136,7 +136,9 @@ def takes_token_types(model: Any) -> bool:
     return getattr(config, "type_vocab_size", 0) > 1
 
 
-def load_trunk(name: str, labels: tuple[str, ...], max_length: int, seed: int, precision: str = "auto") -> Classifier:
+def load_backbone(
+    name: str, labels: tuple[str, ...], max_length: int, seed: int, precision: str = "auto"
+) -> Classifier:
     """A pre-trained model with a fresh head for `labels` (one output when there are none), drawn from `seed`."""
     folder = locate(name)
     with torch.random.fork_rng():

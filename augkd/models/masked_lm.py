@@ -133,7 +133,7 @@ def check_same_vocabulary(generator: Any, **others: Any) -> None:
         raise ModelError(
             f"the generator's vocabulary ({len(vocabulary)} tokens) is not the {role}'s ({len(theirs)}): "
             f"'{differing}' is {vocabulary.get(differing)} and {theirs.get(differing)}; give a generator with the "
-            f"{role}'s tokenizer, e.g. data.generator.model: the {role}'s trunk with warm_up"
+            f"{role}'s tokenizer, e.g. data.generator.model: the {role}'s trunk with adapt"
         )
 
 

@@ -3,12 +3,12 @@
 from augkd.recipe.card import CardOptions
 from augkd.recipe.comparison import Comparison, by_name, is_comparison, load_comparison
 from augkd.recipe.data import (
+    AdaptOptions,
     DataOptions,
     GeneratedOptions,
     GeneratorOptions,
     NeighbourOptions,
     SubstitutionOptions,
-    WarmUpOptions,
 )
 from augkd.recipe.files import find, load_index_recipe, load_recipe, shipped
 from augkd.recipe.index import CorpusOptions, EncoderOptions, FaissOptions, IndexRecipe
@@ -24,6 +24,7 @@ from augkd.recipe.training import FreeLBOptions, StructureOptions, TrainingOptio
 
 __all__ = [
     "MINILM",
+    "AdaptOptions",
     "AssistantOptions",
     "CardOptions",
     "Comparison",
@@ -43,7 +44,6 @@ __all__ = [
     "TaskOptions",
     "TeacherOptions",
     "TrainingOptions",
-    "WarmUpOptions",
     "by_name",
     "dumped",
     "find",

@@ -31,7 +31,7 @@ class NeighbourOptions(Table):
     max_teacher_distance: float | None = Field(None, gt=0)
 
 
-class WarmUpOptions(Table):
+class AdaptOptions(Table):
     """Trains the generator as a masked language model first, on unlabelled text."""
 
     corpus: CorpusOptions | None = None  # none: the texts of data.neighbours.index
@@ -50,7 +50,7 @@ class GeneratorOptions(Table):
     """New texts each step from a masked language model that learns where student and teacher differ (MATE-KD)."""
 
     model: str = MINILM  # a masked LM with the vocabulary of teacher and student
-    warm_up: WarmUpOptions | None = None
+    adapt: AdaptOptions | None = None
     samples: int = Field(1, ge=1, le=64)  # for each original and step
     mask: float = Field(0.3, gt=0, lt=1)  # share of the tokens
     temperature: float = Field(1.0, gt=0)  # of the Gumbel-softmax
@@ -78,7 +78,7 @@ class SubstitutionOptions(Table):
     """Words replaced by ones that a masked language model would put there (TinyBERT's augmentation)."""
 
     model: str = MINILM
-    warm_up: WarmUpOptions | None = None
+    adapt: AdaptOptions | None = None
     n: int = Field(8, ge=1, le=256)  # texts for each original; the paper's N_a is 10 to 30
     probability: float = Field(0.4, gt=0, le=1)  # of a word to be replaced
     most: int = Field(15, ge=1)  # words to choose from
@@ -118,8 +118,8 @@ class DataOptions(Table):
     def _warm(self) -> DataOptions:
         for name in ("generator", "substitution"):
             source = getattr(self, name)
-            if source and source.warm_up and source.warm_up.corpus is None and self.neighbours is None:
-                raise ValueError(f"{name}.warm_up has no text to learn from; give {name}.warm_up.corpus")
+            if source and source.adapt and source.adapt.corpus is None and self.neighbours is None:
+                raise ValueError(f"{name}.adapt has no text to learn from; give {name}.adapt.corpus")
         return self
 
     @property

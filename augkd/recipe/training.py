@@ -73,7 +73,7 @@ class TrainingOptions(BaseModel):
     batch_size: int = Field(32, ge=1)  # originals a step; their candidates come on top
     accumulation: int = Field(1, ge=1)
     learning_rate: float = Field(3e-4, gt=0)
-    warmup: float = Field(0.06, ge=0, lt=1)  # share of the steps
+    warmup_ratio: float = Field(0.06, ge=0, lt=1)  # share of the steps
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)  # 0: no clipping
     max_length: int = Field(128, ge=8)  # tokens; teacher and student cut alike

@@ -176,10 +176,8 @@ def _student(recipe: Recipe) -> str:
 def _use(config: Mapping[str, Any], recipe: Recipe, pairs: bool) -> list[str]:
     lines = ["## How to use it", "", "```python", "from transformers import pipeline"]
     if config["model_type"] in _OWN_KINDS:
-        lines += [
-            "",
-            "import augkd.models.small_students.registered  # pip install augkd: transformers has no model of this kind",
-        ]
+        lines += ["", "# pip install augkd: transformers has no model of this kind"]
+        lines += ["import augkd.models.small_students.registered"]
     given = '{"text": "the first text", "text_pair": "the second"}' if pairs else '"a text"'
     raw = "" if _labels(config) else ', function_to_apply="none"'
     model = 'pipeline("text-classification", model="this folder or repository")'

@@ -124,8 +124,8 @@ def _generator_lines(recipe: Recipe) -> Iterator[str]:
             continue
         if options.model.startswith(("/", ".", "~")):
             locate(options.model)
-        warm_up = getattr(options, "warm_up", None)
-        how = f", warmed up for {warm_up.steps} steps of {warm_up.batch_size} texts" if warm_up else ""
+        adapt = getattr(options, "adapt", None)
+        how = f", warmed up for {adapt.steps} steps of {adapt.batch_size} texts" if adapt else ""
         yield f"{name:14}{options.model}{how}"
     if data.generator:
         texts = f"{data.generator.samples} new text{'s' if data.generator.samples > 1 else ''} an original and step"

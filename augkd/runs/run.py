@@ -26,7 +26,7 @@ from augkd.distill.teacher.outputs import TeacherOutputs
 from augkd.evaluation.metrics import metric_of, score
 from augkd.models.classifier import Classifier, load_classifier
 from augkd.models.locate import locate, model_fingerprint, parameter_count
-from augkd.recipe import GeneratedOptions, Recipe, StudentOptions, SubstitutionOptions, WarmUpOptions, dumped
+from augkd.recipe import AdaptOptions, GeneratedOptions, Recipe, StudentOptions, SubstitutionOptions, dumped
 from augkd.retrieval.open import index_identity, make_index, open_index
 from augkd.retrieval.retriever import Retriever
 from augkd.runs.cards import write_cards
@@ -113,7 +113,7 @@ class Run:
         """The folder of the generator's masked language model, warmed up where the recipe says so."""
         options = self.recipe.data.generator
         assert options is not None
-        return self._masked_lm(options.model, options.warm_up, options.mask)
+        return self._masked_lm(options.model, options.adapt, options.mask)
 
     @property
     def teacher(self) -> Teacher:
@@ -223,11 +223,11 @@ class Run:
             self.progress,
         )
 
-    def _masked_lm(self, model: str, warm_up: WarmUpOptions | None, rate: float) -> Path:
+    def _masked_lm(self, model: str, adapt: AdaptOptions | None, rate: float) -> Path:
         training = self.recipe.training
         return masked_lm_folder(
             model,
-            warm_up,
+            adapt,
             self.index,
             list(self.task.evaluation_texts()),
             self._folder,
@@ -239,12 +239,12 @@ class Run:
 
     def _lm_of(self, options: GeneratedOptions | SubstitutionOptions) -> Path:
         """The folder of the masked language model that writes candidates; of substitution it masks word by word."""
-        warm_up = options.warm_up if isinstance(options, SubstitutionOptions) else None
-        return self._masked_lm(options.model, warm_up, _MASKED)
+        adapt = options.adapt if isinstance(options, SubstitutionOptions) else None
+        return self._masked_lm(options.model, adapt, _MASKED)
 
     def _lm_identity(self, options: GeneratedOptions | SubstitutionOptions) -> Made:
         encoder = model_fingerprint(locate(options.encoder))
-        return {"model": model_fingerprint(self._lm_of(options)), "warm_up": None, "encoder": encoder}
+        return {"model": model_fingerprint(self._lm_of(options)), "adapt": None, "encoder": encoder}
 
     def _candidate_options(self) -> Made:
         data = self.recipe.data
@@ -272,7 +272,7 @@ class Run:
         folder = self.teacher.folder()
         if folder and self.recipe.teacher.epochs > 0:
             seconds["teacher"] = read_manifest(folder, "teacher")["seconds"]
-        if generator and generator.warm_up:
+        if generator and generator.adapt:
             seconds["masked_lm"] = read_manifest(self.masked_lm(), "masked_lm")["seconds"]
         assistants = [read_manifest(run.out / "student", "student") for run in self.assistants()]
         named = {"task": self.task.name, "metric": self.metric, "seed": self.recipe.seed, "recipe": self.name}

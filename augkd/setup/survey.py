@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augkd.data.cleaning import clean
-from augkd.data.corpus import CorpusCounts, CorpusSource, fold, stream_corpus
+from augkd.data.cleaning import clean, normalised
+from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.data.sources import RawTask, read_task
 from augkd.data.tables import column_names, data_files, local_path, read_texts
 from augkd.data.task import Example, Task, load_task
@@ -176,12 +176,12 @@ def _repeats(task: Task) -> tuple[int, int, int]:
     first: dict[str, Any] = {}
     repeated = contradicting = 0
     for example in task.train:
-        key = fold(example.text) + "\0" + fold(example.text_pair or "")
+        key = normalised(example.text) + "\0" + normalised(example.text_pair or "")
         repeated += key in first
         contradicting += key in first and first[key] != example.label
         first.setdefault(key, example.label)
     evaluation = (*task.validation, *task.test)
-    leaked = sum(fold(e.text) + "\0" + fold(e.text_pair or "") in first for e in evaluation)
+    leaked = sum(normalised(e.text) + "\0" + normalised(e.text_pair or "") in first for e in evaluation)
     return repeated, contradicting, leaked
 
 
@@ -213,7 +213,7 @@ def survey_corpus(dataset: str, task: Task, words: int, text: str | None = None)
     if not texts:
         raise DataError(f"corpus {dataset!r} has no usable text in column {column!r} ({counts.read} rows read)")
     whole = len(texts) < CORPUS_LOOKED
-    evaluation = {fold(text) for text in task.evaluation_texts()} - {""}
+    evaluation = {normalised(text) for text in task.evaluation_texts()} - {""}
     lengths = lengths_of(texts)
     return CorpusSurvey(
         dataset=dataset,
@@ -223,7 +223,7 @@ def survey_corpus(dataset: str, task: Task, words: int, text: str | None = None)
         texts=len(texts) if whole else _reckoned(source, path, texts),
         whole=whole,
         lengths=lengths,
-        evaluation=sum(fold(text) in evaluation for text in texts),
+        evaluation=sum(normalised(text) in evaluation for text in texts),
         documents=lengths.median_words > max(40, 3 * words) or counts.too_long > counts.read // 20,
     )
 

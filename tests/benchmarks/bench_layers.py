@@ -22,7 +22,7 @@ from augkd.distill.objective.hidden import matching
 from augkd.distill.objective.layer_objective import LayerObjective, Shape
 from augkd.distill.objective.losses import kd
 from augkd.distill.teacher.layer_store import LayerStore
-from augkd.models.classifier import Classifier, Pair, from_layers, load_trunk, run
+from augkd.models.classifier import Classifier, Pair, from_layers, load_backbone, run
 from augkd.models.locate import BUNDLED
 from augkd.models.tokens import Tokens
 
@@ -35,7 +35,7 @@ def main() -> None:
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 12
     name = sys.argv[2] if len(sys.argv) > 2 else "alp"
     texts: list[Pair] = [(text, None) for text in itertools.islice(corpus_texts(), BATCH * 4)]
-    teacher = load_trunk(BUNDLED, LABELS, 32, seed=0)
+    teacher = load_backbone(BUNDLED, LABELS, 32, seed=0)
     teacher.model.eval()
     student = from_layers(teacher, [0, 5])
     objective = LayerObjective({name: {}}, Shape.of(student.model), Shape.of(teacher.model))

@@ -52,13 +52,13 @@ def measured(way: str, task: str, steps: int) -> dict[str, float]:
     import torch
 
     from augkd.data.task import load_task
-    from augkd.models.classifier import from_layers, load_trunk
+    from augkd.models.classifier import from_layers, load_backbone
     from augkd.models.masked_lm import load_masked_lm
     from augkd.recipe import MINILM
 
     torch.manual_seed(0)
     loaded = load_task(dataset=task)
-    teacher = load_trunk(MINILM, loaded.labels, LENGTH, 0)
+    teacher = load_backbone(MINILM, loaded.labels, LENGTH, 0)
     student = from_layers(teacher, [0, 5])
     lm = load_masked_lm(MINILM)
     optimizer = torch.optim.Adam(student.model.parameters(), lr=2e-5)

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, clean, fold, stream_corpus
+from augkd.data.cleaning import clean, normalised
+from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, stream_corpus
 from augkd.data.dropped import Dropped
 from augkd.errors import DataError, RecipeError
 
@@ -39,9 +40,9 @@ def test_clean_composes_and_leaves_single_spaces_only() -> None:
 
 
 def test_fold_ignores_case_punctuation_width_and_spaces() -> None:
-    assert fold("What's  UP?") == fold("whats up") == "whatsup"
-    assert fold("Straße ２") == "strasse2"
-    assert fold("?!") == ""
+    assert normalised("What's  UP?") == normalised("whats up") == "whatsup"
+    assert normalised("Straße ２") == "strasse2"
+    assert normalised("?!") == ""
 
 
 def test_every_text_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:

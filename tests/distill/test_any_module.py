@@ -116,7 +116,7 @@ def linear(seed: int = 0, *more: nn.Module) -> nn.Sequential:
 
 
 def short(losses: dict[str, Any], **changes: Any) -> Stage:
-    return Stage(losses, **{"epochs": 3, "learning_rate": 0.1, "batch_size": 4, "warmup": 0.0} | changes)
+    return Stage(losses, **{"epochs": 3, "learning_rate": 0.1, "batch_size": 4, "warmup_ratio": 0.0} | changes)
 
 
 def test_the_teacher_sees_each_row_once_in_eval_mode_and_never_in_the_loop() -> None:

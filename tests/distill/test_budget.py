@@ -19,7 +19,7 @@ from augkd.distill.budget import EPOCHS, Budget, follow
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.trainer import DistillationTrainer
 from augkd.errors import RecipeError
-from augkd.models.classifier import load_trunk
+from augkd.models.classifier import load_backbone
 from augkd.recipe import TrainingOptions
 from augkd.recipe.units import parse_seconds, show_seconds
 
@@ -146,7 +146,7 @@ def transfer() -> TransferSet:
 
 def trainer_of(out: Path, bert: Path, clock: Clock, seconds: float | None, **given: Any) -> DistillationTrainer:
     data = transfer()
-    student = load_trunk(str(bert), LABELS, 32, seed=0, precision="float32")
+    student = load_backbone(str(bert), LABELS, 32, seed=0, precision="float32")
     options = {
         "per_device_train_batch_size": 4,
         "learning_rate": 1e-3,

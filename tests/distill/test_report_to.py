@@ -17,7 +17,7 @@ from augkd.distill.arguments import arguments, logs_of
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.stages import train_stages
 from augkd.errors import RecipeError
-from augkd.models.classifier import Classifier, load_trunk
+from augkd.models.classifier import Classifier, load_backbone
 from augkd.recipe import Recipe, TrainingOptions, dumped, load_recipe
 from augkd.recipe.training import TRACKERS
 
@@ -59,7 +59,7 @@ def transfer() -> TransferSet:
 
 def trained(tiny_bert: Path, student: Path, report_to: str | None, *stages: dict[str, Any]) -> tuple[Classifier, Any]:
     """A student trained as a run trains one in folder `student`, its checkpoints removed."""
-    classifier = load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    classifier = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
     told = []
     for number, stage in enumerate(stages, 1):
         options = TrainingOptions.model_validate({**COMMON, "report_to": report_to, **stage})

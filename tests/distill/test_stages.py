@@ -16,7 +16,7 @@ from augkd.distill.arguments import arguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.stages import Ensemble, train_stages
 from augkd.distill.trainer import DistillationTrainer
-from augkd.models.classifier import Classifier, load_trunk
+from augkd.models.classifier import Classifier, load_backbone
 from augkd.recipe import TrainingOptions
 
 
@@ -45,7 +45,7 @@ def told(out: Path, *stages: dict[str, Any]) -> list[Any]:
 
 
 def student_of(tiny_bert: Path) -> Classifier:
-    return load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    return load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
 
 
 def constant(classifier: Classifier) -> dict[str, float]:
@@ -118,13 +118,13 @@ def test_the_second_stage_starts_from_the_best_weights_of_the_first(tiny_bert: P
 
 
 def test_an_ensemble_predicts_the_mean_of_its_members_probabilities(tiny_bert: Path) -> None:
-    members = [load_trunk(str(tiny_bert), LABELS, 32, seed=seed, precision="float32") for seed in (0, 1)]
+    members = [load_backbone(str(tiny_bert), LABELS, 32, seed=seed, precision="float32") for seed in (0, 1)]
     texts = [("a cat", None), ("the saw is here", None)]
     outputs = np.stack([member.predict(texts).numpy().astype(np.float64) for member in members])
     powers = np.exp(outputs)
     expected = (powers / powers.sum(axis=-1, keepdims=True)).mean(axis=0)
     np.testing.assert_allclose(Ensemble(members).predict(texts).exp().numpy(), expected, rtol=1e-5)
 
-    numbers = [load_trunk(str(tiny_bert), (), 32, seed=seed, precision="float32") for seed in (0, 1)]
+    numbers = [load_backbone(str(tiny_bert), (), 32, seed=seed, precision="float32") for seed in (0, 1)]
     mean = np.mean([member.predict(texts).numpy() for member in numbers], axis=0)
     np.testing.assert_allclose(Ensemble(numbers).predict(texts).numpy(), mean, rtol=1e-5)

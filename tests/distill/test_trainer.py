@@ -21,7 +21,7 @@ from augkd.distill.arguments import DistillationArguments
 from augkd.distill.checkpoint import last_checkpoint
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.trainer import DistillationTrainer
-from augkd.models.classifier import Classifier, load_trunk
+from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.tokens import LengthGrouped
 
 MINIMAX = {"minimax": {"keep": 2}}
@@ -48,7 +48,7 @@ def plain_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def student_of(bert: Path, labels: tuple[str, ...] = LABELS) -> Classifier:
-    return load_trunk(str(bert), labels, 32, seed=0, precision="float32")
+    return load_backbone(str(bert), labels, 32, seed=0, precision="float32")
 
 
 def trainer_of(

@@ -14,8 +14,8 @@ from augkd.models.classifier import (
     Classifier,
     from_layers,
     layer_list,
+    load_backbone,
     load_classifier,
-    load_trunk,
     match_labels,
     run,
     uses_bf16,
@@ -27,7 +27,7 @@ SHUFFLED = ("tool", "animal", "food")
 
 def trunk(bert: Path, labels: tuple[str, ...] = LABELS, seed: int = 0) -> Classifier:
     """The tiny BERT with matrices ten times as large, so that texts differ by more than rounding."""
-    one = load_trunk(str(bert), labels, 32, seed=seed, precision="float32")
+    one = load_backbone(str(bert), labels, 32, seed=seed, precision="float32")
     with torch.no_grad():
         for parameter in one.model.parameters():
             parameter.mul_(10 if parameter.dim() == 2 else 1)
@@ -170,7 +170,7 @@ def test_a_missing_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_length_is_cut_to_what_the_model_can_take(tiny_bert: Path) -> None:
-    assert load_trunk(str(tiny_bert), LABELS, 512, 0).max_length == 64  # its positions
+    assert load_backbone(str(tiny_bert), LABELS, 512, 0).max_length == 64  # its positions
     assert trunk(tiny_bert).max_length == 32
 
 

@@ -15,7 +15,7 @@ from support.tiny import LABELS
 from torch import Tensor, nn
 
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, layer_list, load_classifier, load_trunk, takes_token_types
+from augkd.models.classifier import Classifier, layer_list, load_backbone, load_classifier, takes_token_types
 from augkd.models.small_students import registered
 from augkd.models.small_students.bilstm import BiLSTMConfig, BiLSTMForSequenceClassification
 from augkd.models.small_students.siamese import side_by_side, texts_of
@@ -33,7 +33,7 @@ PAIRS = [("the cat is here", "a cat"), ("a dog", "two of them saw a horse in the
 
 @pytest.fixture(scope="module")
 def teacher(tiny_bert: Path) -> Classifier:
-    return load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    return load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
 
 
 def build(kind: str, teacher: Classifier, pairs: bool = False, seed: int = 0, **changes: Any) -> Classifier:
@@ -116,7 +116,7 @@ def test_a_student_is_drawn_from_its_seed_and_leaves_the_global_one_alone(kind: 
 
 @pytest.mark.parametrize("kind", sorted(STUDENTS))
 def test_a_student_of_a_regression_has_one_output(kind: str, tiny_bert: Path) -> None:
-    student = build(kind, load_trunk(str(tiny_bert), (), 32, seed=0, precision="float32"))
+    student = build(kind, load_backbone(str(tiny_bert), (), 32, seed=0, precision="float32"))
     assert student.predict(SINGLE).shape == (3, 1)
     assert student.model.config.problem_type == "regression"
 

@@ -129,7 +129,7 @@ def test_a_key_missing_in_a_nested_index_is_named(tmp_path: Path, tree: dict[str
         ("data.select={minimax: {}, random: {}}", "data.select is "),
         ("training.kd=0.5", "training.kd is 0.5; give a table"),
         ("training.kd.weight=-1", "loss 'kd' option 'weight' is -1; it must be >= 0"),
-        ("training.warmup=1", "training.warmup is 1"),
+        ("training.warmup_ratio=1", "training.warmup_ratio is 1"),
         ("training.epochs=0", "training.epochs is 0"),
         ("training.precision=half", "training.precision is 'half'"),
         ("task.max_train=1", "task.max_train is 1"),

@@ -75,8 +75,8 @@ def small(docstrings: Path, six_layers: Path, corpus_file: Path) -> Any:
             tree["data"]["neighbours"]["index"] = {"corpus": {"dataset": str(corpus_file)}}
         for source in ("generator", "substitution"):
             if tree["data"][source]:
-                warm_up = {"corpus": {"dataset": str(corpus_file)}, "steps": 4, "batch_size": 16}
-                tree["data"][source] |= {"model": str(six_layers), "warm_up": warm_up}
+                adapt = {"corpus": {"dataset": str(corpus_file)}, "steps": 4, "batch_size": 16}
+                tree["data"][source] |= {"model": str(six_layers), "adapt": adapt}
         return Recipe.model_validate(tree)
 
     return load

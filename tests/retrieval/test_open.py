@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from augkd.data.corpus import fold
+from augkd.data.cleaning import normalised
 from augkd.errors import AugkdError, IndexFolderError, RecipeError
 from augkd.recipe import IndexRecipe
 from augkd.retrieval.dense.retriever import DenseRetriever
@@ -127,7 +127,7 @@ def test_texts_are_added_and_taken_out_for_good(recipe: Any, tmp_path: Path) -> 
     assert b"a balloon" in stored
     changes = json.loads((folder / "manifest.json").read_text())["changes"]
     assert [change["change"] for change in changes] == ["add", "remove"]
-    assert fold("An unheard-of ZEPPELIN lands!") == fold("an unheard-of zeppelin lands")
+    assert normalised("An unheard-of ZEPPELIN lands!") == normalised("an unheard-of zeppelin lands")
 
 
 def test_a_lexical_index_cannot_be_changed_or_sharded(recipe: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from support.tiny import sentences
 
 import augkd.runs.stages.student
-from augkd.candidates.generator.adapt import fit, warm_up
+from augkd.candidates.generator.adapt import adapt, fit
 from augkd.data.corpus import CorpusSource
 from augkd.errors import DataError, ModelError
 from augkd.models.masked_lm import load_masked_lm
@@ -20,7 +20,7 @@ from augkd.recipe import load_recipe
 from augkd.runs.run import Run
 from augkd.runs.stages.masked_lm import _sample
 
-GENERATOR = "{{model: {model}, warm_up: {{corpus: {corpus}, steps: 6, batch_size: 16}}, ascend: 2, every: 4{more}}}"
+GENERATOR = "{{model: {model}, adapt: {{corpus: {corpus}, steps: 6, batch_size: 16}}, ascend: 2, every: 4{more}}}"
 ORIGINALS, EPOCHS = 90, 3
 
 
@@ -124,7 +124,7 @@ def test_layer_losses_see_generated_texts_through_the_live_teacher(recipe: Any, 
 
 def test_a_trunk_without_a_head_is_refused_without_warm_up(recipe_file: Path, tiny_bert: Path, tmp_path: Path) -> None:
     recipe = load_recipe(str(recipe_file), [f"data.generator={{model: {tiny_bert}}}", "data.neighbours=null"])
-    with pytest.raises(ModelError, match=r"has no masked-LM head; add warm_up: \{steps: 1000\}"):
+    with pytest.raises(ModelError, match=r"has no masked-LM head; add adapt: \{steps: 1000\}"):
         Run(recipe, tmp_path / "run").results()
 
 
@@ -135,7 +135,7 @@ def test_warm_up_teaches_held_out_tokens_and_says_so(tiny_bert: Path, tmp_path: 
     torch.manual_seed(0)
     lm = load_masked_lm(str(tiny_bert), "float32")
     texts = [text for start in range(12) for text, _ in sentences(start)]
-    before, after = warm_up(lm, texts, tmp_path / "ck", steps=60, batch_size=32, learning_rate=5e-3, max_length=32)
+    before, after = adapt(lm, texts, tmp_path / "ck", steps=60, batch_size=32, learning_rate=5e-3, max_length=32)
     assert before.perplexity > 10_000  # of 30,522 tokens, by chance
     assert after.perplexity < 500
     assert after.accuracy > before.accuracy + 0.05
@@ -155,8 +155,8 @@ def test_fit_is_the_cross_entropy_of_masked_tokens(tiny_bert: Path) -> None:
 
 
 def test_too_little_text_to_warm_up_on_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="warm_up has 3 texts to learn from; give a corpus of 20 or more"):
-        warm_up(load_masked_lm(str(tiny_bert)), ["a", "b", "c"], tmp_path, steps=1)
+    with pytest.raises(DataError, match="adapt has 3 texts to learn from; give a corpus of 20 or more"):
+        adapt(load_masked_lm(str(tiny_bert)), ["a", "b", "c"], tmp_path, steps=1)
 
 
 def test_a_sample_of_a_corpus_takes_its_end_as_often_as_its_beginning(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from support.tiny import LABELS, sentences
 
-from augkd.data.corpus import fold
+from augkd.data.cleaning import normalised
 from augkd.data.transfer_set import TransferSet
 from augkd.errors import DataError
 from augkd.recipe import load_recipe
@@ -144,15 +144,15 @@ def test_an_index_that_was_built_costs_its_building_not_its_second_opening(resul
 
 
 def test_evaluation_texts_in_the_corpus_are_counted_and_never_candidates(place: Path, results: dict[str, Any]) -> None:
-    planted = {fold(text) for text, _ in sentences(20)[:18]}
+    planted = {normalised(text) for text, _ in sentences(20)[:18]}
     rows = TransferSet.open(place / "first" / "transfer_set").table.to_pylist()
-    assert {fold(c["text"]) for row in rows for c in row["candidates"]} & planted == set()
+    assert {normalised(c["text"]) for row in rows for c in row["candidates"]} & planted == set()
 
     # independently: rank the whole corpus for each text, walk down until K are usable
     index = open_index(place / "first" / "index")
     assert isinstance(index, DenseRetriever)
     lines = index.texts(np.arange(len(index)))
-    texts, corpus = [fold(line) for line in lines], index.encode(lines)
+    texts, corpus = [normalised(line) for line in lines], index.encode(lines)
     met, plain = set(), set()
     for query, row in zip(index.encode([row["text"] for row in rows]), rows, strict=True):
         usable = 0
@@ -162,7 +162,7 @@ def test_evaluation_texts_in_the_corpus_are_counted_and_never_candidates(place: 
             text = texts[place_]
             met |= {text} & planted
             plain |= {text} & planted if rank < K else set()
-            usable += text not in planted and text != fold(row["text"])
+            usable += text not in planted and text != normalised(row["text"])
     assert plain, "without exclusion some would have been candidates"
     assert results["data"]["excluded_evaluation_texts"] == len(met)
 

@@ -11,7 +11,7 @@ from support.tiny import LABELS
 from typer.testing import CliRunner
 
 from augkd.cli.app import app
-from augkd.models.classifier import load_trunk
+from augkd.models.classifier import load_backbone
 from augkd.models.student_kinds import build_student
 from augkd.ship import bench as bench_student
 from augkd.ship.bench import Contender, Times, bench, table
@@ -27,7 +27,7 @@ pytest.importorskip("onnxruntime")
 def run_folder(tmp_path: Path, tiny_bert: Path, task_folder: Path) -> Path:
     """A run with a BERT for a teacher and a static student that is not exported yet."""
     run = tmp_path / "run"
-    teacher = load_trunk(str(tiny_bert), LABELS, 32, 0, "float32")
+    teacher = load_backbone(str(tiny_bert), LABELS, 32, 0, "float32")
     teacher.save(run / "teacher")
     build_student("static", {"width": 16}, teacher, 0).save(run / "student")
     told: dict[str, Any] = {"max_length": 32, "precision": "auto"}

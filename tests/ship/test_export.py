@@ -16,7 +16,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from augkd.data.task import load_task, texts_of
 from augkd.errors import AugkdError, ModelError, WorkspaceError
-from augkd.models.classifier import Classifier, load_classifier, load_trunk
+from augkd.models.classifier import Classifier, load_backbone, load_classifier
 from augkd.models.onnx_graph import session
 from augkd.models.student_kinds import build_student
 from augkd.ship import export as exporting
@@ -33,7 +33,7 @@ PAIRS = [(text, None) for text, _ in sentences()]
 
 
 def student_of(kind: str, tiny_bert: Path) -> Classifier:
-    source = load_trunk(str(tiny_bert), LABELS, 32, 0, "float32")
+    source = load_backbone(str(tiny_bert), LABELS, 32, 0, "float32")
     if kind == "bert":
         return source
     if kind == "distilbert":

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, load_classifier, load_trunk
+from augkd.models.classifier import Classifier, load_backbone, load_classifier
 from augkd.ship import tokenizer_kinds
 from augkd.ship.trim import trim
 
@@ -98,7 +98,7 @@ def copied(classifier: Classifier) -> Classifier:
 @pytest.fixture(scope="module")
 def bert(tiny_bert: Path) -> Classifier:
     """The tiny BERT with a head and the bundled WordPiece tokenizer."""
-    made = load_trunk(str(tiny_bert), ("animal", "food", "tool"), 32, 0, "float32")
+    made = load_backbone(str(tiny_bert), ("animal", "food", "tool"), 32, 0, "float32")
     made.model.eval()
     return made
 

@@ -38,7 +38,7 @@ class Fit:
     places: int  # masked tokens asked
 
 
-def warm_up(
+def adapt(
     lm: MaskedLM,
     texts: Sequence[str],
     checkpoints: Path,
@@ -56,7 +56,7 @@ def warm_up(
     The texts held out are drawn from `seed` and never trained on. Raises DataError for fewer than 20 texts.
     """
     if len(texts) < 20:
-        raise DataError(f"warm_up has {len(texts)} texts to learn from; give a corpus of 20 or more")
+        raise DataError(f"adapt has {len(texts)} texts to learn from; give a corpus of 20 or more")
     order = torch.randperm(len(texts), generator=rng_of(seed, 1)).tolist()
     held = min(HELD_OUT, len(texts) // 10)
     unseen = _tokens(lm, [texts[place] for place in order[:held]], max_length)
@@ -98,7 +98,7 @@ def fit(lm: MaskedLM, tokens: Tokens, rate: float, seed: int) -> Fit:
     for group in torch.split(torch.arange(len(tokens)), 64):  # a row of logits is 122 KB at 30,522 tokens
         stop = int((rows[places] <= int(group[-1])).sum())
         part = masked.take(group)
-        logits = lm.logits(part, places[start:stop] - int(tokens.offsets[group[0]]), "warm-up").cpu()
+        logits = lm.logits(part, places[start:stop] - int(tokens.offsets[group[0]]), "adaptation").cpu()
         true = tokens.ids[places[start:stop]]
         loss += float(functional.cross_entropy(logits, true, reduction="sum"))
         right += int((logits.argmax(dim=-1) == true).sum())
@@ -151,7 +151,7 @@ class _MaskedTrainer(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         """Mean over the masked places of a batch."""
-        logits = self._lm.logits(inputs["tokens"], inputs["places"], "warm-up")
+        logits = self._lm.logits(inputs["tokens"], inputs["places"], "adaptation")
         loss: Tensor = functional.cross_entropy(logits, inputs["true"].to(logits.device))
         return (loss, None) if return_outputs else loss
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from augkd.candidates.candidate import Candidate
 from augkd.candidates.generator.generator import SOURCE, Generator
-from augkd.data.cleaning import fold
+from augkd.data.cleaning import normalised
 from augkd.data.task import Example
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import Tokens
@@ -65,11 +65,11 @@ def _tokens(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Tok
 def _distinct(
     example: Example, tokenizer: Any, rows: Sequence[Sequence[int]], kept: Sequence[float]
 ) -> list[Candidate]:
-    seen = {(fold(example.text), fold(example.text_pair or ""))}
+    seen = {(normalised(example.text), normalised(example.text_pair or ""))}
     pool: list[Candidate] = []
     for ids, share in zip(rows, kept, strict=True):
         text, pair = spelled(tokenizer, ids, example.text_pair is not None)
-        key = (fold(text), fold(pair or ""))
+        key = (normalised(text), normalised(pair or ""))
         if key in seen or not key[0]:
             continue
         seen.add(key)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augkd.data.corpus import fold
+from augkd.data.cleaning import normalised
 from augkd.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ def make_guard(evaluation: Iterable[str], retriever: Retriever, near_copy: float
     """
     if not 0 < near_copy <= 1:
         raise RecipeError(f"neighbours near_copy is {near_copy}; give a cosine in (0, 1], 1 to refuse equal texts only")
-    distinct = {folded: text for text in evaluation if (folded := fold(text))}
+    distinct = {folded: text for text in evaluation if (folded := normalised(text))}
     guard = Guard(distinct, {})
     if near_copy == 1:
         return guard
     texts = list(distinct.values())
     for start in range(0, len(texts), _BLOCK):
         for text, copy, likeness in _copies(texts[start : start + _BLOCK], retriever, near_copy):
-            key = fold(copy)
+            key = normalised(copy)
             if key and (key not in guard.copies or likeness > guard.copies[key][1]):
                 guard.copies[key] = (text, likeness)
     return guard

@@ -17,7 +17,7 @@ import numpy as np
 
 from augkd.candidates.neighbours.near_copies import Guard
 from augkd.candidates.neighbours.queries import Query
-from augkd.data.corpus import fold
+from augkd.data.cleaning import normalised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class _Texts:
     def add(self, ids: NDArray[np.int64]) -> None:
         new = [id_ for id_ in np.unique(ids[ids >= 0]).tolist() if id_ not in self._known]
         for id_, text in zip(new, self._retriever.texts(new) if new else (), strict=True):
-            self._known[id_] = (text, fold(text))
+            self._known[id_] = (text, normalised(text))
 
     def __getitem__(self, id_: int) -> tuple[str, str]:
         return self._known[id_]

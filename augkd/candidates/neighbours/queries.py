@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from augkd.data.corpus import fold
+from augkd.data.cleaning import normalised
 from augkd.data.task import Example
 from augkd.errors import DataError, RecipeError
 
@@ -55,7 +55,7 @@ def unit_queries(row: int, example: Example, k: int) -> tuple[Query, Query]:
     """The two queries of a pair that is replaced as a whole."""
     if example.text_pair is None:
         raise RecipeError(f"example {example.id!r} is a single text: neighbours pairs 'unit' and 'both' need pairs")
-    own = frozenset({fold(example.text), fold(example.text_pair)})
+    own = frozenset({normalised(example.text), normalised(example.text_pair)})
     return Query(row, "unit", example.text, k, own), Query(row, "unit", example.text_pair, k, own)
 
 
@@ -110,10 +110,10 @@ def with_sentences(texts: Iterable[str], language: str = "en") -> Iterator[str]:
 
 def _sides(row: int, example: Example, k: int) -> Iterator[Query]:
     if example.text_pair is None:
-        yield Query(row, "", example.text, k, frozenset({fold(example.text)}))
+        yield Query(row, "", example.text, k, frozenset({normalised(example.text)}))
         return
     # a neighbour equal to the other side is refused too: it would make a pair of one text with itself
-    own = frozenset({fold(example.text), fold(example.text_pair)})
+    own = frozenset({normalised(example.text), normalised(example.text_pair)})
     yield Query(row, "text", example.text, k - k // 2, own)
     if k > 1:
         yield Query(row, "pair", example.text_pair, k // 2, own)
@@ -125,7 +125,9 @@ def _by_sentence(query: Query, language: str) -> Iterator[Query]:
     if len(places) < 2:
         yield query
         return
-    own = query.own | {fold(text[start:stop]) for start, stop in places}  # else a sentence would stand there twice
+    own = query.own | {
+        normalised(text[start:stop]) for start, stop in places
+    }  # else a sentence would stand there twice
     given = shares([stop - start for start, stop in places], query.wanted)
     for number, ((start, stop), wanted) in enumerate(zip(places, given, strict=True)):
         if wanted:

@@ -75,10 +75,10 @@ class Adversary:
         return Pool(drawn.tokens, owner, drawn.kept, teacher, torch.full((len(owner),), NO_ROW))
 
     def due(self, step: int) -> bool:
-        """Whether to climb before the student's step number `step`, from 0."""
+        """Whether to ascend before the student's step number `step`, from 0."""
         return self.ascent.ascend > 0 and step % self.ascent.every == 0
 
-    def climb(
+    def ascend(
         self,
         student: nn.Module,
         forward: Forward,

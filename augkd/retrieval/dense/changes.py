@@ -19,7 +19,8 @@ import faiss
 import numpy as np
 import xxhash
 
-from augkd.data.corpus import CorpusCounts, CorpusSource, fold, stream_corpus
+from augkd.data.cleaning import normalised
+from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.data.dropped import DROPPED, forget_dropped
 from augkd.errors import IndexFolderError
 from augkd.retrieval.dense import choice as factories
@@ -75,7 +76,7 @@ def add_texts(
 
 
 def remove_texts(folder: Path, texts: Iterable[str]) -> int:
-    """Takes every text that equals one of `texts` (after `corpus.fold`) off the disk, its vector too; how many.
+    """Takes every text that equals one of `texts` (after `normalised`) off the disk, its vector too; how many.
 
     Raises IndexFolderError when nothing would be left, and for factories FAISS cannot remove from (graphs).
     The index is held in memory whole. The caller holds `workspace.locked(folder)`.
@@ -129,7 +130,7 @@ def _names(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 def _key(text: str) -> str:
     cleaned = " ".join(text.split())
-    return fold(cleaned) or cleaned  # signs alone, like '?!', are only equal to themselves
+    return normalised(cleaned) or cleaned  # signs alone, like '?!', are only equal to themselves
 
 
 def _begins_any(wanted: Collection[str], text: str) -> bool:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from augkd.candidates.generator.adapt import HELD_OUT, warm_up
-from augkd.data.corpus import CorpusCounts, CorpusSource, fold, stream_corpus
+from augkd.candidates.generator.adapt import HELD_OUT, adapt
+from augkd.data.cleaning import normalised
+from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.errors import ModelError
 from augkd.models.locate import locate, model_fingerprint
 from augkd.models.masked_lm import load_masked_lm
-from augkd.recipe import WarmUpOptions, dumped
+from augkd.recipe import AdaptOptions, dumped
 from augkd.retrieval.open import index_identity
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.folders import begin, end
@@ -34,7 +35,7 @@ FolderOf = Callable[[str, str], Path]  # (stage, identity) → where it lies
 
 def masked_lm_folder(
     model: str,
-    options: WarmUpOptions | None,
+    options: AdaptOptions | None,
     index: Callable[[], Retriever],
     evaluation: Collection[str],
     folder_of: FolderOf,
@@ -49,14 +50,14 @@ def masked_lm_folder(
     `index` gives the texts where `options` name no corpus; texts of `evaluation` are never learned from. Raises
     ModelError for a model without a masked-LM head that is not to be warmed up.
     """
-    trunk = locate(model)
+    backbone = locate(model)
     if options is None:
         if not load_masked_lm(model, precision).trained_head:
-            raise ModelError(f"model '{model}' has no masked-LM head; add warm_up: {{steps: 1000}}, which trains one")
-        return trunk
+            raise ModelError(f"model '{model}' has no masked-LM head; add adapt: {{steps: 1000}}, which trains one")
+        return backbone
     source = CorpusSource(**dumped(options.corpus)) if options.corpus else None
     made = {
-        "trunk": model_fingerprint(trunk),
+        "backbone": model_fingerprint(backbone),
         "texts": source.fingerprint() if source else index_identity(index()),
         "evaluation": fingerprint(sorted(evaluation)),
         "options": dumped(options) | {"corpus": None},
@@ -73,11 +74,11 @@ def masked_lm_folder(
         begin(folder, "masked_lm", made)
         wanted = options.steps * options.batch_size + HELD_OUT
         texts = _sample(source, wanted, options.seed) if source else _rows(index(), wanted, options.seed)
-        withheld = {fold(text) for text in evaluation}
+        withheld = {normalised(text) for text in evaluation}
         lm = load_masked_lm(model, precision)
-        before, after = warm_up(
+        before, after = adapt(
             lm,
-            [text for text in texts if fold(text) not in withheld],
+            [text for text in texts if normalised(text) not in withheld],
             folder / "checkpoints",
             steps=options.steps,
             batch_size=options.batch_size,

@@ -30,7 +30,7 @@ from augkd.distill.stages import Ensemble, train_stages
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.teacher.outputs import TeacherOutputs, knows
 from augkd.evaluation.judge import Judge
-from augkd.models.classifier import Classifier, from_layers, load_trunk
+from augkd.models.classifier import Classifier, from_layers, load_backbone
 from augkd.models.locate import locate, model_fingerprint
 from augkd.models.masked_lm import check_same_vocabulary, load_masked_lm
 from augkd.models.student_kinds import build_student
@@ -62,7 +62,7 @@ class Student:
         data = dumped(self.recipe.data)
         generator = data["generator"]
         if generator is not None:
-            generator |= {"model": model_fingerprint(self.masked_lm()), "warm_up": None}
+            generator |= {"model": model_fingerprint(self.masked_lm()), "adapt": None}
         return {
             "task": self.task.fingerprint,
             "student": dumped(self.recipe.student) | self._source(),
@@ -124,7 +124,7 @@ class Student:
     def _untrained(self) -> Classifier:
         training, options, seed = self.recipe.training, self.recipe.student, self.recipe.seed
         if options.model is not None:
-            return load_trunk(options.model, self.labels, training.max_length, seed, training.precision)
+            return load_backbone(options.model, self.labels, training.max_length, seed, training.precision)
         if options.layers is not None:
             return from_layers(self.teacher.classifier(), options.layers)
         pairs = any(example.text_pair is not None for example in self.task.train)

@@ -21,7 +21,7 @@ from augkd.distill.stages import train_stages
 from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, TeacherOutputs
 from augkd.errors import DataError, ModelError
 from augkd.evaluation.judge import Judge
-from augkd.models.classifier import Classifier, from_layers, load_classifier, load_trunk
+from augkd.models.classifier import Classifier, from_layers, load_backbone, load_classifier
 from augkd.models.locate import locate, model_fingerprint
 from augkd.recipe import Recipe, TeacherOptions, TrainingOptions, dumped
 from augkd.runs.stages.transfer_set import original_row
@@ -55,13 +55,13 @@ class Teacher:
         """The folder of the weights, fine-tuned where the recipe says so; None without a model."""
         if self.options.model is None:
             return None
-        trunk = locate(self.options.model)
+        backbone = locate(self.options.model)
         if self.options.epochs == 0:
-            return trunk
+            return backbone
         if all(example.label is None for example in self.task.train):
             raise DataError(f"task {self.task.name} has no labels to fine-tune a teacher on; set teacher.epochs: 0")
         made = {
-            "trunk": model_fingerprint(trunk),
+            "backbone": model_fingerprint(backbone),
             "task": self.task.fingerprint,
             "teacher": dumped(self.options) | {"model": None},
             "max_length": self.training.max_length,
@@ -113,7 +113,7 @@ class Teacher:
 
     def _fine_tune(self, folder: Path, stage: str) -> dict[str, int]:
         options, training = self.options, self.training
-        model = load_trunk(str(options.model), self.labels, training.max_length, options.seed, training.precision)
+        model = load_backbone(str(options.model), self.labels, training.max_length, options.seed, training.precision)
         if options.layers is not None:
             model = from_layers(model, options.layers)
         settings: dict[str, Any] = {

@@ -19,7 +19,7 @@ from augkd.candidates.candidate import Candidate
 from augkd.candidates.drift import measure, summary
 from augkd.candidates.from_models import Made
 from augkd.candidates.neighbours.find import SOURCE, Found, find_neighbours, teacher_distance
-from augkd.data.corpus import fold
+from augkd.data.cleaning import normalised
 from augkd.data.task import Example, Task, read_augmented_samples, texts_of
 from augkd.data.transfer_set import write_card, write_rows
 from augkd.distill.teacher.outputs import TeacherOutputs
@@ -47,7 +47,7 @@ def write_transfer_set(
     Raises DataError when the teacher has no output for a labelled text.
     """
     train = task.train
-    excluded = {fold(text) for text in task.evaluation_texts()} - {""}
+    excluded = {normalised(text) for text in task.evaluation_texts()} - {""}
     if index is not None and options.neighbours is not None:
         found = _neighbours(task, index, options.neighbours, progress)
     else:
@@ -141,8 +141,8 @@ def _from_jsonl(path: str | None, train: Sequence[Example], excluded: set[str]) 
     for example in train:
         pool = []
         for rank, (text, pair) in enumerate(samples.get(example.id, [])):
-            if {fold(text), fold(pair or "")} & excluded:
-                withheld.add(fold(text))
+            if {normalised(text), normalised(pair or "")} & excluded:
+                withheld.add(normalised(text))
             elif (text, pair) != (example.text, example.text_pair):
                 pool.append(Candidate(f"s{rank}", example.id, text, pair, "augmented_samples", 1.0 / (1 + rank)))
         pools.append(pool)

@@ -14,7 +14,7 @@ from augkd.candidates.neighbours.queries import (
     unit_queries,
     with_sentences,
 )
-from augkd.data.corpus import fold
+from augkd.data.cleaning import normalised
 from augkd.data.task import Example
 from augkd.errors import DataError, RecipeError
 
@@ -72,7 +72,7 @@ def test_a_neighbour_replaces_one_sentence_and_the_rest_of_the_document_stands()
 
 
 def test_no_sentence_may_come_to_stand_twice_in_a_document() -> None:
-    expected = {fold(DOCUMENT), "itrained", "thelongsecondsentencegoeshere", "done"}
+    expected = {normalised(DOCUMENT), "itrained", "thelongsecondsentencegoeshere", "done"}
     assert {query.own for query in by_sentence(DOCUMENT, 3)} == {frozenset(expected)}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from augkd.candidates.generator.generator import Generator, gumbel, masked_places, replaced, sampled, soften
 from augkd.distill.adversary.ascent import OBJECTIVES, Adversary, Ascent, straight_through
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, load_trunk
+from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.masked_lm import MaskedLM, check_same_vocabulary, load_masked_lm
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import Tokens
@@ -35,7 +35,7 @@ def lm(tiny_bert: Path) -> MaskedLM:
 
 
 def classifier(folder: Path, seed: int) -> Classifier:
-    found = load_trunk(str(folder), LABELS, 32, seed, "float32")
+    found = load_backbone(str(folder), LABELS, 32, seed, "float32")
     found.model.eval()
     return found
 
@@ -173,7 +173,7 @@ def test_an_ascent_moves_the_generator_and_touches_no_other_gradient(
 ) -> None:
     tokens, before = tokens_of(lm), [p.detach().clone() for p in lm.model.parameters()]
     player = adversary(lm, teacher, ascend=2)
-    player.climb(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
+    player.ascend(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
     assert any(not torch.equal(now, old) for now, old in zip(lm.model.parameters(), before, strict=True))
     assert all(p.grad is None for model in (teacher.model, student.model) for p in model.parameters())
     assert all(p.requires_grad for p in student.model.parameters())
@@ -192,10 +192,10 @@ def test_ascent_raises_the_divergence_of_its_samples_and_no_ascent_does_not(
 
     still = adversary(lm, teacher, ascend=0)
     first = divergence(still)
-    still.climb(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
+    still.ascend(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
     assert divergence(still) == first
     climbing = adversary(lm, teacher, ascend=40, learning_rate=1e-2)
-    climbing.climb(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
+    climbing.ascend(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
     assert divergence(climbing) > 1.5 * first, (divergence(climbing), first)
 
 
@@ -208,7 +208,7 @@ def test_cross_entropy_is_kl_plus_the_teachers_entropy() -> None:
 def test_the_linear_schedule_ends_at_zero(lm: MaskedLM, teacher: Classifier, student: Classifier) -> None:
     player = adversary(lm, teacher, ascend=1, schedule="linear")
     before = [p.detach().clone() for p in lm.model.parameters()]
-    player.climb(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens_of(lm), progress=1.0)
+    player.ascend(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens_of(lm), progress=1.0)
     assert all(torch.equal(now, old) for now, old in zip(lm.model.parameters(), before, strict=True))
 
 
@@ -219,13 +219,13 @@ def test_a_restored_adversary_goes_on_as_if_it_had_not_stopped(
         return student.logits(drawn, "ascent")
 
     player = adversary(lm, teacher, ascend=2)
-    player.climb(student.model, forward, lambda rng: tokens_of(lm))
+    player.ascend(student.model, forward, lambda rng: tokens_of(lm))
     state = {name: value.clone() for name, value in player.state().items()}
-    player.climb(student.model, forward, lambda rng: tokens_of(lm))
+    player.ascend(student.model, forward, lambda rng: tokens_of(lm))
     torch.manual_seed(8)
     second = adversary(load_masked_lm(str(tiny_bert), "float32"), teacher, ascend=2)
     second.load_state(state)
-    second.climb(student.model, forward, lambda rng: tokens_of(lm))
+    second.ascend(student.model, forward, lambda rng: tokens_of(lm))
     for name, value in player.state().items():
         assert torch.equal(second.state()[name], value), name
 

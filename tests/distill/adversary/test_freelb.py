@@ -16,7 +16,7 @@ from torch import Tensor
 from augkd.distill.adversary.freelb import added, bounded, freelb, perturb
 from augkd.distill.objective.losses import kd
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, load_trunk
+from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.tokens import Tokens
 
 BUDGET = 64  # several groups, two of them of more than one row
@@ -28,7 +28,7 @@ TEACHER = torch.randn(len(TEXTS), len(LABELS), generator=torch.Generator().manua
 @pytest.fixture
 def student(tiny_bert: Path) -> Classifier:
     """Three layers with dropout 0.1, in train mode."""
-    classifier = load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    classifier = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
     classifier.model.train()
     return classifier
 
@@ -41,7 +41,7 @@ def plain(tiny_bert: Path, tmp_path: Path) -> Classifier:
     config = json.loads((folder / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "config.json").write_text(json.dumps(config))
-    classifier = load_trunk(str(folder), LABELS, 32, seed=0, precision="float32")
+    classifier = load_backbone(str(folder), LABELS, 32, seed=0, precision="float32")
     classifier.model.train()
     return classifier
 

@@ -40,7 +40,7 @@ from augkd.distill.objective.hidden import (
 )
 from augkd.distill.objective.layer_objective import LayerObjective, Needs, Shape, States
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, Pair, from_layers, load_trunk, run
+from augkd.models.classifier import Classifier, Pair, from_layers, load_backbone, run
 from augkd.models.tokens import Tokens
 
 TEXTS: list[Pair] = [(text + " and more" * (place % 7), None) for place, (text, _) in enumerate(sentences()[:23])]
@@ -50,7 +50,7 @@ ALL = Needs((0, 1, 2), "cls", True, (0, 1, 2))
 @pytest.fixture(scope="module")
 def teacher(tiny_bert: Path) -> Classifier:
     """The tiny BERT with matrices five times as large, so that texts differ by more than rounding."""
-    one = load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    one = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
     with torch.no_grad():
         for parameter in one.model.parameters():
             parameter.mul_(5 if parameter.dim() == 2 else 1)

@@ -17,7 +17,7 @@ from augkd.distill.objective.layer_objective import Needs
 from augkd.distill.teacher import layer_store as module
 from augkd.distill.teacher.layer_store import LayerStore
 from augkd.errors import DataError, ModelError, WorkspaceError
-from augkd.models.classifier import Classifier, Pair, load_trunk
+from augkd.models.classifier import Classifier, Pair, load_backbone
 from augkd.workspace.manifests import MANIFEST, read_manifest
 
 TEXTS: list[Pair] = [(text + " and more" * (place % 5), None) for place, (text, _) in enumerate(sentences()[:10])]
@@ -26,7 +26,7 @@ NEEDS = Needs((0, 2), "cls", False, ())
 
 @pytest.fixture(scope="module")
 def classifier(tiny_bert: Path) -> Classifier:
-    one = load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    one = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
     with torch.no_grad():
         for parameter in one.model.parameters():
             parameter.mul_(5 if parameter.dim() == 2 else 1)

@@ -16,7 +16,7 @@ from augkd.distill.objective.hidden import layer_vectors
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trainer import DistillationTrainer
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, from_layers, load_trunk
+from augkd.models.classifier import Classifier, from_layers, load_backbone
 from augkd.models.student_kinds import build_student
 from augkd.recipe import TrainingOptions
 
@@ -26,7 +26,7 @@ NARROW = {"layers": 2, "width": 24, "heads": 2, "intermediate": 32}
 
 @pytest.fixture
 def teacher(tiny_bert: Path) -> Classifier:
-    return load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    return load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
 
 
 def followed(losses: dict[str, Any], student: Classifier, teacher: Classifier, folder: Path) -> LayerTeacher:

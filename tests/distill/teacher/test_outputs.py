@@ -19,7 +19,7 @@ from support.tiny import LABELS, sentences
 from augkd.distill.teacher import outputs as module
 from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, key_of, text_key
 from augkd.errors import DataError
-from augkd.models.classifier import Classifier, Pair, load_trunk
+from augkd.models.classifier import Classifier, Pair, load_backbone
 from augkd.models.locate import model_fingerprint
 
 TEXTS: list[Pair] = [(text, None) for text, _ in sentences()[:10]]
@@ -28,7 +28,7 @@ TEXTS: list[Pair] = [(text, None) for text, _ in sentences()[:10]]
 @pytest.fixture(scope="module")
 def classifier(tiny_bert: Path) -> Classifier:
     """The tiny BERT with matrices ten times as large, so that texts differ by more than rounding."""
-    one = load_trunk(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    one = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
     with torch.no_grad():
         for parameter in one.model.parameters():
             parameter.mul_(10 if parameter.dim() == 2 else 1)
