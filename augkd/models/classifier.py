@@ -22,7 +22,7 @@ from augkd.errors import ModelError
 from augkd.models.devices import budget_of, uses_bf16
 from augkd.models.layer_map import layer_map
 from augkd.models.locate import locate
-from augkd.models.tokens import Tokens
+from augkd.models.tokens import RowGroups, Tokens
 
 Pair = tuple[str, str | None]
 
@@ -58,10 +58,16 @@ class Classifier:
         return Tokens.of(encoded["input_ids"], encoded["token_type_ids"])
 
     def logits(
-        self, tokens: Tokens, purpose: str, budget: int | None = None, mixed: bool = True
+        self,
+        tokens: Tokens,
+        purpose: str,
+        budget: int | None = None,
+        mixed: bool = True,
+        groups: RowGroups | None = None,  # those of `tokens`; by default made from `budget` and `mixed`
     ) -> Tensor:  # (n, outputs) float32
         """Logits of every row, in order; counted under `purpose`. Gradients flow where the caller allows them."""
-        return run(self.model, tokens, self.pad_id, self.precision, self.rows, purpose, self.order, budget, mixed)
+        precision, rows = self.precision, self.rows
+        return run(self.model, tokens, self.pad_id, precision, rows, purpose, self.order, budget, mixed, groups)
 
     @torch.no_grad()
     def predict(self, texts: Sequence[Pair], purpose: str = "evaluation") -> Tensor:  # (n, outputs) float32
@@ -108,12 +114,13 @@ def run(
     order: Sequence[int] | None = None,
     budget: int | None = None,
     mixed: bool = True,
+    groups: RowGroups | None = None,
 ) -> Tensor:  # (n, outputs) float32
     """Forwards rows in batches of similar length (unless `mixed`: of one length), bf16 where the device has it, and
-    puts them back in order.
+    puts them back in order. `groups`, where given, are those of `tokens`, shared with whoever watches the pass.
     """
     parameter = next(model.parameters())
-    groups = list(tokens.batches(budget_of(parameter.device, budget), mixed))
+    groups = groups or RowGroups.of(tokens, budget_of(parameter.device, budget), mixed)
     pieces = []
     for rows in groups:
         inputs = tokens.take(rows).padded(pad_id)
@@ -125,8 +132,7 @@ def run(
         counted[purpose] += len(rows)
     if not pieces:
         return torch.empty(0, 0)
-    back = torch.cat(groups).argsort()
-    logits = torch.cat(pieces)[back.to(parameter.device)]
+    logits = groups.restore(pieces)
     return logits if order is None else logits[:, list(order)]
 
 

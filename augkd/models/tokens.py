@@ -80,6 +80,37 @@ class Tokens:
                 start = end
 
 
+@dataclass(frozen=True)
+class RowGroups:
+    """How the rows of one forward pass are grouped, and the way back to their order.
+
+    Made once per pass and handed to everyone who watches it (layer losses, FreeLB, the generator's ascent), so that
+    the i-th group means the same rows to all of them.
+    """
+
+    groups: tuple[Tensor, ...]  # row positions in the order they are forwarded; together each row once
+
+    @classmethod
+    def of(cls, tokens: Tokens, budget: int, mixed: bool = True) -> RowGroups:
+        """Groups of similar length, each at most `budget` padded tokens; of one length unless `mixed`."""
+        return cls(tuple(tokens.batches(budget, mixed)))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self.groups[number]
+
+    def restore(self, pieces: Sequence[Tensor]) -> Tensor:  # one (rows, …) piece per group → (n, …)
+        """The pieces that the groups gave, as one tensor in row order, on their device. At least one group is needed."""
+        joined = torch.cat(list(pieces))
+        order = torch.cat(self.groups).argsort()
+        return joined[order.to(joined.device)]
+
+
 class LengthGrouped(Sampler[list[int]]):
     """Batches of originals of similar length, in an order drawn from (seed, epoch)."""
 
