@@ -1,14 +1,17 @@
-"""Everything that can go wrong because of what the user gave us.
+"""The errors a user can fix: a wrong key, file, folder or model.
 
-Each message is one line that says what, where, which value, and how to mend it; the command line prints it and exits 1.
-`assert` is for our own bugs and never reaches a user.
+Each message is one line that says what is wrong, where, the value, and what to do about it. The command line prints it
+and exits with status 1. `assert` is for our own bugs and never reaches a user.
 
-    AugkdError
-    ├── RecipeError      a recipe or an option: unknown key, value out of range
-    ├── DataError        a task, a corpus or one of their files
-    ├── IndexFolderError an index folder: missing, damaged, built by something else
-    ├── ModelError       a teacher or student: not found, labels or vocabulary that do not match
-    └── WorkspaceError   a run's folder: foreign, locked, written by a newer augkd
+Exception hierarchy:
+
+* AugkdError
+  + RecipeError: a recipe or an option has an unknown key or a value out of range
+  + DataError: a task, a corpus or one of their files is not usable
+    - DamagedFileError: the rest of a file cannot be read
+  + IndexFolderError: an index folder is missing, damaged or built from something else
+  + ModelError: a teacher, student or encoder is missing, or its labels or vocabulary do not match
+  + WorkspaceError: an output folder is foreign, locked or written by a newer augkd
 """
 
 from __future__ import annotations
@@ -18,31 +21,35 @@ from collections.abc import Iterable
 
 
 class AugkdError(Exception):
-    """A mistake the person at the keyboard can mend; the message is one line."""
+    """The root of the tree: a mistake the user can fix, described in one line."""
 
 
 class RecipeError(AugkdError):
-    """A recipe or an option is not usable."""
+    """A recipe or an option has an unknown key or a value out of range."""
 
 
 class DataError(AugkdError):
-    """A task or corpus, or a file of theirs, is not usable."""
+    """A task, a corpus or one of their files is not usable."""
+
+
+class DamagedFileError(DataError):
+    """The rest of a file cannot be read: it is truncated, empty or not in the format its name says."""
 
 
 class IndexFolderError(AugkdError):
-    """An index folder is missing, damaged or foreign."""
+    """An index folder is missing, damaged or built from something else."""
 
 
 class ModelError(AugkdError):
-    """A teacher, student or encoder cannot be loaded or does not match."""
+    """A teacher, student or encoder cannot be loaded, or its labels or vocabulary do not match."""
 
 
 class WorkspaceError(AugkdError):
-    """A run's folder is foreign, locked or of a newer format."""
+    """An output folder is foreign, locked or written by a newer augkd."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest known name, or the known names when none is close."""
+    """The end of a message: `; did you mean 'x'?` for the closest known name, else the list of known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
@@ -50,7 +57,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if names else ""
 
 
-def shown(value: object, width: int = 60) -> str:
-    """`value` as it may stand in a one-line message: repr, cut to `width` characters."""
+def short_repr(value: object, width: int = 60) -> str:
+    """The repr of `value`, cut to `width` characters so that it fits into a one-line message."""
     text = repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,7 +1,7 @@
 """YAML → validated recipes, without importing torch."""
 
 from augkd.recipe.card import CardOptions
-from augkd.recipe.comparison import Comparison, by_name, is_comparison, load_comparison
+from augkd.recipe.comparison import Comparison, is_comparison, load_comparison, recipes_by_name
 from augkd.recipe.data import (
     AdaptOptions,
     DataOptions,
@@ -10,7 +10,7 @@ from augkd.recipe.data import (
     NeighbourOptions,
     SubstitutionOptions,
 )
-from augkd.recipe.files import find, load_index_recipe, load_recipe, shipped
+from augkd.recipe.files import find_recipe, load_index_recipe, load_recipe, shipped_recipes
 from augkd.recipe.index import CorpusOptions, EncoderOptions, FaissOptions, IndexRecipe
 from augkd.recipe.pipeline import (
     AssistantOptions,
@@ -19,7 +19,7 @@ from augkd.recipe.pipeline import (
     TaskOptions,
     TeacherOptions,
 )
-from augkd.recipe.table import MINILM, dumped
+from augkd.recipe.table import MINILM, dump
 from augkd.recipe.training import FreeLBOptions, StructureOptions, TrainingOptions
 
 __all__ = [
@@ -44,12 +44,12 @@ __all__ = [
     "TaskOptions",
     "TeacherOptions",
     "TrainingOptions",
-    "by_name",
-    "dumped",
-    "find",
+    "dump",
+    "find_recipe",
     "is_comparison",
     "load_comparison",
     "load_index_recipe",
     "load_recipe",
-    "shipped",
+    "recipes_by_name",
+    "shipped_recipes",
 ]

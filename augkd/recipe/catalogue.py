@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from augkd.errors import RecipeError, did_you_mean
-from augkd.recipe import DataOptions, options, shipped
+from augkd.recipe import DataOptions, options, shipped_recipes
 
 _FAMILIES = {"losses": "loss", "layers": "layer loss", "selectors": "selector"}
 KINDS = (*_FAMILIES, "sources", "pipelines", "indexes")
@@ -94,5 +94,5 @@ def _limit(found: Any) -> str:
 
 
 def _recipes(kind: str) -> dict[str, Any]:
-    first = {name: path.read_text(encoding="utf-8").split("\n", 1)[0] for name, path in shipped(kind).items()}
+    first = {name: path.read_text(encoding="utf-8").split("\n", 1)[0] for name, path in shipped_recipes(kind).items()}
     return {name: {"summary": line.removeprefix("# ")} for name, line in first.items()}

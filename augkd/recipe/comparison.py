@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from augkd.errors import RecipeError, did_you_mean
-from augkd.recipe.files import apply, find, load_recipe, read_tree, validated
+from augkd.recipe.files import apply, find_recipe, load_recipe, read_tree, validated
 from augkd.recipe.pipeline import Recipe, TaskOptions
 from augkd.recipe.table import Table
 from augkd.recipe.units import parse_seconds
@@ -39,10 +39,10 @@ class Comparison(Table):
 
 def is_comparison(name: str) -> bool:
     """Whether a recipe file, or the shipped one of that name, is a comparison."""
-    return "recipes" in read_tree(find(name, "pipelines"))
+    return "recipes" in read_tree(find_recipe(name, "pipelines"))
 
 
-def by_name(names: Iterable[str], sets: Iterable[str] = ()) -> dict[str, Recipe]:
+def recipes_by_name(names: Iterable[str], sets: Iterable[str] = ()) -> dict[str, Recipe]:
     """Recipes by the names that a comparison gives them: that of the file. Raises RecipeError for two of one name."""
     recipes: dict[str, Recipe] = {}
     for name in names:
@@ -58,7 +58,7 @@ def load_comparison(name: str, sets: Iterable[str] = ()) -> tuple[Comparison, di
 
     A change of one of the comparison's own keys (`seeds`, `budget`, …) is its own, any other is every recipe's.
     """
-    path = find(name, "pipelines")
+    path = find_recipe(name, "pipelines")
     tree = read_tree(path)
     changes = []
     for assignment in sets:

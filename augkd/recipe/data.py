@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augkd.errors import shown
+from augkd.errors import short_repr
 from augkd.recipe import options
 from augkd.recipe.index import CorpusOptions, IndexRecipe
 from augkd.recipe.table import MINILM, Table
@@ -110,9 +110,9 @@ class DataOptions(Table):
     def _select(cls, value: Any) -> Any:
         value = {value: {}} if isinstance(value, str) else value
         if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError(f"give one selector, e.g. {{minimax: {{keep: 4}}}}, not {shown(value)}")
+            raise ValueError(f"give one selector, e.g. {{minimax: {{keep: 4}}}}, not {short_repr(value)}")
         ((name, given),) = value.items()
-        return {name: options.checked("selector", name, given or {})}
+        return {name: options.check_member("selector", name, given or {})}
 
     @model_validator(mode="after")
     def _warm(self) -> DataOptions:

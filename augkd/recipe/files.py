@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from augkd.errors import RecipeError, did_you_mean, shown
+from augkd.errors import RecipeError, did_you_mean, short_repr
 from augkd.recipe.index import IndexRecipe
 from augkd.recipe.pipeline import Recipe
 
@@ -35,7 +35,7 @@ _Loader.add_implicit_resolver(
 
 def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
     """The pipeline recipe at a path or of a shipped name, with `key=value` changes; raises RecipeError."""
-    path = find(name, "pipelines")
+    path = find_recipe(name, "pipelines")
     tree = read_tree(path)
     neighbours = tree.get("data", {}).get("neighbours") if isinstance(tree.get("data", {}), dict) else None
     if isinstance(neighbours, dict) and isinstance(neighbours.get("index"), str):
@@ -47,14 +47,14 @@ def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
 
 def load_index_recipe(name: str, sets: Iterable[str] = ()) -> IndexRecipe:
     """The index recipe at a path or of a shipped name, with `key=value` changes; raises RecipeError."""
-    path = find(name, "indexes")
+    path = find_recipe(name, "indexes")
     tree = read_tree(path)
     for assignment in sets:
         apply(tree, assignment)
     return validated(IndexRecipe, tree, path)
 
 
-def shipped(kind: str) -> dict[str, Path]:
+def shipped_recipes(kind: str) -> dict[str, Path]:
     """Name → file of the recipes that come with augkd; `kind` is `indexes` or `pipelines`."""
     package = Path(__file__).parent.parent
     for folder in (package / "_recipes" / kind, package.parent / kind):  # a wheel's place, then a checkout's
@@ -63,14 +63,14 @@ def shipped(kind: str) -> dict[str, Path]:
     return {}
 
 
-def find(name: str, kind: str) -> Path:
+def find_recipe(name: str, kind: str) -> Path:
     """A recipe's file: a path as given, or the shipped recipe of that bare name."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    if name in shipped(kind):
-        return shipped(kind)[name]
-    raise RecipeError(f"no recipe file '{name}', and none of that name is shipped{did_you_mean(name, shipped(kind))}")
+    if name in shipped_recipes(kind):
+        return shipped_recipes(kind)[name]
+    raise RecipeError(f"no recipe file '{name}', and none of that name is shipped{did_you_mean(name, shipped_recipes(kind))}")
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -113,18 +113,18 @@ def _inlined(index: str) -> Any:
     """The table of an index recipe's file or shipped name; a built index's folder stays a path."""
     if Path(index).is_dir():
         return index
-    return read_tree(find(index, "indexes"))
+    return read_tree(find_recipe(index, "indexes"))
 
 
 def apply(tree: dict[str, Any], assignment: str) -> None:
     """Applies one `dotted.key=value`; the value is YAML, paths are relative to the working directory."""
     key, found, text = assignment.partition("=")
     if not found or not key:
-        raise RecipeError(f"--set {shown(assignment)} has no '='; write --set dotted.key=value")
+        raise RecipeError(f"--set {short_repr(assignment)} has no '='; write --set dotted.key=value")
     try:
         value = _Loader(text).get_single_data()
     except yaml.YAMLError as exc:
-        raise RecipeError(f"--set {key}: value {shown(text)} is not YAML") from exc
+        raise RecipeError(f"--set {key}: value {short_repr(text)} is not YAML") from exc
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
@@ -163,7 +163,7 @@ def _one_line(model: type[BaseModel], exc: ValidationError) -> str:
     if error["type"] == "missing":
         return f"'{where}' is missing; a recipe needs it"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where} is {shown(error['input'])}: {message}" if place else message
+    return f"{where} is {short_repr(error['input'])}: {message}" if place else message
 
 
 def _table_at(model: type[BaseModel], place: list[str]) -> type[BaseModel]:

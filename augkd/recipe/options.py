@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augkd.errors import RecipeError, did_you_mean, shown
+from augkd.errors import RecipeError, did_you_mean, short_repr
 
 _PACKAGE = Path(__file__).parent.parent
 FAMILIES = {  # family → (file, name of the dict literal)
@@ -67,7 +67,7 @@ def for_classes_only() -> tuple[str, ...]:
     raise AssertionError("no NEEDS_CLASSES")
 
 
-def checked(kind: str, name: str, values: Mapping[str, Any], also: tuple[Option, ...] = ()) -> dict[str, Any]:
+def check_member(kind: str, name: str, values: Mapping[str, Any], also: tuple[Option, ...] = ()) -> dict[str, Any]:
     """`values` if member `name` of the family takes them; raises RecipeError naming what it does take.
 
     `also` are options every member has (a loss's weight).
@@ -75,32 +75,32 @@ def checked(kind: str, name: str, values: Mapping[str, Any], also: tuple[Option,
     members = family(kind)
     if name not in members:
         raise RecipeError(f"there is no {kind} '{name}'{did_you_mean(name, members)}")
-    return matched(f"{kind} '{name}'", (*also, *members[name][1]), values)
+    return check_options(f"{kind} '{name}'", (*also, *members[name][1]), values)
 
 
-def matched(what: str, known: Iterable[Option], values: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(what: str, known: Iterable[Option], values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` if all are among the `known` options; raises RecipeError, whose line begins with `what`."""
     named = {option.name: option for option in known}
     for key, value in values.items():
         if key not in named:
             raise RecipeError(f"{what} has no option '{key}'{did_you_mean(str(key), named)}")
-        check(f"{what} option '{key}'", named[key], value)
+        check_value(f"{what} option '{key}'", named[key], value)
     return dict(values)
 
 
-def check(what: str, option: Option, value: Any) -> None:
+def check_value(what: str, option: Option, value: Any) -> None:
     """Raises RecipeError when `value` is not of the option's type or out of its range."""
     if option.choices and value not in option.choices:
-        raise RecipeError(f"{what} is {shown(value)}; it must be one of {', '.join(option.choices)}")
+        raise RecipeError(f"{what} is {short_repr(value)}; it must be one of {', '.join(option.choices)}")
     types = _TYPES[option.type]
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise RecipeError(f"{what} is {shown(value)}; give {'an' if option.type == 'int' else 'a'} {option.type}")
+        raise RecipeError(f"{what} is {short_repr(value)}; give {'an' if option.type == 'int' else 'a'} {option.type}")
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{what} is {value}; give a finite number")
     for limit in filter(None, option.limits.split(",")):
         sign, bound = limit.split()
         if not _LIMITS[sign](value, float(bound)):
-            raise RecipeError(f"{what} is {shown(value)}; it must be {option.limits}")
+            raise RecipeError(f"{what} is {short_repr(value)}; it must be {option.limits}")
 
 
 def _dict_literal(tree: ast.Module, name: str) -> dict[str, str]:

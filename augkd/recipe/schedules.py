@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from augkd.errors import RecipeError, did_you_mean, shown
+from augkd.errors import RecipeError, did_you_mean, short_repr
 from augkd.recipe import options
 from augkd.recipe.options import Option
 
@@ -56,26 +56,26 @@ class Schedule:
         return self.first + share * (self.last - self.first)
 
 
-def checked(value: Any, what: str) -> Schedule:
+def parse(value: Any, what: str) -> Schedule:
     """The schedule of a recipe's `value` (a number: constant); raises RecipeError, whose line begins with `what`."""
     if not isinstance(value, Mapping):
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise RecipeError(f"{what} is {shown(value)}; give a number or a schedule, e.g. {{linear: {{to: 0.5}}}}")
-        options.check(what, Option("weight", "float", _WEIGHT, 1.0), value)
+            raise RecipeError(f"{what} is {short_repr(value)}; give a number or a schedule, e.g. {{linear: {{to: 0.5}}}}")
+        options.check_value(what, Option("weight", "float", _WEIGHT, 1.0), value)
         return Schedule("step", float(value), float(value), 0.0, 0.0)
     if len(value) != 1:
-        raise RecipeError(f"{what} is {shown(dict(value))}; give one schedule of {', '.join(SHAPES)}")
+        raise RecipeError(f"{what} is {short_repr(dict(value))}; give one schedule of {', '.join(SHAPES)}")
     ((shape, given),) = value.items()
     if shape not in SHAPES:
-        raise RecipeError(f"{what}: there is no schedule {shown(shape)}{did_you_mean(str(shape), SHAPES)}")
+        raise RecipeError(f"{what}: there is no schedule {short_repr(shape)}{did_you_mean(str(shape), SHAPES)}")
     if not isinstance(given, Mapping):
-        raise RecipeError(f"{what}: {shape} is {shown(given)}; give a table, e.g. {{{shape}: {{{_example(shape)}}}}}")
-    return _schedule(what, shape, options.matched(f"{what}: {shape}", SHAPES[shape], given))
+        raise RecipeError(f"{what}: {shape} is {short_repr(given)}; give a table, e.g. {{{shape}: {{{_example(shape)}}}}}")
+    return _schedule(what, shape, options.check_options(f"{what}: {shape}", SHAPES[shape], given))
 
 
-def weight(value: float | Mapping[str, Any] | Schedule, progress: float) -> float:
+def weight_at(value: float | Mapping[str, Any] | Schedule, progress: float) -> float:
     """The weight when `progress` in [0, 1] of the training is done: a number is itself, a schedule its value there."""
-    schedule = value if isinstance(value, Schedule) else checked(value, "weight")
+    schedule = value if isinstance(value, Schedule) else parse(value, "weight")
     return schedule.at(progress)
 
 

@@ -16,6 +16,6 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def dumped(recipe: BaseModel) -> dict[str, Any]:
+def dump(recipe: BaseModel) -> dict[str, Any]:
     """A recipe, or a table of one, as plain values, for manifests and fingerprints: all that changes what is made."""
     return recipe.model_dump(mode="json", context=IDENTITY)

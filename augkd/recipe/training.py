@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from augkd.errors import RecipeError, did_you_mean, shown
+from augkd.errors import RecipeError, did_you_mean, short_repr
 from augkd.recipe import options, schedules
 from augkd.recipe.table import IDENTITY, Table
 from augkd.recipe.units import parse_seconds
@@ -50,7 +50,7 @@ class StructureOptions(BaseModel):
 
     @model_validator(mode="after")
     def _checked(self) -> StructureOptions:
-        checked_members("layer loss", "structure", self.losses)
+        check_losses("layer loss", "structure", self.losses)
         return self
 
     @property
@@ -96,7 +96,7 @@ class TrainingOptions(BaseModel):
         for name in self.model_extra or {}:
             if name not in options.family("loss"):
                 raise RecipeError(f"training has no key '{name}'{did_you_mean(name, known)}")
-        checked_members("loss", "training", self.model_extra or {})
+        check_losses("loss", "training", self.model_extra or {})
         for name in self.trackers:
             _check_tracker(name)
         if self.stages is None:
@@ -147,7 +147,7 @@ class TrainingOptions(BaseModel):
                 error = exc.errors()[0]
                 where = ".".join(str(part) for part in error["loc"])
                 raise RecipeError(
-                    f"training.stages: stage {number}: {where} is {shown(error['input'])}: {error['msg']}"
+                    f"training.stages: stage {number}: {where} is {short_repr(error['input'])}: {error['msg']}"
                 ) from exc
         return [stage.with_share(self.budget, stage.epochs / sum(s.epochs for s in phases)) for stage in phases]
 
@@ -156,13 +156,13 @@ class TrainingOptions(BaseModel):
         return self if budget is None else self.model_copy(update={"budget": budget * share})
 
 
-def checked_members(kind: str, table: str, members: Named) -> None:
+def check_losses(kind: str, table: str, members: Named) -> None:
     """Checks a table of losses, each with a weight (a number or a schedule) and options; raises RecipeError."""
     for name, given in members.items():
         if not isinstance(given, dict):
-            raise RecipeError(f"{table}.{name} is {shown(given)}; give a table, e.g. {{weight: 0.5}}")
-        options.checked(kind, name, {key: value for key, value in given.items() if key != "weight"}, also=(_WEIGHT,))
-        schedules.checked(given.get("weight", 1.0), f"{kind} '{name}' option 'weight'")
+            raise RecipeError(f"{table}.{name} is {short_repr(given)}; give a table, e.g. {{weight: 0.5}}")
+        options.check_member(kind, name, {key: value for key, value in given.items() if key != "weight"}, also=(_WEIGHT,))
+        schedules.parse(given.get("weight", 1.0), f"{kind} '{name}' option 'weight'")
 
 
 def _check_tracker(name: str) -> None:

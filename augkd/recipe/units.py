@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from augkd.errors import RecipeError, shown
+from augkd.errors import RecipeError, short_repr
 
 _BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES |= {f"{name}i": 2 ** (10 * power) for power, name in enumerate(("K", "M", "G", "T"), 1)}
@@ -18,11 +18,11 @@ def parse_bytes(value: str | int, what: str = "a size") -> int:
     match = _SIZE.fullmatch(str(value))
     unit = match.group(2).capitalize() if match else "?"
     if match is None or unit not in _BYTES or float(match.group(1)) <= 0:
-        raise RecipeError(f"{what} is {shown(value)}; write it like 2GiB or 500 MB")
+        raise RecipeError(f"{what} is {short_repr(value)}; write it like 2GiB or 500 MB")
     return int(float(match.group(1)) * _BYTES[unit])
 
 
-def show_bytes(size: float) -> str:
+def format_bytes(size: float) -> str:
     """`size` in bytes as text with three figures: 1.46 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024 or unit == "TiB":
@@ -37,11 +37,11 @@ def parse_seconds(value: str | float, what: str = "a time") -> float:
     parts = _PART.findall(text)
     seconds = sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
     if _PART.sub("", text).strip() or seconds <= 0:
-        raise RecipeError(f"{what} is {shown(value)}; write it like 90s, 30m or 2h30m")
+        raise RecipeError(f"{what} is {short_repr(value)}; write it like 90s, 30m or 2h30m")
     return seconds
 
 
-def show_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """`seconds` as text with two figures at most: 45 s, 3 min 20 s, 2 h 05 min, 1 d 4 h."""
     whole = round(seconds)
     if whole < 60:

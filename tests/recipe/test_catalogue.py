@@ -9,7 +9,7 @@ import pytest
 from augkd.distill.objective.layer_losses import LAYER_LOSSES
 from augkd.distill.objective.losses import LOSSES
 from augkd.errors import RecipeError
-from augkd.recipe import shipped
+from augkd.recipe import shipped_recipes
 from augkd.recipe.catalogue import KINDS, catalogue, lines
 from augkd.selection.selectors import SELECTORS
 
@@ -24,7 +24,7 @@ def test_every_member_of_every_family_is_listed_with_the_options_of_its_signatur
             defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
             assert {option["name"]: option["default"] for option in found[kind][name]["options"]} == defaults
             assert found[kind][name]["summary"]
-    assert set(found["pipelines"]) == set(shipped("pipelines"))
+    assert set(found["pipelines"]) == set(shipped_recipes("pipelines"))
 
 
 def test_the_lines_show_ranges_and_choices() -> None:

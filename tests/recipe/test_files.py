@@ -11,13 +11,13 @@ import yaml
 from augkd.errors import RecipeError
 from augkd.recipe import (
     Recipe,
-    dumped,
-    find,
+    dump,
+    find_recipe,
     is_comparison,
     load_comparison,
     load_index_recipe,
     load_recipe,
-    shipped,
+    shipped_recipes,
 )
 
 
@@ -51,7 +51,7 @@ def refusal(folder: Path, tree: dict[str, Any], *sets: str) -> str:
 # ---- what is shipped ----
 
 
-@pytest.mark.parametrize("name", shipped("pipelines"))
+@pytest.mark.parametrize("name", shipped_recipes("pipelines"))
 def test_every_shipped_pipeline_loads_by_its_bare_name(name: str) -> None:
     if is_comparison(name):
         assert len(load_comparison(name)[1]) > 1
@@ -59,14 +59,14 @@ def test_every_shipped_pipeline_loads_by_its_bare_name(name: str) -> None:
         assert load_recipe(name).phases
 
 
-@pytest.mark.parametrize("name", shipped("indexes"))
+@pytest.mark.parametrize("name", shipped_recipes("indexes"))
 def test_every_shipped_index_recipe_loads_by_its_bare_name(name: str) -> None:
     assert load_index_recipe(name).corpus.dataset
 
 
 def test_recipes_are_shipped_at_all() -> None:
-    assert {"demo", "kd", "minimax-knn", "vanilla-knn"} <= set(shipped("pipelines"))
-    assert "demo" in shipped("indexes")
+    assert {"demo", "kd", "minimax-knn", "vanilla-knn"} <= set(shipped_recipes("pipelines"))
+    assert "demo" in shipped_recipes("indexes")
 
 
 def test_a_name_that_is_neither_file_nor_shipped_is_refused_with_the_one_meant() -> None:
@@ -78,9 +78,9 @@ def test_a_name_that_is_neither_file_nor_shipped_is_refused_with_the_one_meant()
 
 def test_a_file_of_that_name_goes_before_the_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find("kd", "pipelines") == shipped("pipelines")["kd"]
+    assert find_recipe("kd", "pipelines") == shipped_recipes("pipelines")["kd"]
     (tmp_path / "kd").write_text("task: x")
-    assert find("kd", "pipelines") == Path("kd")
+    assert find_recipe("kd", "pipelines") == Path("kd")
 
 
 # ---- unknown and missing keys ----
@@ -180,7 +180,7 @@ def test_a_loss_without_weight_weighs_one(tmp_path: Path, tree: dict[str, Any]) 
 
 def test_a_dumped_recipe_is_read_back_as_itself(tmp_path: Path, tree: dict[str, Any]) -> None:
     recipe = load(tmp_path, tree)
-    assert Recipe.model_validate(dumped(recipe)) == recipe
+    assert Recipe.model_validate(dump(recipe)) == recipe
 
 
 # ---- --set ----

@@ -23,7 +23,7 @@ WEIGHT = options.Option("weight", "float", ">= 0", 1.0)
 
 def message(kind: str, name: str, values: dict[str, Any], **more: Any) -> str:
     with pytest.raises(RecipeError) as caught:
-        options.checked(kind, name, values, **more)
+        options.check_member(kind, name, values, **more)
     return str(caught.value)
 
 
@@ -52,14 +52,14 @@ def test_options_read_from_source_equal_the_signature(kind: str, name: str, func
 @pytest.mark.parametrize(("kind", "name", "function"), MEMBERS, ids=[f"{k}-{n}" for k, n, _ in MEMBERS])
 def test_every_default_passes_its_own_check(kind: str, name: str, function: Any) -> None:
     defaults = {option.name: option.default for option in options.family(kind)[name][1]}
-    assert options.checked(kind, name, defaults) == defaults
+    assert options.check_member(kind, name, defaults) == defaults
 
 
 def test_a_typo_in_an_option_names_the_option_meant() -> None:
     assert message("loss", "kd", {"temprature": 2.0}) == (
         "loss 'kd' has no option 'temprature'; did you mean 'temperature'?"
     )
-    assert options.checked("loss", "kd", {"temperature": 2.0}) == {"temperature": 2.0}
+    assert options.check_member("loss", "kd", {"temperature": 2.0}) == {"temperature": 2.0}
 
 
 def test_an_option_like_no_other_is_answered_with_all_there_are() -> None:
@@ -84,19 +84,19 @@ def test_a_temperature_of_zero_or_less_is_out_of_range(value: float) -> None:
     assert message("loss", "kd", {"temperature": value}) == (
         f"loss 'kd' option 'temperature' is {value}; it must be > 0"
     )
-    assert options.checked("loss", "kd", {"temperature": 1e-3}) == {"temperature": 1e-3}
+    assert options.check_member("loss", "kd", {"temperature": 1e-3}) == {"temperature": 1e-3}
 
 
 def test_a_bound_that_is_included_is_taken_and_one_below_is_not() -> None:
-    assert options.checked("selector", "minimax", {"keep": 1}) == {"keep": 1}
+    assert options.check_member("selector", "minimax", {"keep": 1}) == {"keep": 1}
     assert "it must be >= 1" in message("selector", "minimax", {"keep": 0})
-    assert options.checked("loss", "ce", {"weight": 0}, also=(WEIGHT,)) == {"weight": 0}
+    assert options.check_member("loss", "ce", {"weight": 0}, also=(WEIGHT,)) == {"weight": 0}
     assert "it must be >= 0" in message("loss", "ce", {"weight": -0.1}, also=(WEIGHT,))
 
 
 def test_both_bounds_of_a_range_hold() -> None:
     share = options.Option("share", "float", ">= 0, <= 1", 0.5)
-    assert options.checked("loss", "ce", {"share": 1}, also=(share,)) == {"share": 1}
+    assert options.check_member("loss", "ce", {"share": 1}, also=(share,)) == {"share": 1}
     for value in (-0.1, 1.1):
         assert message("loss", "ce", {"share": value}, also=(share,)).endswith("it must be >= 0, <= 1")
 
@@ -113,11 +113,11 @@ def test_only_an_int_is_an_int_and_a_bool_is_not(value: Any) -> None:
 @pytest.mark.parametrize("value", [True, "2", None])
 def test_a_bool_is_not_a_float_either(value: Any) -> None:
     assert message("loss", "kd", {"temperature": value}).endswith("; give a float")
-    assert options.checked("loss", "kd", {"temperature": 2}) == {"temperature": 2}  # but an int is
+    assert options.check_member("loss", "kd", {"temperature": 2}) == {"temperature": 2}  # but an int is
 
 
 def test_only_a_bool_is_a_bool() -> None:
-    assert options.checked("loss", "logit_regression", {"centre": True}) == {"centre": True}
+    assert options.check_member("loss", "logit_regression", {"centre": True}) == {"centre": True}
     assert message("loss", "logit_regression", {"centre": 1}).endswith("; give a bool")
 
 
@@ -126,7 +126,7 @@ def test_an_option_with_choices_takes_those_and_no_other(value: Any) -> None:
     assert message("layer loss", "pkd", {"layers": value}) == (
         f"layer loss 'pkd' option 'layers' is {value!r}; it must be one of skip, last"
     )
-    assert options.checked("layer loss", "pkd", {"layers": "last"}) == {"layers": "last"}
+    assert options.check_member("layer loss", "pkd", {"layers": "last"}) == {"layers": "last"}
 
 
 def test_a_default_may_be_written_as_a_quotient() -> None:
@@ -136,7 +136,7 @@ def test_a_default_may_be_written_as_a_quotient() -> None:
 
 def test_options_of_any_table_are_matched_with_its_own_name() -> None:
     with pytest.raises(RecipeError) as caught:
-        options.matched("training.freelb", (options.Option("steps", "int", ">= 1", 3),), {"step": 1})
+        options.check_options("training.freelb", (options.Option("steps", "int", ">= 1", 3),), {"step": 1})
     assert str(caught.value) == "training.freelb has no option 'step'; did you mean 'steps'?"
 
 

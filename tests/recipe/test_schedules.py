@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from augkd.errors import RecipeError
-from augkd.recipe.schedules import SHAPES, Schedule, checked, phi, phi_at, weight
+from augkd.recipe.schedules import SHAPES, Schedule, parse, phi, phi_at, weight_at
 
 ALL = range(1, 41)
 
 
 def message(value: Any) -> str:
     with pytest.raises(RecipeError) as caught:
-        checked(value, "loss 'kd' option 'weight'")
+        parse(value, "loss 'kd' option 'weight'")
     assert "\n" not in str(caught.value)
     return str(caught.value).removeprefix("loss 'kd' option 'weight'")
 
@@ -99,41 +99,41 @@ def test_phi_never_falls_starts_at_one_part_and_ends_at_one() -> None:
 
 
 def test_a_number_is_itself_all_along() -> None:
-    assert [weight(0.5, progress) for progress in (0, 0.3, 1)] == [0.5, 0.5, 0.5]
-    assert [weight(0, progress) for progress in (0, 0.3, 1)] == [0, 0, 0]
+    assert [weight_at(0.5, progress) for progress in (0, 0.3, 1)] == [0.5, 0.5, 0.5]
+    assert [weight_at(0, progress) for progress in (0, 0.3, 1)] == [0, 0, 0]
 
 
 def test_a_line_runs_between_its_two_points_and_is_flat_outside() -> None:
     line = {"linear": {"from": 2, "to": 1, "start": 0.2, "end": 0.6}}
-    assert [weight(line, p) for p in (0.0, 0.2, 0.3, 0.4, 0.6, 1.0)] == pytest.approx([2, 2, 1.75, 1.5, 1, 1])
-    assert weight({"linear": {}}, 0.3) == pytest.approx(0.3)  # 0 to 1 over the whole training
+    assert [weight_at(line, p) for p in (0.0, 0.2, 0.3, 0.4, 0.6, 1.0)] == pytest.approx([2, 2, 1.75, 1.5, 1, 1])
+    assert weight_at({"linear": {}}, 0.3) == pytest.approx(0.3)  # 0 to 1 over the whole training
 
 
 def test_a_cosine_is_half_way_where_the_line_is_and_flatter_at_its_ends() -> None:
     curve, line = {"cosine": {"from": 1, "to": 0}}, {"linear": {"from": 1, "to": 0}}
     expected = [(1 + math.cos(math.pi * p)) / 2 for p in (0, 0.1, 0.5, 0.9, 1)]
-    assert [weight(curve, p) for p in (0, 0.1, 0.5, 0.9, 1)] == pytest.approx(expected)
-    assert weight(curve, 0.1) > weight(line, 0.1)
-    assert weight(curve, 0.9) < weight(line, 0.9)
+    assert [weight_at(curve, p) for p in (0, 0.1, 0.5, 0.9, 1)] == pytest.approx(expected)
+    assert weight_at(curve, 0.1) > weight_at(line, 0.1)
+    assert weight_at(curve, 0.9) < weight_at(line, 0.9)
 
 
 def test_a_step_takes_its_second_value_from_the_point_on() -> None:
     step = {"step": {"at": 0.5, "before": 1, "after": 0.25}}
-    assert [weight(step, p) for p in (0, 0.499, 0.5, 1)] == [1, 1, 0.25, 0.25]
-    assert weight({"step": {"at": 0, "before": 1, "after": 0}}, 0) == 0
-    assert [weight({"step": {}}, p) for p in (0, 0.5)] == [1, 0]
+    assert [weight_at(step, p) for p in (0, 0.499, 0.5, 1)] == [1, 1, 0.25, 0.25]
+    assert weight_at({"step": {"at": 0, "before": 1, "after": 0}}, 0) == 0
+    assert [weight_at({"step": {}}, p) for p in (0, 0.5)] == [1, 0]
 
 
 def test_a_parsed_schedule_gives_what_the_table_gives() -> None:
     table = {"cosine": {"from": 0.2, "to": 3}}
-    schedule = checked(table, "weight")
+    schedule = parse(table, "weight")
     assert schedule == Schedule("cosine", 0.2, 3.0, 0.0, 1.0)
-    assert [weight(schedule, p) for p in (0, 0.4, 1)] == [weight(table, p) for p in (0, 0.4, 1)]
+    assert [weight_at(schedule, p) for p in (0, 0.4, 1)] == [weight_at(table, p) for p in (0, 0.4, 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_ends_exactly_at_its_last_value_and_stays_between_the_two(shape: str) -> None:
-    schedule = checked({shape: {}}, "weight")
+    schedule = parse({shape: {}}, "weight")
     values = [schedule.at(step / 100) for step in range(101)]
     assert (values[0], values[-1]) == (schedule.first, schedule.last)
     assert all(0 <= value <= 1 for value in values)
@@ -165,5 +165,5 @@ def test_a_schedule_that_is_wrong_is_refused_in_one_line(value: Any, said: str) 
 
 
 def test_checking_a_schedule_does_not_import_torch() -> None:
-    code = "import sys; from augkd.recipe.schedules import checked; checked(1, 'w'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from augkd.recipe.schedules import parse; parse(1, 'w'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,14 +13,14 @@ import pytest
 
 from augkd.data.task import load_task
 from augkd.errors import ModelError, RecipeError
-from augkd.recipe import Recipe, is_comparison, load_comparison, load_recipe, shipped
+from augkd.recipe import Recipe, is_comparison, load_comparison, load_recipe, shipped_recipes
 from augkd.runs.comparison import compare_tasks
 from augkd.runs.controls import control
 from augkd.runs.plan import plan, plan_comparison
 from augkd.runs.run import Run
 from augkd.workspace.progress import silent
 
-NAMES = [name for name in shipped("pipelines") if not is_comparison(name)]
+NAMES = [name for name in shipped_recipes("pipelines") if not is_comparison(name)]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from augkd.errors import RecipeError
-from augkd.recipe.units import parse_bytes, show_bytes
+from augkd.recipe.units import format_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_what_is_no_size_is_refused_by_name(text: str) -> None:
     ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536 * 1024, "1.5 MiB"), (2**50, "1.02e+03 TiB")]
 )
 def test_a_size_is_shown_with_three_figures(size: int, text: str) -> None:
-    assert show_bytes(size) == text
+    assert format_bytes(size) == text
