@@ -1,1 +1,1 @@
-"""What a student is worth: metrics with intervals, comparisons of recipes."""
+"""How good a student is: metrics with confidence intervals, comparisons of recipes, reports."""

@@ -1,6 +1,6 @@
 """How good a classifier is on a task's validation and test texts.
 
-Validation chooses checkpoints and is asked often; the test split is looked at once, by whoever reports.
+The validation split chooses checkpoints and is scored often; the test split is scored once, when every choice is made.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from augkd.data.target import Target
 from augkd.data.task import Texts, texts_of
 from augkd.evaluation.metrics import interval, score
+from augkd.evaluation.results import ScoreOnTest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,39 +22,38 @@ if TYPE_CHECKING:
 
 
 class Predictor(Protocol):
-    """Whatever gives (n, outputs) logits of texts as a tensor."""
+    """A classifier, or several whose outputs are averaged."""
 
     def predict(self, texts: Texts) -> Any:
-        """The logits."""
+        """Logits (n, outputs) of the texts, as a tensor."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """One task's validation and test texts, and the metric."""
+    """Scores classifiers on one task with one metric."""
 
     task: Task
     metric: str
-    regression: bool
-    believed: Callable[[Texts], NDArray[np.float32]]  # the teacher's logits, for a task without labels
+    target: Target
+    teacher_logits: Callable[[Texts], NDArray[np.float32]]  # (n, outputs); asked where validation texts have no labels
 
     def validation(self, classifier: Predictor) -> float:
-        """The metric on the labelled validation texts; without any, against the teacher's own predictions."""
+        """The metric on the labelled validation texts; without any, on all of them against the teacher's predictions."""
         examples = [example for example in self.task.validation if example.label is not None]
-        if examples:
-            labels: list[Any] = [example.label for example in examples]
-        else:
+        labels: Any = [example.label for example in examples]
+        if not examples:
             examples = list(self.task.validation)
-            believed = self.believed(texts_of(examples))
-            labels = list(believed[:, 0] if self.regression else believed.argmax(axis=1))
-        return score(self.metric, classifier.predict(texts_of(examples)).numpy(), labels)
+            labels = self.target.predictions(self.teacher_logits(texts_of(examples)))
+        logits = classifier.predict(texts_of(examples)).numpy()
+        return score(self.metric, self.target, logits, labels)
 
-    def test(self, classifier: Predictor) -> dict[str, Any]:
+    def test(self, classifier: Predictor) -> ScoreOnTest:
         """The metric on the test texts with its 95 % interval; None for both where labels are missing."""
         labels = [example.label for example in self.task.test]
         if None in labels:
             return {"test": None, "test_interval": None}
         logits = classifier.predict(texts_of(self.task.test)).numpy()
         return {
-            "test": score(self.metric, logits, labels),
-            "test_interval": interval(self.metric, logits, labels),
+            "test": score(self.metric, self.target, logits, labels),
+            "test_interval": interval(self.metric, self.target, logits, labels),
         }

@@ -1,6 +1,7 @@
-"""What predictions are worth: the task's metric, and how far the test set's size lets it be trusted.
+"""The task's metric, and how precisely a test set of this size measures it.
 
-The figures are scikit-learn's and SciPy's; the interval is a percentile bootstrap over examples.
+Scores are those of scikit-learn and SciPy. The interval is a percentile bootstrap over examples.
+Which metrics apply to a task is known to its `Target`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics
 
+from augkd.data.target import Target
 from augkd.errors import DataError, did_you_mean
 
 Values = NDArray[Any]
+Metric = Callable[[Values, Values], float]  # (predicted (n,), true (n,)) → score
 
 
 def accuracy(predicted: Values, true: Values) -> float:
@@ -24,13 +27,13 @@ def accuracy(predicted: Values, true: Values) -> float:
 
 
 def f1(predicted: Values, true: Values) -> float:
-    """F1 of the second class of two (GLUE's convention for MRPC); macro F1 for more classes."""
+    """F1 of the second of two classes (GLUE's convention for MRPC); macro F1 with more classes."""
     average = "binary" if max(true.max(), predicted.max()) <= 1 else "macro"
     return float(metrics.f1_score(true, predicted, average=average, zero_division=0.0))
 
 
 def matthews(predicted: Values, true: Values) -> float:
-    """Matthews correlation (CoLA)."""
+    """Matthews correlation coefficient (CoLA)."""
     return float(metrics.matthews_corrcoef(true, predicted))
 
 
@@ -48,41 +51,47 @@ def spearman(predicted: Values, true: Values) -> float:
     return float(stats.spearmanr(predicted, true).statistic)
 
 
-CLASSIFICATION: dict[str, Callable[[Values, Values], float]] = {"accuracy": accuracy, "f1": f1, "matthews": matthews}
-REGRESSION: dict[str, Callable[[Values, Values], float]] = {"pearson": pearson, "spearman": spearman}
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": matthews,
+    "pearson": pearson,
+    "spearman": spearman,
+}
 
 
-def metric_of(name: str, regression: bool) -> Callable[[Values, Values], float]:
-    """The metric of that name; raises DataError when it does not fit the kind of task."""
-    known = REGRESSION if regression else CLASSIFICATION
-    if name not in known:
-        kind = "regression" if regression else "classification"
-        raise DataError(f"metric '{name}' is not one for {kind}{did_you_mean(name, known)}")
-    return known[name]
+def metric_of(name: str, target: Target) -> Metric:
+    """The metric of that name; raises DataError when it does not apply to the target."""
+    if name not in target.metrics:
+        kind = "regression" if target.regression else "classification"
+        raise DataError(f"metric '{name}' does not apply to {kind}{did_you_mean(name, target.metrics)}")
+    return METRICS[name]
 
 
 def score(
-    name: str,
+    metric: str,
+    target: Target,
     logits: NDArray[np.float32],  # (n, outputs)
-    labels: Sequence[Any],  # (n,) class index or target
+    labels: Sequence[Any] | Values,  # (n,) class indices or numbers, none missing
 ) -> float:
-    """The metric `name` of predictions made from logits: the largest one, or the single one itself."""
-    predicted, true = _predicted(logits), np.asarray(labels)
-    return metric_of(name, logits.shape[1] == 1)(predicted, true)
+    """The metric of what the logits predict."""
+    return metric_of(metric, target)(target.predictions(logits), np.asarray(labels))
 
 
 def interval(
-    name: str, logits: NDArray[np.float32], labels: Sequence[Any], *, seed: int = 0, draws: int = 1000
+    metric: str,
+    target: Target,
+    logits: NDArray[np.float32],  # (n, outputs)
+    labels: Sequence[Any] | Values,  # (n,) class indices or numbers, none missing
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the metric over examples."""
-    predicted, true = _predicted(logits), np.asarray(labels)
-    measure = metric_of(name, logits.shape[1] == 1)
+    predicted, true = target.predictions(logits), np.asarray(labels)
+    measure = metric_of(metric, target)
     rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(true), size=(draws, len(true)))
-    values = [measure(predicted[pick], true[pick]) for pick in picks]
-    low, high = np.percentile(values, [2.5, 97.5])
+    rows = rng.integers(0, len(true), size=(resamples, len(true)))
+    scores = [measure(predicted[row], true[row]) for row in rows]
+    low, high = np.percentile(scores, [2.5, 97.5])
     return float(low), float(high)
-
-
-def _predicted(logits: NDArray[np.float32]) -> Values:
-    return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)
