@@ -1,4 +1,4 @@
-"""YAML → validated recipes, without importing torch."""
+"""Recipes: YAML files read into validated, frozen models, without importing torch."""
 
 from augkd.recipe.card import CardOptions
 from augkd.recipe.comparison import Comparison, is_comparison, load_comparison, recipes_by_name

@@ -1,4 +1,4 @@
-"""The terms that the cards of a student and its transfer set state; nothing that is made depends on them."""
+"""The terms that the cards of a student and its transfer set state; no artefact depends on them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from augkd.recipe.table import Table
 
 
 class CardOptions(Table):
-    """What only the user knows of terms and language; left out, a card says that it does not know."""
+    """Licences and language, which only the user knows; a card says that a missing one is unknown."""
 
     license: str | None = None  # of the student, as the Hub writes it: apache-2.0
     data_license: str | None = None  # of the transfer set: task and corpus together
-    language: str | list[str] | None = None  # codes, like en
+    language: str | list[str] | None = None  # codes such as en

@@ -1,4 +1,4 @@
-"""The table of extra texts: where they come from, and which of them are kept."""
+"""The `data` table: the sources of candidates, and the selector that keeps some of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augkd.errors import short_repr
 from augkd.recipe import options
 from augkd.recipe.index import CorpusOptions, IndexRecipe
 from augkd.recipe.table import MINILM, Table
-from augkd.recipe.training import Named
+from augkd.recipe.training import NamedOptions
 
 
 class NeighbourOptions(Table):
@@ -19,23 +18,23 @@ class NeighbourOptions(Table):
     index: IndexRecipe | str
     k: int = Field(8, ge=1, le=256)
     queries: Literal["example", "label", "task", "mix"] = "example"
-    unit: Literal["text", "sentence"] = "text"  # sentence: one sentence of the text is replaced by its neighbour
-    language: str = "en"  # of the sentences
-    pairs: Literal["each", "unit", "both"] = "each"  # one side of a pair replaced, both at once, or half of each
-    diversity: float = Field(0.0, ge=0, le=1)  # weight of unlikeness to the ones chosen already (MMR); 0: off
-    unique: bool = False  # a text of the corpus goes to one owner only
-    near_copy: float = Field(0.95, gt=0, le=1)  # cosine from which a text counts as a copy of an evaluation text
-    min_distance: float = Field(0.0, ge=0, le=2)  # cosine distance in the encoder's space
+    unit: Literal["text", "sentence"] = "text"  # sentence: replaces one sentence of the text with its neighbour
+    language: str = "en"  # code of the language whose rules split a text into sentences
+    pairs: Literal["each", "unit", "both"] = "each"  # replaces one side, both at once, or half the k each
+    diversity: float = Field(0.0, ge=0, le=1)  # MMR: weight of the dissimilarity to candidates already chosen; 0: off
+    unique: bool = False  # gives a corpus text to one owner only
+    near_copy: float = Field(0.95, gt=0, le=1)  # cosine at which a text is a copy of an evaluation text
+    min_distance: float = Field(0.0, ge=0, le=2)  # cosine distance to the owner in the encoder's space
     max_distance: float = Field(2.0, ge=0, le=2)
-    min_teacher_distance: float = Field(0.0, ge=0)  # total variation of the teacher's beliefs; regression: difference
+    min_teacher_distance: float = Field(0.0, ge=0)  # total variation of teacher probabilities; regression: difference
     max_teacher_distance: float | None = Field(None, gt=0)
 
 
 class AdaptOptions(Table):
-    """Trains the generator as a masked language model first, on unlabelled text."""
+    """MLM adaptation: the masked language model is first trained on unlabelled text of the domain."""
 
     corpus: CorpusOptions | None = None  # none: the texts of data.neighbours.index
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(1000, ge=1)  # optimiser steps
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     seed: int = 0
@@ -47,88 +46,91 @@ class AdaptOptions(Table):
 
 
 class GeneratorOptions(Table):
-    """New texts each step from a masked language model that learns where student and teacher differ (MATE-KD)."""
+    """Texts generated in every step by a masked language model trained to find where teacher and student differ.
+
+    Rashid et al. 2021 (MATE-KD).
+    """
 
     model: str = MINILM  # a masked LM with the vocabulary of teacher and student
     adapt: AdaptOptions | None = None
-    samples: int = Field(1, ge=1, le=64)  # for each original and step
-    mask: float = Field(0.3, gt=0, lt=1)  # share of the tokens
-    temperature: float = Field(1.0, gt=0)  # of the Gumbel-softmax
-    ascend: int = Field(10, ge=0)  # steps of the generator in a row; 0: it stays as it is
-    every: int = Field(100, ge=1)  # steps of the student between them
-    objective: Literal["kl", "cross_entropy", "squared_error"] = "kl"  # that it climbs; cross_entropy as published
+    samples: int = Field(1, ge=1, le=64)  # per original and step
+    mask: float = Field(0.3, gt=0, lt=1)  # share of the tokens that is masked
+    temperature: float = Field(1.0, gt=0)  # temperature of the Gumbel-softmax
+    ascend: int = Field(10, ge=0)  # gradient-ascent steps of the generator in a row; 0: it is never trained
+    every: int = Field(100, ge=1)  # steps of the student between two rounds of ascent
+    objective: Literal["kl", "cross_entropy", "squared_error"] = "kl"  # maximised; cross_entropy: as published
     learning_rate: float = Field(2e-4, gt=0)
     schedule: Literal["constant", "linear"] = "constant"
     max_grad_norm: float = Field(5.0, gt=0)
-    batch_size: int = Field(32, ge=1)  # originals of a step of the generator
+    batch_size: int = Field(32, ge=1)  # originals per gradient-ascent step
 
 
 class GeneratedOptions(Table):
     """Texts of a trained generator, written into the transfer set."""
 
-    model: str  # a folder that a run left in generator/trained, or any masked LM
+    model: str  # generator/trained of a finished run, or any masked language model
     samples: int = Field(4, ge=1, le=256)
     mask: float = Field(0.3, gt=0, lt=1)
     max_distance: float = Field(2.0, ge=0, le=2)  # cosine distance to the original in the encoder's space
-    encoder: str = MINILM  # of that space
+    encoder: str = MINILM  # defines that space
     seed: int = 0
 
 
 class SubstitutionOptions(Table):
-    """Words replaced by ones that a masked language model would put there (TinyBERT's augmentation)."""
+    """Words replaced with predictions of a masked language model: TinyBERT's augmentation (Jiao et al. 2020)."""
 
     model: str = MINILM
     adapt: AdaptOptions | None = None
-    n: int = Field(8, ge=1, le=256)  # texts for each original; the paper's N_a is 10 to 30
-    probability: float = Field(0.4, gt=0, le=1)  # of a word to be replaced
-    most: int = Field(15, ge=1)  # words to choose from
+    n: int = Field(8, ge=1, le=256)  # texts per original; the paper's N_a is 10 to 30
+    probability: float = Field(0.4, gt=0, le=1)  # probability that a word is replaced
+    most: int = Field(15, ge=1)  # most probable words to choose from; the paper's K
     pairs: Literal["each", "both"] = "each"
     max_distance: float = Field(2.0, ge=0, le=2)
     encoder: str = MINILM
     seed: int = 0
 
 
-def _everything() -> Named:
+def _everything() -> NamedOptions:
     return {"everything": {}}
 
 
 class DataOptions(Table):
-    """Extra texts, and which of them are kept."""
+    """Sources of candidates, and the selector that keeps some of them."""
 
     neighbours: NeighbourOptions | None = None
-    augmented_samples: str | None = None  # JSONL of Minimax-kNN or Glitter
+    augmented_samples: str | None = None  # JSONL file of Minimax-kNN or Glitter
     generated: GeneratedOptions | None = None
     substitution: SubstitutionOptions | None = None
     generator: GeneratorOptions | None = None
-    select: Named = Field(default_factory=_everything)
-    temperature: float = Field(2.0, gt=0)  # of the divergence that minimax ranks by
-    refresh: int = Field(1, ge=1)  # epochs between scorings; stale scores in between
-    weight: float = Field(1.0, ge=0)  # of all chosen candidates together against the originals, whatever their number
+    select: NamedOptions = Field(default_factory=_everything)
+    temperature: float = Field(2.0, gt=0)  # temperature of the divergence that minimax ranks by
+    refresh: int = Field(1, ge=1)  # epochs between two scorings; in between, the last scores are used
+    weight: float = Field(1.0, ge=0)  # loss weight of all selected candidates together, relative to the originals
 
     @field_validator("select", mode="before")
     @classmethod
     def _select(cls, value: Any) -> Any:
         value = {value: {}} if isinstance(value, str) else value
         if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError(f"give one selector, e.g. {{minimax: {{keep: 4}}}}, not {short_repr(value)}")
+            raise ValueError("give one selector, e.g. {minimax: {keep: 4}}")
         ((name, given),) = value.items()
         return {name: options.check_member("selector", name, given or {})}
 
     @model_validator(mode="after")
-    def _warm(self) -> DataOptions:
+    def _adaptation_has_a_corpus(self) -> DataOptions:
         for name in ("generator", "substitution"):
             source = getattr(self, name)
             if source and source.adapt and source.adapt.corpus is None and self.neighbours is None:
-                raise ValueError(f"{name}.adapt has no text to learn from; give {name}.adapt.corpus")
+                raise ValueError(f"{name}.adapt has no text to train on; give {name}.adapt.corpus")
         return self
 
     @property
-    def stored(self) -> bool:
+    def has_stored_candidates(self) -> bool:
         """Whether the transfer set has candidates."""
         sources = (self.neighbours, self.augmented_samples, self.generated, self.substitution)
         return any(source is not None for source in sources)
 
     @property
-    def augmented(self) -> bool:
-        """Whether there are candidates at all."""
-        return self.stored or self.generator is not None
+    def has_candidates(self) -> bool:
+        """Whether there are candidates at all, stored or generated during training."""
+        return self.has_stored_candidates or self.generator is not None

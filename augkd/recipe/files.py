@@ -1,7 +1,7 @@
-"""YAML files and `--set` → validated recipes.
+"""Reads a YAML file and its `--set` overrides into a validated recipe.
 
-A recipe is checked whole before anything runs: an unknown key is an error with a suggestion. Paths in a file are
-relative to that file, paths given with `--set` to the working directory; both become absolute here, and nowhere else.
+The whole recipe is checked before anything runs; an unknown key is an error with a suggestion. Paths in a file are
+relative to that file, paths given with `--set` to the working directory; both are made absolute here and nowhere else.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from augkd.recipe.index import IndexRecipe
 from augkd.recipe.pipeline import Recipe
 
 _T = TypeVar("_T", bound=BaseModel)
-# Keys that describe the data set beside them; a new data set given with --set takes none of them over.
-_DESCRIBE = ("text", "text_pair", "label", "labels", "splits", "split", "config", "name", "metric", "regression")
-_PATHS = ("dataset", "model", "index", "logits", "augmented_samples")
+# Keys that describe the data set beside them; they are dropped when --set replaces that data set.
+_DATASET_KEYS = ("text", "text_pair", "label", "labels", "splits", "split", "config", "name", "metric", "regression")
+_PATH_KEYS = ("dataset", "model", "index", "logits", "augmented_samples")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number, as YAML 1.2 has it, and not text."""
+    """Safe YAML in which 1e-4 is a number, as in YAML 1.2, and not a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -33,127 +33,142 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
-    """The pipeline recipe at a path or of a shipped name, with `key=value` changes; raises RecipeError."""
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The pipeline recipe of a path or a shipped name, with `key=value` overrides applied; raises RecipeError."""
     path = find_recipe(name, "pipelines")
     tree = read_tree(path)
-    neighbours = tree.get("data", {}).get("neighbours") if isinstance(tree.get("data", {}), dict) else None
-    if isinstance(neighbours, dict) and isinstance(neighbours.get("index"), str):
-        neighbours["index"] = _inlined(neighbours["index"])
-    for assignment in sets:
-        apply(tree, assignment)
-    return validated(Recipe, tree, path)
+    _inline_index(tree)
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(Recipe, tree, path)
 
 
-def load_index_recipe(name: str, sets: Iterable[str] = ()) -> IndexRecipe:
-    """The index recipe at a path or of a shipped name, with `key=value` changes; raises RecipeError."""
+def load_index_recipe(name: str, overrides: Iterable[str] = ()) -> IndexRecipe:
+    """The index recipe of a path or a shipped name, with `key=value` overrides applied; raises RecipeError."""
     path = find_recipe(name, "indexes")
     tree = read_tree(path)
-    for assignment in sets:
-        apply(tree, assignment)
-    return validated(IndexRecipe, tree, path)
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(IndexRecipe, tree, path)
 
 
 def shipped_recipes(kind: str) -> dict[str, Path]:
-    """Name → file of the recipes that come with augkd; `kind` is `indexes` or `pipelines`."""
+    """Name → file of the recipes that augkd ships; `kind` is `indexes` or `pipelines`."""
     package = Path(__file__).parent.parent
-    for folder in (package / "_recipes" / kind, package.parent / kind):  # a wheel's place, then a checkout's
+    for folder in (package / "_recipes" / kind, package.parent / kind):  # in a wheel, in a checkout
         if folder.is_dir():
             return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     return {}
 
 
 def find_recipe(name: str, kind: str) -> Path:
-    """A recipe's file: a path as given, or the shipped recipe of that bare name."""
+    """The file of a recipe: a path as it is, else the shipped recipe of that name; raises RecipeError."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
     if name in shipped_recipes(kind):
         return shipped_recipes(kind)[name]
-    raise RecipeError(f"no recipe file '{name}', and none of that name is shipped{did_you_mean(name, shipped_recipes(kind))}")
+    suggestion = did_you_mean(name, shipped_recipes(kind))
+    raise RecipeError(f"'{name}' is neither a recipe file nor the name of a shipped recipe{suggestion}")
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """A recipe file as plain values, its paths absolute; raises RecipeError for a file that holds none."""
+    """A recipe file as plain values with absolute paths; raises RecipeError for a file that is not a YAML table."""
     try:
         tree = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.YAMLError as exc:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(exc).split())[:200]}") from exc
+        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(exc).split())[:200]}") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise RecipeError(f"{path} cannot be read: {exc}") from exc
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path} holds {type(tree).__name__}; a recipe is a table of keys like 'task:' or 'corpus:'")
-    _absolute(tree, path.resolve().parent)
+        kind = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise RecipeError(f"{path} holds {kind}; a recipe is a table of keys such as 'task:' or 'corpus:'")
+    _make_paths_absolute(tree, path.resolve().parent)
     return tree
 
 
-def _absolute(tree: Any, base: Path) -> None:
-    """Makes every path in `tree` that exists below `base` absolute, in place; other names are left as Hub names."""
+def _make_paths_absolute(tree: Any, base: Path) -> None:
+    """Makes every path in `tree` that exists below `base` absolute, in place; any other name is a name on the Hub."""
     for item in tree if isinstance(tree, list) else ():
-        _absolute(item, base)
+        _make_paths_absolute(item, base)
     for key, value in tree.items() if isinstance(tree, dict) else ():
-        if key in _PATHS and isinstance(value, str):
-            tree[key] = _path(value, base)
+        if key in _PATH_KEYS and isinstance(value, str):
+            tree[key] = _absolute_or_hub_name(value, base)
         elif key in ("task", "corpus") and isinstance(value, str):
-            tree[key] = {"dataset": _path(value, base)}
+            tree[key] = {"dataset": _absolute_or_hub_name(value, base)}
         elif key == "tasks" and isinstance(value, list):
-            tree[key] = [_path(item, base) if isinstance(item, str) else item for item in value]
-            _absolute(tree[key], base)
+            tree[key] = [_absolute_or_hub_name(item, base) if isinstance(item, str) else item for item in value]
+            _make_paths_absolute(tree[key], base)
         else:
-            _absolute(value, base)
+            _make_paths_absolute(value, base)
 
 
-def _path(value: str, base: Path) -> str:
+def _absolute_or_hub_name(value: str, base: Path) -> str:
     path = base / Path(value).expanduser()
     explicit = value.startswith((".", "/", "~"))
     return str(path.resolve()) if explicit or path.exists() else value
 
 
-def _inlined(index: str) -> Any:
-    """The table of an index recipe's file or shipped name; a built index's folder stays a path."""
+def _inline_index(tree: dict[str, Any]) -> None:
+    """Replaces an index recipe that `data.neighbours.index` names with its table, in place."""
+    data = tree.get("data")
+    neighbours = data.get("neighbours") if isinstance(data, dict) else None
+    if isinstance(neighbours, dict) and isinstance(neighbours.get("index"), str):
+        neighbours["index"] = _index_table(neighbours["index"])
+
+
+def _index_table(index: str) -> Any:
+    """The table of an index recipe given as a file or shipped name; the folder of a built index stays a path."""
     if Path(index).is_dir():
         return index
     return read_tree(find_recipe(index, "indexes"))
 
 
-def apply(tree: dict[str, Any], assignment: str) -> None:
-    """Applies one `dotted.key=value`; the value is YAML, paths are relative to the working directory."""
-    key, found, text = assignment.partition("=")
-    if not found or not key:
-        raise RecipeError(f"--set {short_repr(assignment)} has no '='; write --set dotted.key=value")
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Applies one `dotted.key=value` in place; the value is YAML, its paths are relative to the working directory."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {short_repr(override)} has no '='; write --set dotted.key=value")
+    if not key:
+        raise RecipeError(f"--set {short_repr(override)} has no key before '='; write --set dotted.key=value")
     try:
         value = _Loader(text).get_single_data()
     except yaml.YAMLError as exc:
-        raise RecipeError(f"--set {key}: value {short_repr(text)} is not YAML") from exc
+        raise RecipeError(f"--set {key}: value {short_repr(text)} is not valid YAML") from exc
     *parents, last = key.split(".")
-    node = tree
-    for parent in parents:
-        if not isinstance(node.setdefault(parent, {}), dict):
-            node[parent] = {}
-        node = node[parent]
-    changed = {last: value}
-    _absolute(changed, Path.cwd())
+    table = _subtable(tree, parents)
+    change = {last: value}
+    _make_paths_absolute(change, Path.cwd())
     if last == "dataset":
-        for described in _DESCRIBE:
-            node.pop(described, None)
+        for name in _DATASET_KEYS:
+            table.pop(name, None)
     if last == "index" and isinstance(value, str):
-        changed[last] = _inlined(changed[last])
-    node |= changed
+        change[last] = _index_table(change[last])
+    table |= change
 
 
-def validated(model: type[_T], tree: dict[str, Any], path: Path) -> _T:
-    """`tree` as a `model`; raises RecipeError with the first thing that is wrong, in one line."""
+def _subtable(tree: dict[str, Any], parents: list[str]) -> dict[str, Any]:
+    """The table below these keys; created, in place of any plain value on the way, where there is none."""
+    table = tree
+    for parent in parents:
+        if not isinstance(table.setdefault(parent, {}), dict):
+            table[parent] = {}
+        table = table[parent]
+    return table
+
+
+def validate(model: type[_T], tree: dict[str, Any], path: Path) -> _T:
+    """`tree` as a `model`; raises RecipeError with one line about its first error, unknown keys before other errors."""
     try:
         return model.model_validate(tree)
     except ValidationError as exc:
-        raise RecipeError(f"{path}: {_one_line(model, exc)}") from exc
+        raise RecipeError(f"{path}: {_first_error(model, exc)}") from exc
     except RecipeError as exc:
         raise RecipeError(f"{path}: {exc}") from exc
 
 
-def _one_line(model: type[BaseModel], exc: ValidationError) -> str:
-    errors = sorted(exc.errors(), key=lambda error: error["type"] != "extra_forbidden")
-    error = errors[0]
+def _first_error(model: type[BaseModel], exc: ValidationError) -> str:
+    error = min(exc.errors(), key=lambda error: error["type"] != "extra_forbidden")
     place = [str(part) for part in error["loc"] if part not in ("IndexRecipe", "str")]
     where = ".".join(place) or "the recipe"
     if error["type"] == "extra_forbidden":
@@ -167,6 +182,7 @@ def _one_line(model: type[BaseModel], exc: ValidationError) -> str:
 
 
 def _table_at(model: type[BaseModel], place: list[str]) -> type[BaseModel]:
+    """The innermost table on the way to `place`, whose keys can be suggested."""
     for part in place:
         if part in model.model_fields:
             model = next(_tables(model.model_fields[part].annotation), model)
@@ -174,7 +190,7 @@ def _table_at(model: type[BaseModel], place: list[str]) -> type[BaseModel]:
 
 
 def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The tables in a type, however deep in lists and unions."""
+    """The tables in a type, at any depth of lists and unions."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):

@@ -1,4 +1,4 @@
-"""The tables of an index recipe: a corpus, an encoder, a FAISS factory."""
+"""The tables of an index recipe: corpus, encoder and FAISS index. An index recipe knows no task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from augkd.recipe.units import parse_bytes
 
 
 class CorpusOptions(Table):
-    """Unlabelled text: `augkd.data.corpus.CorpusSource`."""
+    """Unlabelled text; the options of `augkd.data.corpus.CorpusSource`."""
 
     dataset: str
     text: str = "text"
@@ -20,36 +20,36 @@ class CorpusOptions(Table):
     limit: int | None = Field(None, ge=1)
     min_chars: int = Field(1, ge=1)
     max_chars: int = Field(2000, ge=1)
-    sentences: str | None = None  # language to split documents into sentences by, like en; none: a row is a text
+    sentences: str | None = None  # language code by whose rules documents are split; none: one text a row
     duplicates: Literal["keep", "exact", "near"] = "exact"
-    near: float = Field(0.8, ge=0.5, le=1)  # Jaccard similarity from which texts count as near-duplicates
+    near: float = Field(0.8, ge=0.5, le=1)  # Jaccard similarity at which two texts are near-duplicates
 
 
 class EncoderOptions(Table):
-    """Text → unit vectors; `lexical` has none (BM25)."""
+    """What turns texts into unit vectors; kind `lexical` builds a BM25 index, which has none."""
 
     kind: Literal["sentence", "static", "lexical"] = "sentence"
-    model: str = MINILM  # static: the model that its token vectors are distilled from
+    model: str = MINILM  # kind static: the model its token vectors are distilled from
     max_length: int | None = Field(None, ge=8)
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    dim: int = Field(256, ge=2)  # of static vectors
-    sample: int = Field(20_000, ge=1)  # first texts of the corpus that static vectors are fitted to
-    rerank: int = Field(0, ge=0)  # best hits that the full model scores again; 0: none
-    workers: int | None = Field(None, ge=1)  # batches a CPU encodes at once; none: one a core
+    dim: int = Field(256, ge=2)  # dimension of static vectors
+    sample: int = Field(20_000, ge=1)  # static vectors are fitted to this many texts from the start
+    rerank: int = Field(0, ge=0)  # top hits of a static index scored again by the full model; 0: off
+    workers: int | None = Field(None, ge=1)  # batches encoded in parallel on a CPU; none: one per core
 
     @model_validator(mode="after")
     def _consistent(self) -> EncoderOptions:
         if self.rerank and self.kind != "static":
-            raise ValueError(f"rerank is for kind static, not {self.kind}, whose scores are final")
+            raise ValueError(f"rerank needs kind static; the scores of kind {self.kind} are final, drop it")
         return self
 
 
 class FaissOptions(Table):
-    """Which FAISS index, the recall@10 it is tuned to, and the memory it may take."""
+    """The FAISS index: its factory string, the recall@10 it is tuned to, and its memory budget."""
 
     factory: str = "auto"
     recall: float = Field(0.95, gt=0, le=1)
-    memory: str | int | None = None  # like 2GiB
+    memory: str | int | None = None  # bytes, or text like 2GiB; none: no limit
 
     @field_validator("memory")
     @classmethod
@@ -59,13 +59,13 @@ class FaissOptions(Table):
         return value
 
     @property
-    def budget(self) -> int | None:
-        """`memory` in bytes."""
+    def memory_bytes(self) -> int | None:
+        """The memory budget in bytes; None for no limit."""
         return None if self.memory is None else parse_bytes(self.memory)
 
 
 class IndexRecipe(Table):
-    """One index: a corpus, an encoder, a FAISS factory."""
+    """One index: its corpus, encoder and FAISS index."""
 
     corpus: CorpusOptions
     encoder: EncoderOptions = Field(default_factory=lambda: EncoderOptions.model_validate({}))

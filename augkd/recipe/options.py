@@ -1,8 +1,8 @@
-"""What a loss or selector can be told, read from its source so that checking a recipe needs no torch.
+"""The options of losses and selectors, read from their source so that checking a recipe needs no torch.
 
 Plug points are plain functions in a dict literal; their keyword-only parameters are their options. An annotation
-`Annotated[float, "> 0"]` states the range once, `Literal["skip", "last"]` the choices, for the recipe check and for
-`augkd list` alike.
+`Annotated[float, "> 0"]` states the range once and `Literal["skip", "last"]` the choices, both for the recipe check
+and for `augkd list`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from augkd.errors import RecipeError, did_you_mean, short_repr
 _PACKAGE = Path(__file__).parent.parent
 FAMILIES = {  # family → (file, name of the dict literal)
     "loss": ("distill/objective/losses.py", "LOSSES"),
-    "layer loss": ("distill/objective/layer_losses.py", "LAYER_LOSSES"),
+    "intermediate-layer loss": ("distill/objective/layer_losses.py", "LAYER_LOSSES"),
     "selector": ("selection/selectors.py", "SELECTORS"),
 }
 _TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
@@ -34,32 +34,36 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Option:
-    """One keyword-only parameter: its type's name, its range in words, its default."""
+    """One keyword-only parameter: the name of its type, its range, its default."""
 
     name: str
     type: str
-    limits: str  # e.g. "> 0" or ">= 0, <= 1"; "" for none
+    limits: str  # "> 0" or ">= 0, <= 1"; "" for no limit
     default: Any
-    choices: tuple[str, ...] = ()  # all the strings it may be; () for any
+    choices: tuple[str, ...] = ()  # the only strings allowed; () for any
+    required: bool = False  # has no default
+
+
+@dataclass(frozen=True)
+class Member:
+    """One function of a family: the first line of its docstring, and its options."""
+
+    summary: str
+    options: tuple[Option, ...]
 
 
 @functools.cache
-def family(kind: str) -> Mapping[str, tuple[str, tuple[Option, ...]]]:
-    """Name → (first docstring line, options) of every member of a family of FAMILIES."""
+def family(kind: str) -> Mapping[str, Member]:
+    """The members of a family of `FAMILIES` by name, in the order of the source."""
     file, literal = FAMILIES[kind]
     tree = ast.parse((_PACKAGE / file).read_text(encoding="utf-8"))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    members = {}
-    for name, function in _dict_literal(tree, literal).items():
-        node = functions[function]
-        summary = (ast.get_docstring(node) or "").split("\n")[0]
-        members[name] = (summary, tuple(_options(node)))
-    return members
+    return {name: _member(functions[function]) for name, function in _dict_literal(tree, literal).items()}
 
 
 @functools.cache
-def for_classes_only() -> tuple[str, ...]:
-    """Losses that a regression task cannot have."""
+def classification_only() -> tuple[str, ...]:
+    """The losses that a regression task cannot use: `NEEDS_CLASSES` of the losses' source."""
     tree = ast.parse((_PACKAGE / FAMILIES["loss"][0]).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NEEDS_CLASSES":
@@ -68,23 +72,23 @@ def for_classes_only() -> tuple[str, ...]:
 
 
 def check_member(kind: str, name: str, values: Mapping[str, Any], also: tuple[Option, ...] = ()) -> dict[str, Any]:
-    """`values` if member `name` of the family takes them; raises RecipeError naming what it does take.
+    """`values` as a dict if member `name` of the family accepts them; raises RecipeError naming what it accepts.
 
-    `also` are options every member has (a loss's weight).
+    `also` lists options that every member has (the weight of a loss).
     """
     members = family(kind)
     if name not in members:
         raise RecipeError(f"there is no {kind} '{name}'{did_you_mean(name, members)}")
-    return check_options(f"{kind} '{name}'", (*also, *members[name][1]), values)
+    return check_options(f"{kind} '{name}'", (*also, *members[name].options), values)
 
 
 def check_options(what: str, known: Iterable[Option], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` if all are among the `known` options; raises RecipeError, whose line begins with `what`."""
-    named = {option.name: option for option in known}
+    """`values` as a dict if all of them are `known` options; raises RecipeError, whose message begins with `what`."""
+    options = {option.name: option for option in known}
     for key, value in values.items():
-        if key not in named:
-            raise RecipeError(f"{what} has no option '{key}'{did_you_mean(str(key), named)}")
-        check_value(f"{what} option '{key}'", named[key], value)
+        if key not in options:
+            raise RecipeError(f"{what} has no option '{key}'{did_you_mean(str(key), options)}")
+        check_value(f"{what} option '{key}'", options[key], value)
     return dict(values)
 
 
@@ -104,6 +108,7 @@ def check_value(what: str, option: Option, value: Any) -> None:
 
 
 def _dict_literal(tree: ast.Module, name: str) -> dict[str, str]:
+    """Key → name of the function, of the module's dict literal `name`."""
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         value = getattr(node, "value", None)
@@ -113,22 +118,26 @@ def _dict_literal(tree: ast.Module, name: str) -> dict[str, str]:
     raise AssertionError(f"no dict literal {name}")
 
 
-def _options(node: ast.FunctionDef) -> list[Option]:
-    found = []
-    for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        text = ast.unparse(argument.annotation) if argument.annotation else "str"
-        limits, choices = "", ()
-        if text.startswith("Annotated["):
-            text, limits = text[len("Annotated[") : -1].split(", ", 1)
-            limits = ast.literal_eval(limits)
-        if text.startswith("Literal["):
-            text, choices = "str", ast.literal_eval(f"({text[len('Literal[') : -1]},)")
-        found.append(Option(argument.arg, text, limits, _value(default) if default else None, choices))
-    return found
+def _member(function: ast.FunctionDef) -> Member:
+    summary = (ast.get_docstring(function) or "").split("\n")[0]
+    parameters = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    return Member(summary, tuple(_option(parameter, default) for parameter, default in parameters))
 
 
-def _value(node: ast.expr) -> Any:
-    """A default: a literal, or a quotient of two, because 20 / 30 of a training says more than 0.6666666666666666."""
+def _option(parameter: ast.arg, default: ast.expr | None) -> Option:
+    annotation = ast.unparse(parameter.annotation) if parameter.annotation else "str"
+    limits, choices = "", ()
+    if annotation.startswith("Annotated["):
+        annotation, literal = annotation[len("Annotated[") : -1].split(", ", 1)
+        limits = ast.literal_eval(literal)
+    if annotation.startswith("Literal["):
+        choices = ast.literal_eval(f"({annotation[len('Literal[') : -1]},)")
+        annotation = "str"
+    return Option(parameter.arg, annotation, limits, _default_value(default) if default else None, choices)
+
+
+def _default_value(node: ast.expr) -> Any:
+    """A default: a literal or a quotient of two, since 20 / 30 of a training is clearer than 0.6666666666666666."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         return ast.literal_eval(node.left) / ast.literal_eval(node.right)
     return ast.literal_eval(node)

@@ -13,11 +13,11 @@ from augkd.recipe.data import DataOptions
 from augkd.recipe.table import Table
 from augkd.recipe.training import StructureOptions, TrainingOptions
 
-Layers = list[int] | dict[Literal["uniform", "first", "last", "distilbert"], int]  # places, or {rule: how many}
+Layers = list[int] | dict[Literal["uniform", "first", "last", "distilbert"], int]  # numbers, or {rule: how many}
 
 
 class TaskOptions(Table):
-    """Labelled text: `augkd.data.task.load_task`."""
+    """Labelled text; the options of `augkd.data.task.load_task`."""
 
     dataset: str
     text: str = "text"
@@ -33,30 +33,30 @@ class TaskOptions(Table):
 
 
 class TeacherOptions(Table):
-    """A checkpoint as it is (`epochs: 0`), a trunk to fine-tune, or logits given as numbers."""
+    """A checkpoint used as it is (`epochs: 0`), a backbone to fine-tune, several teachers, or stored logits."""
 
     model: str | None = None
     epochs: float = Field(0, ge=0)
     learning_rate: float = Field(1e-4, gt=0)
     batch_size: int = Field(32, ge=1)
-    labels: list[str] | None = None  # names for a checkpoint that only knows LABEL_0, LABEL_1, …
+    labels: list[str] | None = None  # class names, for a checkpoint whose labels are LABEL_0, LABEL_1, …
     seed: int = 0
-    layers: Layers | None = None  # keeps only these layers of the trunk: a teacher of another size
-    ensemble: list[TeacherOptions] | None = Field(None, min_length=2)  # several teachers, averaged
+    layers: Layers | None = None  # keeps only these layers of the backbone: a smaller teacher
+    ensemble: list[TeacherOptions] | None = Field(None, min_length=2)  # several teachers whose outputs are averaged
     average: Literal["logits", "probabilities"] = "logits"
-    logits: str | None = None  # Parquet with the texts and a list column, in place of a model
+    logits: str | None = None  # Parquet file with texts and a list column, in place of a model
     column: Literal["logits", "probabilities"] = "logits"
-    missing: Literal["error", "drop"] = "error"  # a candidate without numbers stops the run, or is left out
+    missing: Literal["error", "drop"] = "error"  # a candidate without logits stops the run, or is dropped
 
     @model_validator(mode="after")
-    def _one(self) -> TeacherOptions:
+    def _has_one_source(self) -> TeacherOptions:
         if sum(given is not None for given in (self.model, self.logits, self.ensemble)) != 1:
             raise ValueError("give one of 'model', 'logits' and 'ensemble'")
         beside = self.model_fields_set - {"ensemble", "average", "model", "logits"}
         if self.ensemble is not None and beside:
-            raise ValueError(f"'{min(beside)}' belongs to the members of 'ensemble', not beside it")
+            raise ValueError(f"'{min(beside)}' stands beside 'ensemble'; move it into the members")
         if self.layers is not None and (self.model is None or self.epochs == 0):
-            raise ValueError("'layers' cuts a trunk before it is fine-tuned; give 'model' and 'epochs'")
+            raise ValueError("'layers' cuts a backbone before it is fine-tuned; give 'model' and 'epochs'")
         return self
 
 
@@ -66,22 +66,22 @@ class BiLSTMOptions(Table):
     width: int = Field(128, ge=1)
     hidden: int = Field(256, ge=1)
     layers: int = Field(1, ge=1)
-    dense: int = Field(200, ge=1)  # width of the layer before the outputs
+    dense: int = Field(200, ge=1)  # width of the hidden layer before the outputs
     dropout: float = Field(0.3, ge=0, lt=1)
-    pretrained: bool = True  # token vectors from the teacher's, cut to `width` by PCA
+    pretrained: bool = True  # token vectors start from the teacher's, reduced to `width` by PCA
 
 
 class StaticOptions(Table):
-    """The mean of token vectors and one linear layer."""
+    """One linear layer on the mean of token vectors."""
 
     width: int = Field(256, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    weighted: bool = True  # a learned weight for each token
-    pretrained: bool = True
+    weighted: bool = True  # a learned weight per token
+    pretrained: bool = True  # token vectors start from the teacher's
 
 
 class ScratchOptions(Table):
-    """A smaller configuration of the teacher's architecture, with random weights."""
+    """A smaller configuration of the teacher's architecture with random weights."""
 
     layers: int = Field(2, ge=1)
     width: int = Field(128, ge=1)
@@ -89,11 +89,11 @@ class ScratchOptions(Table):
     intermediate: int = Field(512, ge=1)
 
 
-_KINDS = ("layers", "model", "scratch", "bilstm", "static")
+_STUDENT_KINDS = ("layers", "model", "scratch", "bilstm", "static")
 
 
 class StudentOptions(Table):
-    """Layers of the teacher, a checkpoint of its own, or a small model of another kind."""
+    """Layers of the teacher, another checkpoint, or a small model of another architecture."""
 
     layers: Layers | None = None
     model: str | None = None
@@ -102,21 +102,21 @@ class StudentOptions(Table):
     static: StaticOptions | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> StudentOptions:
-        if sum(getattr(self, kind) is not None for kind in _KINDS) != 1:
-            raise ValueError(f"give one of {', '.join(_KINDS)}")
+    def _has_one_kind(self) -> StudentOptions:
+        if sum(getattr(self, kind) is not None for kind in _STUDENT_KINDS) != 1:
+            raise ValueError(f"give one of {', '.join(_STUDENT_KINDS)}")
         return self
 
     @property
     def kind(self) -> str:
-        """Which of them it is."""
-        return next(kind for kind in _KINDS if getattr(self, kind) is not None)
+        """The one key that is given."""
+        return next(kind for kind in _STUDENT_KINDS if getattr(self, kind) is not None)
 
 
 class AssistantOptions(StudentOptions):
-    """A student that becomes the teacher of the next one (Mirzadeh et al. 2020)."""
+    """A student that becomes the teacher of the next student (Mirzadeh et al. 2020)."""
 
-    training: TrainingOptions | None = None  # none: as the student's
+    training: TrainingOptions | None = None  # none: the student's
 
 
 class Recipe(Table):
@@ -125,14 +125,12 @@ class Recipe(Table):
     task: TaskOptions
     teacher: TeacherOptions
     student: StudentOptions
-    assistants: list[AssistantOptions] = Field(
-        default_factory=list
-    )  # trained one after another between teacher and student
-    ensemble: bool = False  # reports the average of assistants and student too (Furlanello et al. 2018)
+    assistants: list[AssistantOptions] = Field(default_factory=list)  # trained in order between teacher and student
+    ensemble: bool = False  # also evaluates the average of assistants and student (Furlanello et al. 2018)
     data: DataOptions = Field(default_factory=lambda: DataOptions.model_validate({}))
     training: TrainingOptions
-    structure: StructureOptions | None = None  # layer losses of all stages
-    seed: int = 0  # of the student's training; the teacher has its own, so that seeds share one teacher
+    structure: StructureOptions | None = None  # intermediate-layer losses of all stages
+    seed: int = 0  # of the student's training; the teacher has its own, so that all seeds share it
     card: CardOptions = Field(default_factory=lambda: CardOptions.model_validate({}))
 
     @field_validator("task", mode="before")
@@ -144,32 +142,42 @@ class Recipe(Table):
     def _consistent(self) -> Recipe:
         for student in (*self.assistants, self.student):
             if student.model is None and self.teacher.model is None:
-                raise ValueError(f"student.{student.kind} needs one teacher model; without it give student.model")
-        if self.teacher.model is None and any(stage.structure for stage in self.phases):
-            raise ValueError("structure needs one teacher model whose layers can be seen")
+                raise ValueError(f"student.{student.kind} needs a teacher.model; give one, or give student.model")
+        if self.teacher.model is None and any(stage.structure for stage in self.training_stages):
+            raise ValueError("structure needs the layers of one teacher; give teacher.model")
         if self.data.generator and self.teacher.model is None:
-            raise ValueError("data.generator needs one teacher model to ask about new texts")
+            raise ValueError("data.generator needs a teacher that labels new texts; give teacher.model")
         if self.ensemble and not self.assistants:
-            raise ValueError("ensemble averages assistants and student; there are no assistants")
+            raise ValueError("ensemble averages assistants and student; give assistants or drop it")
         return self
 
     @property
-    def phases(self) -> list[TrainingOptions]:
-        """The stages of the student's training, each with its layer losses."""
+    def training_stages(self) -> list[TrainingOptions]:
+        """The stages of the student's training, each with its intermediate-layer losses."""
         return [
             stage if stage.structure is not None else stage.model_copy(update={"structure": self.structure})
-            for stage in self.training.phases
+            for stage in self.training.training_stages
         ]
 
     @property
-    def for_classes_only(self) -> list[str]:
-        """The losses of this recipe that a regression task cannot have."""
-        stages = [*self.phases, *(stage for a in self.assistants if a.training for stage in a.training.phases)]
-        return sorted({name for stage in stages for name in stage.losses} & set(options.for_classes_only()))
+    def classification_only(self) -> list[str]:
+        """The losses of this recipe that a regression task cannot use."""
+        trainings = [assistant.training for assistant in self.assistants if assistant.training]
+        stages = [*self.training_stages, *(stage for training in trainings for stage in training.training_stages)]
+        return sorted({name for stage in stages for name in stage.losses} & set(options.classification_only()))
+
+    def for_assistant(self, number: int) -> Recipe:
+        """The recipe of an assistant, counted from 1: its own student, taught by the assistants before it."""
+        options = self.assistants[number - 1]
+        changes = {
+            "student": StudentOptions.model_validate(options.model_dump(exclude={"training"})),
+            "training": options.training or self.training,
+            "assistants": self.assistants[: number - 1],
+            "ensemble": False,
+        }
+        return self.model_copy(update=changes)
 
     def check_regression(self) -> None:
-        """Raises RecipeError for losses that need classes; asked before a teacher is trained on numbers."""
-        if unfit := self.for_classes_only:
-            raise RecipeError(
-                f"loss '{unfit[0]}' needs classes, and this task has numbers for labels; use kd or annealed"
-            )
+        """Raises RecipeError for a loss that a regression task cannot use; called before a teacher is trained."""
+        if losses := self.classification_only:
+            raise RecipeError(f"loss '{losses[0]}' needs classes, but this task is regression; use kd or annealed")

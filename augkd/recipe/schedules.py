@@ -1,8 +1,9 @@
-"""How a weight or a factor changes over a training: by the share of it that is done, never by a count of epochs.
+"""Schedules of a weight or factor, over the share of a training that is done and never over a count of epochs.
 
 A loss's weight is a number or a schedule, `{linear: {from: 0, to: 1, start: 0.0, end: 0.5}}`, `{cosine: …}` or
 `{step: {at: 0.5, before: 1, after: 0}}`; all three go from one value to another between two points of the training.
-Φ is Annealing-KD's factor on the teacher's logits (Jafari et al. 2021). No torch here: recipes are checked with it.
+Φ is the factor that Annealing-KD puts on the teacher's logits (Jafari et al. 2021). No torch here, since checking a
+recipe must not import it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _STEP = (
     Option("after", "float", _WEIGHT, 0.0),
 )
 SHAPES: dict[str, tuple[Option, ...]] = {"linear": _RAMP, "cosine": _RAMP, "step": _STEP}
-_CURVE: dict[str, Callable[[float], float]] = {  # share of the way in time → share of the way in value
+_CURVES: dict[str, Callable[[float], float]] = {  # share of the way in time → share of the way in value
     "linear": lambda share: share,
     "cosine": lambda share: (1 - math.cos(math.pi * share)) / 2,
     "step": lambda share: share,
@@ -38,7 +39,7 @@ _CURVE: dict[str, Callable[[float], float]] = {  # share of the way in time → 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A value that is `first` up to `start`, `last` from `end` on, and follows `shape` in between."""
+    """A value that is `first` until `start`, `last` from `end` on, and follows `shape` in between."""
 
     shape: str  # linear | cosine | step
     first: float
@@ -47,34 +48,37 @@ class Schedule:
     end: float
 
     def at(self, progress: float) -> float:
-        """The value when `progress` in [0, 1] of the training is done."""
+        """The value at `progress` in [0, 1]."""
         if progress >= self.end:
             return self.last
         if progress <= self.start:
             return self.first
-        share = _CURVE[self.shape]((progress - self.start) / (self.end - self.start))
+        share = _CURVES[self.shape]((progress - self.start) / (self.end - self.start))
         return self.first + share * (self.last - self.first)
 
 
 def parse(value: Any, what: str) -> Schedule:
-    """The schedule of a recipe's `value` (a number: constant); raises RecipeError, whose line begins with `what`."""
+    """The schedule of `value`, constant for a number; raises RecipeError, whose message begins with `what`."""
     if not isinstance(value, Mapping):
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise RecipeError(f"{what} is {short_repr(value)}; give a number or a schedule, e.g. {{linear: {{to: 0.5}}}}")
+            raise RecipeError(
+                f"{what} is {short_repr(value)}; give a number or a schedule, e.g. {{linear: {{to: 0.5}}}}"
+            )
         options.check_value(what, Option("weight", "float", _WEIGHT, 1.0), value)
         return Schedule("step", float(value), float(value), 0.0, 0.0)
     if len(value) != 1:
-        raise RecipeError(f"{what} is {short_repr(dict(value))}; give one schedule of {', '.join(SHAPES)}")
-    ((shape, given),) = value.items()
+        raise RecipeError(f"{what} is {short_repr(dict(value))}; give exactly one of {', '.join(SHAPES)}")
+    ((shape, table),) = value.items()
     if shape not in SHAPES:
         raise RecipeError(f"{what}: there is no schedule {short_repr(shape)}{did_you_mean(str(shape), SHAPES)}")
-    if not isinstance(given, Mapping):
-        raise RecipeError(f"{what}: {shape} is {short_repr(given)}; give a table, e.g. {{{shape}: {{{_example(shape)}}}}}")
-    return _schedule(what, shape, options.check_options(f"{what}: {shape}", SHAPES[shape], given))
+    if not isinstance(table, Mapping):
+        example = f"{{{shape}: {{{_example(shape)}}}}}"
+        raise RecipeError(f"{what}: {shape} is {short_repr(table)}; give a table, e.g. {example}")
+    return _schedule(what, shape, options.check_options(f"{what}: {shape}", SHAPES[shape], table))
 
 
 def weight_at(value: float | Mapping[str, Any] | Schedule, progress: float) -> float:
-    """The weight when `progress` in [0, 1] of the training is done: a number is itself, a schedule its value there."""
+    """The weight at `progress` in [0, 1]: a number as it is, the value of a schedule there."""
     schedule = value if isinstance(value, Schedule) else parse(value, "weight")
     return schedule.at(progress)
 
@@ -82,29 +86,31 @@ def weight_at(value: float | Mapping[str, Any] | Schedule, progress: float) -> f
 def phi(epoch: int, epochs: int, tau_max: int) -> float:
     """Φ at the start of `epoch` (from 0): t/τ with t = 1 + ⌊epoch·τ/epochs⌋, at most 1.
 
-    The released code counts t up every ⌊epochs/τ⌋ epochs: past 1 where τ does not divide epochs, by zero where τ is
-    the larger.
+    The released code increments t every ⌊epochs/τ⌋ epochs, which goes past 1 where τ does not divide epochs and divides
+    by zero where τ is larger.
     """
     return min(1 + epoch * tau_max // epochs, tau_max) / tau_max
 
 
 def phi_at(progress: float, tau_max: int) -> float:
-    """Φ when `progress` in [0, 1] of the training is done: 1/τ, 2/τ, … 1, each for the τ-th part of the training.
+    """Φ at `progress` in [0, 1]: 1/τ, 2/τ, … 1, each for one τ-th of the training.
 
-    At the start of every epoch it is `phi`, and throughout the epoch where τ divides the number of epochs; where it
-    does not, some steps fall inside an epoch, so that the last is reached even with more of them than epochs.
+    It equals `phi` at the start of every epoch, and throughout the epoch where τ divides the number of epochs. Where it
+    does not, some increments fall inside an epoch, so that 1 is reached even when τ is larger than that number.
     """
     # 1e-9: 0.07·100 is 7.000000000000001, 0.29·100 is 28.999999999999996; a step is at least 1e-8 of any training
     return min(1 + math.floor(progress * tau_max + 1e-9), tau_max) / tau_max
 
 
-def _schedule(what: str, shape: str, given: Mapping[str, Any]) -> Schedule:
-    full = {option.name: float(given.get(option.name, option.default)) for option in SHAPES[shape]}
+def _schedule(what: str, shape: str, table: Mapping[str, Any]) -> Schedule:
+    """The schedule of a table whose options are checked, one at a time."""
+    values = {option.name: float(table.get(option.name, option.default)) for option in SHAPES[shape]}
     if shape == "step":
-        return Schedule(shape, full["before"], full["after"], full["at"], full["at"])
-    if full["start"] >= full["end"]:
-        raise RecipeError(f"{what}: {shape} has start {full['start']:g} and end {full['end']:g}; start must be smaller")
-    return Schedule(shape, full["from"], full["to"], full["start"], full["end"])
+        return Schedule(shape, values["before"], values["after"], values["at"], values["at"])
+    if values["start"] >= values["end"]:
+        start, end = values["start"], values["end"]
+        raise RecipeError(f"{what}: {shape} has start {start:g} and end {end:g}; start must be smaller")
+    return Schedule(shape, values["from"], values["to"], values["start"], values["end"])
 
 
 def _example(shape: str) -> str:

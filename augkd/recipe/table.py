@@ -1,4 +1,4 @@
-"""What every table of a recipe has in common: frozen, strict, no unknown keys."""
+"""What all tables of a recipe have in common: frozen, strict, no unknown keys."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-IDENTITY = "identity"  # the context of a dump that leaves out what does not change the result
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # the default encoder and masked language model
+IDENTITY = "identity"  # pydantic context of a dump that leaves out what does not change the result
 
 
 class Table(BaseModel):
@@ -17,5 +17,5 @@ class Table(BaseModel):
 
 
 def dump(recipe: BaseModel) -> dict[str, Any]:
-    """A recipe, or a table of one, as plain values, for manifests and fingerprints: all that changes what is made."""
+    """A recipe, or a table of one, as plain values without the keys that do not change the result."""
     return recipe.model_dump(mode="json", context=IDENTITY)

@@ -1,4 +1,4 @@
-"""The tables that say how a model learns: losses by name, the schedule, stages one after another."""
+"""The tables of a training: losses by name, optimiser settings, stages that follow one another."""
 
 from __future__ import annotations
 
@@ -22,67 +22,67 @@ from augkd.recipe import options, schedules
 from augkd.recipe.table import IDENTITY, Table
 from augkd.recipe.units import parse_seconds
 
-# What `transformers` can log to; the package of each is named like it, but for those in _PACKAGES.
+# What `transformers` can log to; the package has the same name, except for those in _PACKAGES.
 TRACKERS = (
     *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte"),
     *("mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
 )
 _PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit"}
 
-Named = dict[str, dict[str, Any]]
+NamedOptions = dict[str, dict[str, Any]]  # name of a loss or selector → its options
 
 
 class FreeLBOptions(Table):
-    """An adversary in the embedding space (Zhu et al. 2020)."""
+    """FreeLB: adversarial perturbations of the embeddings (Zhu et al. 2020)."""
 
-    steps: int = Field(3, ge=1)  # ascent steps, each with a backward pass
+    steps: int = Field(3, ge=1)  # gradient-ascent steps, each with a backward pass
     step_size: float = Field(0.1, gt=0)
-    magnitude: float = Field(0.1, ge=0)  # of the first perturbation; 0: start at none
-    radius: float = Field(0.0, ge=0)  # largest L2 norm of a text's perturbation; 0: no bound
+    magnitude: float = Field(0.1, ge=0)  # norm of the initial perturbation; 0: starts from zero
+    radius: float = Field(0.0, ge=0)  # largest L2 norm of a text's perturbation; 0: unbounded
 
 
 class StructureOptions(BaseModel):
-    """Layer losses by name, each with its weight and options, and the vector that stands for a layer."""
+    """Intermediate-layer losses by name, each with its weight and options, and the pooling of a layer's states."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
-    pooling: Literal["cls", "mean"] = "cls"  # the first token's vector, or the mean over tokens
+    pooling: Literal["cls", "mean"] = "cls"  # the vector of the first token, or the mean over all tokens
 
     @model_validator(mode="after")
     def _checked(self) -> StructureOptions:
-        check_losses("layer loss", "structure", self.losses)
+        check_losses("intermediate-layer loss", "structure", self.losses)
         return self
 
     @property
-    def losses(self) -> Named:
-        """Layer loss name → its options, the weight among them."""
+    def losses(self) -> NamedOptions:
+        """Intermediate-layer loss → its options, including the weight."""
         return dict(self.model_extra or {})
 
 
 class TrainingOptions(BaseModel):
-    """The losses by name, each with its weight and options, and the schedule.
+    """The losses by name, each with its weight and options, and the settings of the optimiser.
 
-    With `stages`, each of them is such a table over the settings given beside it, and starts from the best weights of
-    the one before with a fresh optimiser.
+    Each entry of `stages` is such a table, with the keys beside `stages` as its defaults; it starts from the best
+    weights of the stage before, with a fresh optimiser.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     epochs: float = Field(4, gt=0)
-    budget: float | None = None  # seconds (or 30m, 1.5h) in place of epochs; stages share it by their epochs
-    batch_size: int = Field(32, ge=1)  # originals a step; their candidates come on top
-    accumulation: int = Field(1, ge=1)
+    budget: float | None = None  # time budget in place of epochs: seconds, 30m, 1.5h; shared by epochs
+    batch_size: int = Field(32, ge=1)  # originals per step; their candidates come on top
+    accumulation: int = Field(1, ge=1)  # batches per optimiser step
     learning_rate: float = Field(3e-4, gt=0)
-    warmup_ratio: float = Field(0.06, ge=0, lt=1)  # share of the steps
+    warmup_ratio: float = Field(0.06, ge=0, lt=1)  # share of the steps in which the learning rate rises
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)  # 0: no clipping
-    max_length: int = Field(128, ge=8)  # tokens; teacher and student cut alike
+    max_length: int = Field(128, ge=8)  # tokens; longer texts are truncated, for teacher and student alike
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    checkpoints: int = Field(0, ge=0)  # extra checkpoints every so many steps; 0: at each epoch's end only
-    patience: int = Field(0, ge=0)  # epochs without a better validation score before stopping; 0: never stop early
-    report_to: str | list[str] | None = None  # where the log goes while it is written; in no fingerprint
+    checkpoints: int = Field(0, ge=0)  # steps between extra checkpoints; 0: at the end of each epoch only
+    patience: int = Field(0, ge=0)  # epochs without a better validation score before stopping; 0: off
+    report_to: str | list[str] | None = None  # experiment trackers; part of no fingerprint
     freelb: FreeLBOptions | None = None
-    structure: StructureOptions | None = None  # layer losses of this stage; none: the recipe's
+    structure: StructureOptions | None = None  # of this stage; none: the recipe's
     stages: list[dict[str, Any]] | None = Field(None, min_length=1)
 
     @field_validator("budget", mode="before")
@@ -101,33 +101,34 @@ class TrainingOptions(BaseModel):
             _check_tracker(name)
         if self.stages is None:
             if not self.model_extra and not (self.structure and self.structure.losses):
-                raise RecipeError("training names no loss; give at least one, e.g. kd: {weight: 0.5, temperature: 2.0}")
+                raise RecipeError("training has no loss; give at least one, e.g. kd: {weight: 0.5, temperature: 2.0}")
         elif self.model_extra:
-            raise RecipeError(f"training has both stages and the loss '{next(iter(self.model_extra))}'; move it there")
-        assert self.phases  # raises for a stage that is wrong
+            loss = next(iter(self.model_extra))
+            raise RecipeError(f"training has both stages and the loss '{loss}'; move it into a stage")
+        assert self.training_stages  # raises RecipeError for an invalid stage
         return self
 
     @model_serializer(mode="wrap")
     def _dumped(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         if info.context == IDENTITY:
-            values.pop("report_to")  # the same student, whoever watches
+            values.pop("report_to")  # trackers do not change the student
         return values
 
     @property
     def trackers(self) -> list[str]:
         """`report_to` as a list; empty for none."""
-        given = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
-        return [name for name in given if name != "none"]
+        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
+        return [name for name in names if name != "none"]
 
     @property
-    def losses(self) -> Named:
-        """Loss name → its options, the weight among them."""
+    def losses(self) -> NamedOptions:
+        """Loss → its options, including the weight."""
         return {name: {"weight": 1.0, **given} for name, given in (self.model_extra or {}).items()}
 
     @property
-    def phases(self) -> list[TrainingOptions]:
-        """The stages, each whole; without stages this table itself."""
+    def training_stages(self) -> list[TrainingOptions]:
+        """The stages, each with all its settings; without `stages`, this table itself."""
         if self.stages is None:
             return [self]
         common = {name: getattr(self, name) for name in self.model_fields_set & set(TrainingOptions.model_fields)}
@@ -137,7 +138,7 @@ class TrainingOptions(BaseModel):
             same = ("stages", "max_length", "report_to", "budget")
             if common_key := next((key for key in same if key in stage), None):
                 raise RecipeError(
-                    f"training.stages: stage {number} has '{common_key}', which is the same for all of them"
+                    f"training.stages: stage {number} has '{common_key}', which all stages share; move it up"
                 )
             try:
                 phases.append(TrainingOptions.model_validate({**common, **stage}))
@@ -152,25 +153,26 @@ class TrainingOptions(BaseModel):
         return [stage.with_share(self.budget, stage.epochs / sum(s.epochs for s in phases)) for stage in phases]
 
     def with_share(self, budget: float | None, share: float) -> TrainingOptions:
-        """This training with `share` of a budget in seconds; with a budget of None as it is."""
+        """This training with `share` of a time budget in seconds; unchanged where `budget` is None."""
         return self if budget is None else self.model_copy(update={"budget": budget * share})
 
 
-def check_losses(kind: str, table: str, members: Named) -> None:
-    """Checks a table of losses, each with a weight (a number or a schedule) and options; raises RecipeError."""
+def check_losses(kind: str, table: str, members: NamedOptions) -> None:
+    """Checks a table of losses, each with a weight (a number or a schedule) and its options; raises RecipeError."""
     for name, given in members.items():
         if not isinstance(given, dict):
             raise RecipeError(f"{table}.{name} is {short_repr(given)}; give a table, e.g. {{weight: 0.5}}")
-        options.check_member(kind, name, {key: value for key, value in given.items() if key != "weight"}, also=(_WEIGHT,))
+        plain = {key: value for key, value in given.items() if key != "weight"}  # a weight may be a schedule
+        options.check_member(kind, name, plain, also=(_WEIGHT,))
         schedules.parse(given.get("weight", 1.0), f"{kind} '{name}' option 'weight'")
 
 
 def _check_tracker(name: str) -> None:
     if name not in TRACKERS:
-        raise RecipeError(f"training.report_to has no '{name}'{did_you_mean(name, TRACKERS)}")
-    if find_spec(_PACKAGES.get(name, name)) is None:  # found before a teacher is trained, not after
-        what = "'augkd[tensorboard]'" if name == "tensorboard" else _PACKAGES.get(name, name)
-        raise RecipeError(f"training.report_to: {name} is not installed; pip install {what}")
+        raise RecipeError(f"training.report_to: there is no tracker '{name}'{did_you_mean(name, TRACKERS)}")
+    if find_spec(_PACKAGES.get(name, name)) is None:  # now, not after the teacher has been trained
+        package = "'augkd[tensorboard]'" if name == "tensorboard" else _PACKAGES.get(name, name)
+        raise RecipeError(f"training.report_to: {name} is not installed; pip install {package}")
 
 
 _WEIGHT = options.Option("weight", "float", ">= 0", 1.0)

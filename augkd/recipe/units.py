@@ -1,4 +1,4 @@
-"""Sizes and durations as people write and read them: 256GiB, 1.5 GB, 900 MB; 30m, 1.5h, 2h30m, 90 s."""
+"""Sizes and durations as people write them, parsed and formatted: 256GiB, 1.5 GB, 900 MB; 30m, 1.5h, 2h30m, 90 s."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE)
 
 
 def parse_bytes(value: str | int, what: str = "a size") -> int:
-    """`value` in bytes: a number, or text like 2GiB or 1.5 GB. Raises RecipeError naming `what`."""
+    """`value` in bytes, from a number or text like 2GiB or 1.5 GB; raises RecipeError naming `what`."""
     match = _SIZE.fullmatch(str(value))
     unit = match.group(2).capitalize() if match else "?"
     if match is None or unit not in _BYTES or float(match.group(1)) <= 0:
@@ -23,7 +23,7 @@ def parse_bytes(value: str | int, what: str = "a size") -> int:
 
 
 def format_bytes(size: float) -> str:
-    """`size` in bytes as text with three figures: 1.46 GiB."""
+    """`size` bytes as text with three significant figures: 1.46 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024 or unit == "TiB":
             break
@@ -32,7 +32,7 @@ def format_bytes(size: float) -> str:
 
 
 def parse_seconds(value: str | float, what: str = "a time") -> float:
-    """`value` in seconds: a number of seconds, or text like 30m, 1.5h or 2h30m. Raises RecipeError naming `what`."""
+    """`value` in seconds, from a number or text like 30m, 1.5h or 2h30m; raises RecipeError naming `what`."""
     text = f"{value}s" if re.fullmatch(r"\d+(\.\d+)?", str(value)) else str(value).strip()
     parts = _PART.findall(text)
     seconds = sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
@@ -42,7 +42,7 @@ def parse_seconds(value: str | float, what: str = "a time") -> float:
 
 
 def format_seconds(seconds: float) -> str:
-    """`seconds` as text with two figures at most: 45 s, 3 min 20 s, 2 h 05 min, 1 d 4 h."""
+    """`seconds` as text with at most two units: 45 s, 3 min 20 s, 2 h 05 min, 1 d 4 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

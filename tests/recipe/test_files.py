@@ -1,4 +1,4 @@
-"""A recipe is taken whole or refused with the key that is wrong; `--set` and paths mean what they say."""
+"""A recipe is accepted whole or refused with the key that is wrong; overrides and paths are resolved as documented."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def tree(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def load(folder: Path, tree: dict[str, Any], *sets: str) -> Recipe:
+def load(folder: Path, tree: dict[str, Any], *overrides: str) -> Recipe:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
-    return load_recipe(str(folder / "recipe.yaml"), sets)
+    return load_recipe(str(folder / "recipe.yaml"), overrides)
 
 
-def refusal(folder: Path, tree: dict[str, Any], *sets: str) -> str:
+def error_of(folder: Path, tree: dict[str, Any], *overrides: str) -> str:
     with pytest.raises(RecipeError) as caught:
-        load(folder, tree, *sets)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text.removeprefix(f"{folder / 'recipe.yaml'}: ")
+        load(folder, tree, *overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(f"{folder / 'recipe.yaml'}: ")
 
 
 # ---- what is shipped ----
@@ -56,7 +56,7 @@ def test_every_shipped_pipeline_loads_by_its_bare_name(name: str) -> None:
     if is_comparison(name):
         assert len(load_comparison(name)[1]) > 1
     else:
-        assert load_recipe(name).phases
+        assert load_recipe(name).training_stages
 
 
 @pytest.mark.parametrize("name", shipped_recipes("indexes"))
@@ -76,7 +76,9 @@ def test_a_name_that_is_neither_file_nor_shipped_is_refused_with_the_one_meant()
         load_index_recipe("zzz")
 
 
-def test_a_file_of_that_name_goes_before_the_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_takes_precedence_over_the_shipped_recipe_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_recipe("kd", "pipelines") == shipped_recipes("pipelines")["kd"]
     (tmp_path / "kd").write_text("task: x")
@@ -87,7 +89,7 @@ def test_a_file_of_that_name_goes_before_the_shipped_recipe(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("trainig", "a recipe has no key 'trainig'; did you mean 'training'?"),
         ("task.lable", "task has no key 'lable'; did you mean 'label'?"),
@@ -103,24 +105,26 @@ def test_a_file_of_that_name_goes_before_the_shipped_recipe(tmp_path: Path, monk
         ("data.select.minimax.kep", "selector 'minimax' has no option 'kep'; did you mean 'keep'?"),
     ],
 )
-def test_an_unknown_key_is_refused_at_every_level(tmp_path: Path, tree: dict[str, Any], path: str, said: str) -> None:
-    load(tmp_path, tree)  # without it the recipe is fine
-    assert refusal(tmp_path, tree, f"{path}=1").startswith(said)
+def test_an_unknown_key_is_refused_at_every_level(
+    tmp_path: Path, tree: dict[str, Any], path: str, message: str
+) -> None:
+    load(tmp_path, tree)  # the recipe is valid without it
+    assert error_of(tmp_path, tree, f"{path}=1").startswith(message)
 
 
 @pytest.mark.parametrize("key", ["task", "teacher", "student", "training"])
 def test_a_missing_part_is_named(tmp_path: Path, tree: dict[str, Any], key: str) -> None:
     del tree[key]
-    assert refusal(tmp_path, tree) == f"'{key}' is missing; a recipe needs it"
+    assert error_of(tmp_path, tree) == f"'{key}' is missing; a recipe needs it"
 
 
 def test_a_key_missing_in_a_nested_index_is_named(tmp_path: Path, tree: dict[str, Any]) -> None:
     del tree["data"]["neighbours"]["index"]["corpus"]["dataset"]
-    assert refusal(tmp_path, tree) == "'data.neighbours.index.corpus.dataset' is missing; a recipe needs it"
+    assert error_of(tmp_path, tree) == "'data.neighbours.index.corpus.dataset' is missing; a recipe needs it"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("override", "message"),
     [
         ("data.neighbours.k=0", "data.neighbours.k is 0"),
         ("data.neighbours.k=257", "data.neighbours.k is 257"),
@@ -137,26 +141,30 @@ def test_a_key_missing_in_a_nested_index_is_named(tmp_path: Path, tree: dict[str
         ("student.model=x", "student is "),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(tmp_path: Path, tree: dict[str, Any], change: str, said: str) -> None:
-    assert refusal(tmp_path, tree, change).startswith(said)
+def test_a_value_out_of_range_is_refused_by_name(
+    tmp_path: Path, tree: dict[str, Any], override: str, message: str
+) -> None:
+    assert error_of(tmp_path, tree, override).startswith(message)
 
 
 def test_a_recipe_without_any_loss_is_refused(tmp_path: Path, tree: dict[str, Any]) -> None:
     tree["training"] = {"epochs": 2}
-    assert "training names no loss" in refusal(tmp_path, tree)
+    assert "training has no loss" in error_of(tmp_path, tree)
 
 
 def test_layers_without_a_teacher_model_are_refused(tmp_path: Path, tree: dict[str, Any]) -> None:
     tree["teacher"] = {"logits": "logits.parquet"}
-    assert "student.layers needs one teacher model" in refusal(tmp_path, tree)
+    assert "student.layers needs a teacher.model" in error_of(tmp_path, tree)
     tree["student"] = {"model": "owner/student"}
     assert load(tmp_path, tree).teacher.logits == "logits.parquet"
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [", "is not YAML"), ("- a", "holds list"), ("", "holds NoneType")])
-def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "is not valid YAML"), ("- a", "holds a list"), ("", "holds nothing")]
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         load_recipe(str(tmp_path / "recipe.yaml"))
 
 
@@ -172,7 +180,7 @@ def test_short_forms_mean_the_long_ones(tmp_path: Path, tree: dict[str, Any]) ->
     assert recipe.data.select == {"everything": {}}
 
 
-def test_a_loss_without_weight_weighs_one(tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_a_loss_without_weight_has_weight_one(tmp_path: Path, tree: dict[str, Any]) -> None:
     tree["training"]["ce"] = {}
     losses = load(tmp_path, tree).training.losses
     assert losses == {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 1.0}}
@@ -186,29 +194,31 @@ def test_a_dumped_recipe_is_read_back_as_itself(tmp_path: Path, tree: dict[str, 
 # ---- --set ----
 
 
-def test_set_changes_dotted_keys_with_yaml_values(tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_an_override_changes_a_dotted_key_to_a_yaml_value(tmp_path: Path, tree: dict[str, Any]) -> None:
     recipe = load(tmp_path, tree, "training.epochs=2.5", "student.layers=[1]", "training.ce={weight: 0.25}", "seed=7")
     assert recipe.training.epochs == 2.5
     assert recipe.student.layers == [1]
     assert recipe.training.losses["ce"] == {"weight": 0.25}
-    assert recipe.training.losses["kd"]["temperature"] == 2.0  # what was not named stays
+    assert recipe.training.losses["kd"]["temperature"] == 2.0  # not overridden
     assert recipe.seed == 7
 
 
-def test_of_two_sets_the_later_wins(tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_the_later_of_two_overrides_wins(tmp_path: Path, tree: dict[str, Any]) -> None:
     assert load(tmp_path, tree, "seed=1", "seed=2").seed == 2
 
 
-@pytest.mark.parametrize("assignment", ["seed", "=3"])
-def test_a_set_without_key_or_value_is_refused(tmp_path: Path, tree: dict[str, Any], assignment: str) -> None:
-    assert "has no '='" in refusal(tmp_path, tree, assignment)
+@pytest.mark.parametrize(("override", "message"), [("seed", "has no '='"), ("=3", "has no key before '='")])
+def test_an_override_without_key_or_value_is_refused(
+    tmp_path: Path, tree: dict[str, Any], override: str, message: str
+) -> None:
+    assert message in error_of(tmp_path, tree, override)
 
 
-def test_a_set_whose_value_is_no_yaml_is_refused(tmp_path: Path, tree: dict[str, Any]) -> None:
-    assert "is not YAML" in refusal(tmp_path, tree, "student.layers=[0")
+def test_an_override_whose_value_is_no_yaml_is_refused(tmp_path: Path, tree: dict[str, Any]) -> None:
+    assert "is not valid YAML" in error_of(tmp_path, tree, "student.layers=[0")
 
 
-def test_a_new_dataset_takes_over_no_column_of_the_old_one(tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_an_overridden_dataset_keeps_no_column_name_of_the_old_one(tmp_path: Path, tree: dict[str, Any]) -> None:
     recipe = load(tmp_path, tree, "task.dataset=owner/other")
     assert (recipe.task.dataset, recipe.task.text, recipe.task.label) == ("owner/other", "text", "label")
     assert recipe.task.max_train == 10  # not a description of the data set
@@ -218,7 +228,7 @@ def test_a_new_dataset_takes_over_no_column_of_the_old_one(tmp_path: Path, tree:
     assert (named.task.text, named.task.label) == ("words", "label")
 
 
-def test_a_corpus_given_with_set_changes_the_index_recipe_that_the_file_names(
+def test_an_overridden_corpus_changes_the_index_recipe_that_the_file_names(
     tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = {"corpus": {"dataset": "owner/corpus", "text": "body"}, "encoder": {"max_length": 16}, "seed": 5}
@@ -229,23 +239,23 @@ def test_a_corpus_given_with_set_changes_the_index_recipe_that_the_file_names(
     (elsewhere / "lines.txt").write_text("a line\n")
     monkeypatch.chdir(elsewhere)
     for key in ("corpus", "corpus.dataset"):
-        found = load(tmp_path, tree, f"data.neighbours.index.{key}=lines.txt").data.neighbours.index
-        assert not isinstance(found, str)
-        assert found.corpus.dataset == str(elsewhere / "lines.txt")
-        assert found.corpus.text == "text"
-        assert (found.encoder.max_length, found.seed) == (16, 5)
+        changed = load(tmp_path, tree, f"data.neighbours.index.{key}=lines.txt").data.neighbours.index
+        assert not isinstance(changed, str)
+        assert changed.corpus.dataset == str(elsewhere / "lines.txt")
+        assert changed.corpus.text == "text"
+        assert (changed.encoder.max_length, changed.seed) == (16, 5)
     unchanged = load(tmp_path, tree).data.neighbours.index
     assert not isinstance(unchanged, str)
     assert (unchanged.corpus.dataset, unchanged.corpus.text) == ("owner/corpus", "body")
 
 
-def test_a_shipped_index_named_with_set_is_read_in(tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_a_shipped_index_named_in_an_override_is_inlined(tmp_path: Path, tree: dict[str, Any]) -> None:
     recipe = load(tmp_path, tree, "data.neighbours.index=demo", "data.neighbours.index.seed=3")
     assert recipe.data.neighbours.index.corpus.dataset == "augkd:docstrings"
     assert recipe.data.neighbours.index.seed == 3
 
 
-def test_a_built_index_s_folder_stays_a_path(tmp_path: Path, tree: dict[str, Any]) -> None:
+def test_the_folder_of_a_built_index_stays_a_path(tmp_path: Path, tree: dict[str, Any]) -> None:
     (tmp_path / "built").mkdir()
     tree["data"]["neighbours"]["index"] = "built"
     assert load(tmp_path, tree).data.neighbours.index == str(tmp_path / "built")
@@ -254,7 +264,7 @@ def test_a_built_index_s_folder_stays_a_path(tmp_path: Path, tree: dict[str, Any
 # ---- paths ----
 
 
-def test_paths_in_a_file_are_relative_to_it_and_paths_in_set_to_the_working_directory(
+def test_paths_in_a_file_are_relative_to_it_and_paths_in_overrides_to_the_working_directory(
     tmp_path: Path, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
@@ -278,16 +288,16 @@ def test_a_name_that_is_no_file_is_left_for_the_hub_but_an_explicit_path_is_not(
     assert load(tmp_path, tree).teacher.model == str(tmp_path / "not-there-yet")
 
 
-@pytest.mark.parametrize("assignment", ["training.batch_size=true", "data.neighbours.k=true", "seed=true"])
-def test_a_boolean_is_not_a_number_in_a_recipe(recipe_file: Path, assignment: str) -> None:
-    with pytest.raises(RecipeError, match=assignment.split("=")[0]):
-        load_recipe(str(recipe_file), [assignment])
+@pytest.mark.parametrize("override", ["training.batch_size=true", "data.neighbours.k=true", "seed=true"])
+def test_a_boolean_is_not_a_number_in_a_recipe(recipe_file: Path, override: str) -> None:
+    with pytest.raises(RecipeError, match=override.split("=")[0]):
+        load_recipe(str(recipe_file), [override])
 
 
-@pytest.mark.parametrize("assignment", ["training.epochs=.inf", "training.kd.weight=.inf"])
-def test_an_infinite_number_is_refused(recipe_file: Path, assignment: str) -> None:
+@pytest.mark.parametrize("override", ["training.epochs=.inf", "training.kd.weight=.inf"])
+def test_an_infinite_number_is_refused(recipe_file: Path, override: str) -> None:
     with pytest.raises(RecipeError, match="finite"):
-        load_recipe(str(recipe_file), [assignment])
+        load_recipe(str(recipe_file), [override])
 
 
 def test_an_exponent_without_a_point_is_a_number(recipe_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Options read from source are the functions' own, and a wrong one is refused with the right one named."""
+"""Options read from source equal the signatures; a wrong option is refused with a suggestion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from augkd.errors import RecipeError
 from augkd.recipe import options
 from augkd.selection.selectors import SCORED, SELECTORS
 
-FAMILIES: dict[str, Any] = {"loss": LOSSES, "layer loss": LAYER_LOSSES, "selector": SELECTORS}
+FAMILIES: dict[str, Any] = {"loss": LOSSES, "intermediate-layer loss": LAYER_LOSSES, "selector": SELECTORS}
 MEMBERS = [(kind, name, function) for kind, members in FAMILIES.items() for name, function in members.items()]
 WEIGHT = options.Option("weight", "float", ">= 0", 1.0)
 
@@ -35,23 +35,23 @@ def test_the_families_read_from_source_are_the_dicts_in_order() -> None:
 @pytest.mark.parametrize(("kind", "name", "function"), MEMBERS, ids=[f"{k}-{n}" for k, n, _ in MEMBERS])
 def test_options_read_from_source_equal_the_signature(kind: str, name: str, function: Any) -> None:
     hints = typing.get_type_hints(function, include_extras=True)
-    wanted = []
+    expected = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
         hint = hints[parameter.name]
         inner, limits = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint, "")
         choices = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else ()
-        kind_of = "str" if choices else inner.__name__
-        wanted.append(options.Option(parameter.name, kind_of, limits, parameter.default, choices))
-    summary, found = options.family(kind)[name]
-    assert list(found) == wanted
-    assert summary == (inspect.getdoc(function) or "").split("\n")[0] != ""
+        type_name = "str" if choices else inner.__name__
+        expected.append(options.Option(parameter.name, type_name, limits, parameter.default, choices))
+    member = options.family(kind)[name]
+    assert list(member.options) == expected
+    assert member.summary == (inspect.getdoc(function) or "").split("\n")[0] != ""
 
 
 @pytest.mark.parametrize(("kind", "name", "function"), MEMBERS, ids=[f"{k}-{n}" for k, n, _ in MEMBERS])
 def test_every_default_passes_its_own_check(kind: str, name: str, function: Any) -> None:
-    defaults = {option.name: option.default for option in options.family(kind)[name][1]}
+    defaults = {option.name: option.default for option in options.family(kind)[name].options}
     assert options.check_member(kind, name, defaults) == defaults
 
 
@@ -62,7 +62,7 @@ def test_a_typo_in_an_option_names_the_option_meant() -> None:
     assert options.check_member("loss", "kd", {"temperature": 2.0}) == {"temperature": 2.0}
 
 
-def test_an_option_like_no_other_is_answered_with_all_there_are() -> None:
+def test_an_option_close_to_no_other_is_refused_with_the_list_of_all() -> None:
     assert message("loss", "kd", {"zzz": 1}, also=(WEIGHT,)) == (
         "loss 'kd' has no option 'zzz'; known: temperature, weight"
     )
@@ -123,14 +123,14 @@ def test_only_a_bool_is_a_bool() -> None:
 
 @pytest.mark.parametrize("value", ["skp", 2, None, True])
 def test_an_option_with_choices_takes_those_and_no_other(value: Any) -> None:
-    assert message("layer loss", "pkd", {"layers": value}) == (
-        f"layer loss 'pkd' option 'layers' is {value!r}; it must be one of skip, last"
+    assert message("intermediate-layer loss", "pkd", {"layers": value}) == (
+        f"intermediate-layer loss 'pkd' option 'layers' is {value!r}; it must be one of skip, last"
     )
-    assert options.check_member("layer loss", "pkd", {"layers": "last"}) == {"layers": "last"}
+    assert options.check_member("intermediate-layer loss", "pkd", {"layers": "last"}) == {"layers": "last"}
 
 
 def test_a_default_may_be_written_as_a_quotient() -> None:
-    (ramp,) = [option for option in options.family("loss")["continuation"][1] if option.name == "ramp"]
+    (ramp,) = [option for option in options.family("loss")["continuation"].options if option.name == "ramp"]
     assert ramp.default == 2 / 3
 
 

@@ -1,4 +1,4 @@
-"""Φ runs as published and ends at 1; a weight follows its curve; a schedule that is wrong is refused in one line."""
+"""Φ follows its publication and ends at 1; a weight follows its schedule; an invalid one is refused in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from augkd.errors import RecipeError
 from augkd.recipe.schedules import SHAPES, Schedule, parse, phi, phi_at, weight_at
 
-ALL = range(1, 41)
+UP_TO_40 = range(1, 41)
 
 
 def message(value: Any) -> str:
@@ -42,8 +42,8 @@ def reference(epochs: int, tau: int) -> list[float]:
 
 
 def test_phi_equals_the_released_code_where_tau_divides_the_epochs_and_not_where_that_passes_one() -> None:
-    for epochs in ALL:
-        for tau in ALL:
+    for epochs in UP_TO_40:
+        for tau in UP_TO_40:
             if epochs % tau == 0:
                 assert [phi(i, epochs, tau) for i in range(epochs)] == reference(epochs, tau)
     for epochs, tau, last in ((12, 10, 1.2), (30, 14, 15 / 14), (25, 10, 1.3), (20, 14, 20 / 14)):
@@ -51,7 +51,7 @@ def test_phi_equals_the_released_code_where_tau_divides_the_epochs_and_not_where
         assert phi(epochs - 1, epochs, tau) == 1
 
 
-def test_more_stages_than_epochs_skip_some_where_the_released_code_divides_by_zero() -> None:
+def test_more_increments_than_epochs_skip_some_where_the_released_code_divides_by_zero() -> None:
     assert [phi(i, 7, 10) for i in range(7)] == [0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 0.9]
     assert phi_at(0.9, 10) == 1  # the last is reached inside the last epoch
     with pytest.raises(ZeroDivisionError):
@@ -59,8 +59,8 @@ def test_more_stages_than_epochs_skip_some_where_the_released_code_divides_by_ze
 
 
 def test_phi_of_progress_is_phi_of_the_epoch_at_every_border_of_every_training() -> None:
-    for epochs in ALL:
-        for tau in ALL:
+    for epochs in UP_TO_40:
+        for tau in UP_TO_40:
             for epoch in range(epochs):
                 exact = min(1 + math.floor(Fraction(epoch * tau, epochs)), tau) / tau
                 assert phi_at(epoch / epochs, tau) == phi(epoch, epochs, tau) == exact
@@ -69,8 +69,8 @@ def test_phi_of_progress_is_phi_of_the_epoch_at_every_border_of_every_training()
 def test_without_the_tolerance_a_border_of_some_training_would_be_missed() -> None:
     missed = [
         (epoch, epochs, tau)
-        for epochs in ALL
-        for tau in ALL
+        for epochs in UP_TO_40
+        for tau in UP_TO_40
         for epoch in range(epochs)
         if min(1 + math.floor(epoch / epochs * tau), tau) != min(1 + epoch * tau // epochs, tau)
     ]
@@ -87,7 +87,7 @@ def test_phi_inside_an_epoch_is_that_of_the_epoch_where_tau_divides_the_epochs(s
 
 
 def test_phi_never_falls_starts_at_one_part_and_ends_at_one() -> None:
-    for tau in ALL:
+    for tau in UP_TO_40:
         values = [phi_at(step / 997, tau) for step in range(998)]
         assert values == sorted(values)
         assert values[0] == 1 / tau
@@ -98,7 +98,7 @@ def test_phi_never_falls_starts_at_one_part_and_ends_at_one() -> None:
 # ---- weights ----
 
 
-def test_a_number_is_itself_all_along() -> None:
+def test_a_number_is_constant() -> None:
     assert [weight_at(0.5, progress) for progress in (0, 0.3, 1)] == [0.5, 0.5, 0.5]
     assert [weight_at(0, progress) for progress in (0, 0.3, 1)] == [0, 0, 0]
 
@@ -117,7 +117,7 @@ def test_a_cosine_is_half_way_where_the_line_is_and_flatter_at_its_ends() -> Non
     assert weight_at(curve, 0.9) < weight_at(line, 0.9)
 
 
-def test_a_step_takes_its_second_value_from_the_point_on() -> None:
+def test_a_step_has_its_second_value_from_its_point_on() -> None:
     step = {"step": {"at": 0.5, "before": 1, "after": 0.25}}
     assert [weight_at(step, p) for p in (0, 0.499, 0.5, 1)] == [1, 1, 0.25, 0.25]
     assert weight_at({"step": {"at": 0, "before": 1, "after": 0}}, 0) == 0
@@ -140,15 +140,15 @@ def test_every_shape_ends_exactly_at_its_last_value_and_stays_between_the_two(sh
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("linear", " is 'linear'; give a number or a schedule, e.g. {linear: {to: 0.5}}"),
         (True, " is True; give a number or a schedule, e.g. {linear: {to: 0.5}}"),
         (None, " is None; give a number or a schedule, e.g. {linear: {to: 0.5}}"),
         (-1, " is -1; it must be >= 0"),
         (math.nan, " is nan; give a finite number"),
-        ({}, " is {}; give one schedule of linear, cosine, step"),
-        ({"step": {}, "linear": {}}, " is {'step': {}, 'linear': {}}; give one schedule of linear, cosine, step"),
+        ({}, " is {}; give exactly one of linear, cosine, step"),
+        ({"step": {}, "linear": {}}, " is {'step': {}, 'linear': {}}; give exactly one of linear, cosine, step"),
         ({"linaer": {}}, ": there is no schedule 'linaer'; did you mean 'linear'?"),
         ({1: {}}, ": there is no schedule 1; known: cosine, linear, step"),
         ({"linear": 1}, ": linear is 1; give a table, e.g. {linear: {from: 0, to: 1, start: 0, end: 1}}"),
@@ -160,8 +160,8 @@ def test_every_shape_ends_exactly_at_its_last_value_and_stays_between_the_two(sh
         ({"linear": {"start": 0.5, "end": 0.5}}, ": linear has start 0.5 and end 0.5; start must be smaller"),
     ],
 )
-def test_a_schedule_that_is_wrong_is_refused_in_one_line(value: Any, said: str) -> None:
-    assert message(value) == said
+def test_an_invalid_schedule_is_refused_in_one_line(value: Any, expected: str) -> None:
+    assert message(value) == expected
 
 
 def test_checking_a_schedule_does_not_import_torch() -> None:

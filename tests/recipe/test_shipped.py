@@ -1,4 +1,4 @@
-"""Every shipped pipeline recipe checks, and runs from texts to figures on a small sample of real text."""
+"""Every shipped pipeline recipe is valid and runs from texts to results on a small sample of real text."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ NAMES = [name for name in shipped_recipes("pipelines") if not is_comparison(name
 
 @pytest.fixture(scope="session")
 def docstrings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 train, 16 validation and 16 test docstrings of three topics, cut short."""
+    """48 training, 16 validation and 16 test docstrings of three topics, truncated."""
     folder = tmp_path_factory.mktemp("docstrings")
     task = load_task(dataset="augkd:docstrings")
-    wanted = sorted(task.labels)[:3]
+    topics = sorted(task.labels)[:3]
     for split, count in (("train", 48), ("validation", 16), ("test", 16)):
         rows = [(e.text[:120], task.labels[int(e.label)]) for e in getattr(task, split) if e.label is not None]
         with (folder / f"{split}.csv").open("w", newline="") as stream:
-            csv.writer(stream).writerows([("text", "label"), *[row for row in rows if row[1] in wanted][:count]])
+            csv.writer(stream).writerows([("text", "label"), *[row for row in rows if row[1] in topics][:count]])
     return folder
 
 
@@ -54,13 +54,13 @@ def six_layers(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Pat
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the recipes' common teacher goes."""
+    """Where the recipes keep their common teacher."""
     return tmp_path_factory.mktemp("shared")
 
 
 @pytest.fixture
 def small(docstrings: Path, six_layers: Path, corpus_file: Path) -> Any:
-    """A shipped recipe on the small sample, with the small teacher in place of MiniLM."""
+    """Loads a shipped recipe with the small sample as its task and the small teacher in place of MiniLM."""
 
     def load(name: str) -> Recipe:
         tree = load_recipe(name, [f"task.dataset={docstrings}", "training.max_length=32"]).model_dump(mode="json")
@@ -83,7 +83,7 @@ def small(docstrings: Path, six_layers: Path, corpus_file: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_shipped_recipe_checks_and_runs_to_its_figures(
+def test_every_shipped_recipe_is_valid_and_runs_to_its_results(
     name: str, small: Any, shared: Path, tmp_path: Path
 ) -> None:
     recipe = small(name)
@@ -93,7 +93,7 @@ def test_every_shipped_recipe_checks_and_runs_to_its_figures(
     assert results["student"]["parameters"] > 0
     assert len(results.get("assistants", [])) == len(recipe.assistants)
     stages = {entry["stage"] for entry in json.loads((tmp_path / "run/student/log.json").read_text())}
-    assert stages == set(range(1, len(recipe.phases) + 1))
+    assert stages == set(range(1, len(recipe.training_stages) + 1))
 
 
 def test_alp_logs_the_perplexity_of_its_attention_and_a_saved_student_has_no_projection(
@@ -112,7 +112,7 @@ def test_alp_logs_the_perplexity_of_its_attention_and_a_saved_student_has_no_pro
     assert not [key for key in load_file(tmp_path / "run/student/model.safetensors") if "widen" in key]
 
 
-def test_a_student_without_transformer_layers_cannot_follow_any(small: Any, shared: Path, tmp_path: Path) -> None:
+def test_a_student_without_transformer_layers_has_none_to_match(small: Any, shared: Path, tmp_path: Path) -> None:
     tree = small("alp-kd").model_dump(mode="json") | {"student": {"static": {"width": 8}}}
     with pytest.raises(ModelError, match="has no transformer layers to match"):
         Run(Recipe.model_validate(tree), tmp_path / "run", shared).results()
@@ -150,13 +150,13 @@ def test_a_loss_for_classes_is_refused_on_numbers_before_a_teacher_is_trained(
         list(plan(numbers))
 
 
-def test_a_comparison_runs_its_recipes_on_its_tasks_and_takes_differences_to_the_baseline(
+def test_a_comparison_runs_its_recipes_on_its_tasks_and_compares_with_the_baseline(
     docstrings: Path, six_layers: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(f"recipes: [no-kd, kd]\ntasks: [{docstrings}]\nseeds: 2\nset: [training.max_length=32]\n")
-    changes = [f"teacher.model={six_layers}", "training.epochs=1", "teacher.epochs=1"]
-    comparison, recipes = load_comparison(str(path), changes)
+    overrides = [f"teacher.model={six_layers}", "training.epochs=1", "teacher.epochs=1"]
+    comparison, recipes = load_comparison(str(path), overrides)
     assert list(recipes) == ["no-kd", "kd"]
     assert any("2 recipes × 2 seeds" in line for line in plan_comparison(comparison, recipes))
     (value,), average = compare_tasks(comparison, recipes, None, tmp_path / "out", silent)
@@ -166,19 +166,19 @@ def test_a_comparison_runs_its_recipes_on_its_tasks_and_takes_differences_to_the
     assert rows["no-kd"]["difference"]["values"] == [a - b for a, b in zip(tests["no-kd"], tests["kd"], strict=True)]
     assert rows["kd"]["difference"]["mean"] is None
     assert value["left_out"] == []
-    assert average is None, "of one task"
+    assert average is None, "there is one task only"
 
 
 @pytest.mark.parametrize("name", ["annealing-kd", "tinybert", "takd", "freelb", "alp-kd"])
 def test_the_control_without_distillation_learns_from_labels_alone(name: str) -> None:
     recipe = load_recipe(name)
     plain = control(recipe, "no-kd")
-    assert [stage.losses for stage in plain.phases] == [{"ce": {"weight": 1.0}}]
-    assert plain.phases[0].epochs == sum(stage.epochs for stage in recipe.phases)
+    assert [stage.losses for stage in plain.training_stages] == [{"ce": {"weight": 1.0}}]
+    assert plain.training_stages[0].epochs == sum(stage.epochs for stage in recipe.training_stages)
     assert (plain.structure, plain.assistants, plain.training.freelb) == (None, [], None)
 
 
-def test_a_saved_student_of_another_kind_is_loaded_again(small: Any, shared: Path, tmp_path: Path) -> None:
+def test_a_saved_student_of_another_architecture_can_be_loaded(small: Any, shared: Path, tmp_path: Path) -> None:
     run = Run(small("bilstm"), tmp_path / "run", shared)
     run.results()
     code = (
@@ -189,8 +189,8 @@ def test_a_saved_student_of_another_kind_is_loaded_again(small: Any, shared: Pat
     assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == "BiLSTMForSequenceClassification"
 
 
-def test_a_comparison_names_the_recipe_it_does_not_know(tmp_path: Path) -> None:
+def test_an_unknown_baseline_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("recipes: [kd, takd]\ntasks: [x]\nbaseline: tadk\n")
-    with pytest.raises(RecipeError, match="baseline 'tadk' is not compared; did you mean 'takd'"):
+    with pytest.raises(RecipeError, match="baseline 'tadk' is not one of the recipes; did you mean 'takd'"):
         load_comparison(str(path))
