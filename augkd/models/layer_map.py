@@ -1,28 +1,30 @@
-"""Which teacher layer belongs to which student layer: the named rules of the literature, or the layers themselves."""
+"""Which teacher layer each student layer corresponds to: the named rules of the literature, or an explicit list."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from augkd.errors import ModelError, did_you_mean, shown
+from augkd.errors import ModelError, did_you_mean, short_repr
 
 MAPS = ("uniform", "first", "last", "distilbert")
 
 
 def layer_map(choice: str | Sequence[int], teacher_layers: int, student_layers: int) -> tuple[int, ...]:
-    """The teacher layer of each student layer (0-based, ascending), to copy at the start or to match.
+    """The teacher layer of each student layer (0-based, ascending), to initialise it from or to match.
 
-    `uniform`: every (L/m)-th, the last with the last (TinyBERT). `first`, `last`: consecutive. `distilbert`: evenly
-    spaced from layer 0 to layer L - 1, of 12 for 6: 0, 2, 4, 7, 9, 11. Or the layers themselves, in any order.
-    Raises ModelError when a layer does not exist or the student is the deeper one.
+    `uniform`: every (L/m)-th, last to last (TinyBERT). `first`, `last`: consecutive layers. `distilbert`: evenly spaced
+    from layer 0 to layer L - 1; 6 of 12 are 0, 2, 4, 7, 9, 11. An explicit list may be in any order. Raises ModelError
+    when a layer does not exist or the student is deeper than the teacher.
     """
     deepest, m = teacher_layers - 1, student_layers
     if not isinstance(choice, str):
         return _explicit(choice, teacher_layers, student_layers)
     if choice not in MAPS:
-        raise ModelError(f"there is no layer map {shown(choice)}{did_you_mean(choice, MAPS)}")
+        raise ModelError(f"there is no layer map {short_repr(choice)}{did_you_mean(choice, MAPS)}")
     if not 1 <= m <= teacher_layers:
-        raise ModelError(f"layer map '{choice}' needs 1 to {teacher_layers} student layers, the teacher's; got {m}")
+        raise ModelError(
+            f"layer map '{choice}' needs 1 to {teacher_layers} student layers, as many as the teacher has; got {m}"
+        )
     if choice == "first":
         return tuple(range(m))
     if choice == "last":

@@ -1,10 +1,10 @@
-"""One owner of the terminal: the bars and load reports of the libraries are switched off."""
+"""Keeps the libraries' own output off the terminal, which belongs to augkd's progress display."""
 
 from __future__ import annotations
 
 
 def quiet_libraries() -> None:
-    """One owner of the terminal: the libraries' own bars and load reports are switched off."""
+    """Switches off the progress bars and load reports of `transformers` and `datasets`."""
     import datasets
     import transformers
 

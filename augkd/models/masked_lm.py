@@ -1,14 +1,12 @@
-"""A masked language model that is asked about masked places only.
+"""A masked language model whose head computes the masked positions only.
 
-The head costs as much as six MiniLM layers, so it reads the hidden states of the masked places and no others: a hook
-on the trunk hands it only those, whatever the model. Generator, warm-up and substitution all ask here.
+The head costs as much as six MiniLM layers, so it reads the hidden states of the masked positions and no others: a
+hook on the backbone passes on only those, whatever the model. Generator, MLM adaptation and substitution all use it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,15 @@ import torch
 from torch import Tensor
 
 from augkd.errors import ModelError
-from augkd.models.devices import budget_of, uses_bf16
+from augkd.models.classifier import takes_token_types
+from augkd.models.devices import token_budget_of, uses_bf16
 from augkd.models.locate import locate
-from augkd.models.tokens import Tokens
+from augkd.models.tokens import RowGroups, Tokens
 
 
 @dataclass
 class MaskedLM:
-    """A masked language model with its tokenizer; `rows` counts what went through it."""
+    """A masked language model with its tokenizer; `rows` counts the rows of every forward pass by purpose."""
 
     model: Any
     tokenizer: Any
@@ -44,7 +43,7 @@ class MaskedLM:
         self.tokenizer.save_pretrained(folder)
 
     def special(self) -> Tensor:  # (vocabulary,) bool
-        """Which token ids are never masked and never generated: special ones, and outputs that are no token."""
+        """Which token ids are never masked and never generated: special tokens, and outputs without a token."""
         special = torch.zeros(int(self.model.get_output_embeddings().weight.shape[0]), dtype=torch.bool)
         special[torch.tensor(self.tokenizer.all_special_ids)] = True
         special[len(self.tokenizer) :] = True
@@ -55,61 +54,64 @@ class MaskedLM:
         tokens: Tokens,  # with the mask token at `places`
         places: Tensor,  # (p,) positions in tokens.ids, ascending
         purpose: str,
-        budget: int | None = None,
+        token_budget: int | None = None,  # padded tokens per forward pass; None: what suits the device
     ) -> Tensor:  # (p, vocabulary) float32
-        """What the model puts at masked places. Gradients flow where the caller allows them."""
-        asked = torch.zeros(len(tokens.ids), dtype=torch.bool)
-        asked[places] = True
+        """The model's logits at masked positions, in their order. Gradients flow where the caller allows them.
+
+        A group of rows without any masked position is neither forwarded nor counted.
+        """
+        device = self.device
+        masked = torch.zeros(len(tokens.ids), dtype=torch.bool)
+        masked[places] = True
         pieces, order = [], []
-        for rows in tokens.batches(budget_of(self.device, budget)):
-            group = tokens.take(rows)
-            positions = _positions(tokens, rows)
-            inside = asked[positions]
-            if not inside.any():
+        for rows in RowGroups.of(tokens, token_budget_of(device, token_budget)):
+            positions = tokens.positions(rows)
+            wanted = masked[positions]
+            if not wanted.any():
                 continue
-            inputs = group.padded(int(self.tokenizer.pad_token_id or 0))
-            mask = inputs["attention_mask"].bool()
-            where = torch.zeros_like(mask)
-            where[mask] = inside
-            if getattr(self.model.config, "type_vocab_size", 0) < 2:
+            inputs = tokens.take(rows).padded(int(self.tokenizer.pad_token_id or 0))
+            present = inputs["attention_mask"].bool()
+            where = torch.zeros_like(present)
+            where[present] = wanted
+            if not takes_token_types(self.model):
                 del inputs["token_type_ids"]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.precision, self.device)):
-                pieces.append(logits_at(self.model, {k: v.to(self.device) for k, v in inputs.items()}, where))
-            order.append(positions[inside])
+            with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(self.precision, device)):
+                pieces.append(logits_at(self.model, {k: v.to(device) for k, v in inputs.items()}, where))
+            order.append(positions[wanted])
             self.rows[purpose] += len(rows)
         if not pieces:
-            return torch.empty(0, len(self.special()), device=self.device)
+            return torch.empty(0, len(self.special()), device=device)
         back = torch.cat(order).argsort()
-        return torch.cat(pieces)[back.to(self.device)]
+        return torch.cat(pieces)[back.to(device)]
 
 
 def load_masked_lm(name: str, precision: str = "auto") -> MaskedLM:
-    """A masked language model from a folder or the Hub; a trunk without its head gets a random one, tied.
+    """A masked language model from a folder or the Hub; a backbone without a head gets a random one, tied.
 
-    Raises ModelError when it cannot be one, or has no mask token.
+    Raises ModelError when the architecture has no masked-LM head, or the tokenizer no mask token.
     """
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     folder = locate(name)
     try:
-        model, told = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        model, report = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as exc:
         reason = str(exc).strip().split("\n")[0][:160]
         raise ModelError(f"model '{name}' cannot be loaded as a masked language model: {reason}") from exc
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    check(model, tokenizer, name)
+    check_masked_lm(model, tokenizer, name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    missing = [key for key in told["missing_keys"] if "position_ids" not in key]
+    missing = [key for key in report["missing_keys"] if "position_ids" not in key]
     return MaskedLM(model.to(device).eval(), tokenizer, precision, trained_head=not missing)
 
 
-def check(model: Any, tokenizer: Any, name: str = "") -> None:
-    """Raises ModelError when the two cannot fill masks together."""
+def check_masked_lm(model: Any, tokenizer: Any, name: str = "") -> None:
+    """Raises ModelError when model and tokenizer cannot fill masks together."""
     what = f"model '{name}'" if name else type(tokenizer).__name__
     if tokenizer.mask_token_id is None:
         raise ModelError(f"{what} has no mask token; give a masked language model, like BERT or RoBERTa")
     if not tokenizer.is_fast:
-        raise ModelError(f"{what} tells no offsets; load the tokenizer with use_fast=True")
+        raise ModelError(f"{what} has no offset mapping; load the tokenizer with use_fast=True")
     outputs, base = model.get_output_embeddings(), model.base_model
     if outputs is None or base is model:
         raise ModelError(f"{type(model).__name__} has no masked-LM head; load it with AutoModelForMaskedLM")
@@ -124,21 +126,21 @@ def check_same_vocabulary(generator: Any, **others: Any) -> None:
     """Raises ModelError unless all tokenizers give every token the same id: token ids pass between the models."""
     vocabulary = generator.get_vocab()
     for role, tokenizer in others.items():
-        theirs = tokenizer.get_vocab()
-        if theirs == vocabulary:
+        other = tokenizer.get_vocab()
+        if other == vocabulary:
             continue
         differing = min(
-            (token for token in {*vocabulary, *theirs} if vocabulary.get(token) != theirs.get(token)), key=str
+            (token for token in {*vocabulary, *other} if vocabulary.get(token) != other.get(token)), key=str
         )
         raise ModelError(
-            f"the generator's vocabulary ({len(vocabulary)} tokens) is not the {role}'s ({len(theirs)}): "
-            f"'{differing}' is {vocabulary.get(differing)} and {theirs.get(differing)}; give a generator with the "
-            f"{role}'s tokenizer, e.g. data.generator.model: the {role}'s trunk with adapt"
+            f"the generator's vocabulary ({len(vocabulary)} tokens) is not the {role}'s ({len(other)}): "
+            f"'{differing}' is {vocabulary.get(differing)} and {other.get(differing)}; give a generator with the "
+            f"{role}'s tokenizer, e.g. data.generator.model: the {role}'s backbone with adapt"
         )
 
 
 def logits_at(model: Any, inputs: dict[str, Tensor], where: Tensor) -> Tensor:  # where: (rows, length) bool
-    """(places, vocabulary) float32 logits at the places `where` is true, row after row; the head sees no other."""
+    """(positions, vocabulary) float32 logits where `where` is true, row after row; the head sees no other position."""
 
     def pick(_module: Any, _arguments: Any, output: Any) -> Any:
         picked = output[0][where.to(output[0].device)][None]
@@ -147,25 +149,11 @@ def logits_at(model: Any, inputs: dict[str, Tensor], where: Tensor) -> Tensor:  
         output.last_hidden_state = picked
         return output
 
-    with _hooked(model.base_model, pick):
-        logits: Tensor = model(**inputs).logits
-    if logits.shape[:2] != (1, int(where.sum())):
-        raise ModelError(f"the head of {type(model).__name__} does not read the last hidden states; give another model")
-    return logits[0].float()
-
-
-@contextmanager
-def _hooked(module: Any, hook: Any) -> Iterator[None]:
-    handle = module.register_forward_hook(hook)
+    handle = model.base_model.register_forward_hook(pick)
     try:
-        yield
+        logits: Tensor = model(**inputs).logits
     finally:
         handle.remove()
-
-
-def _positions(tokens: Tokens, rows: Tensor) -> Tensor:
-    """Positions in `tokens.ids` of every token of `rows`, row after row."""
-    lengths = tokens.lengths[rows]
-    first = torch.repeat_interleave(tokens.offsets[:-1][rows], lengths)
-    start = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
-    return first + torch.arange(int(lengths.sum())) - start
+    if logits.shape[:2] != (1, int(where.sum())):
+        raise ModelError(f"the head of {type(model).__name__} does not read the last hidden states; give another")
+    return logits[0].float()

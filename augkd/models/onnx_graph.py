@@ -1,7 +1,7 @@
 """PyTorch to ONNX: what the INT8 encoder of an index and an exported student have in common.
 
-torch's own exporter and ONNX Runtime, no Optimum: its releases pin older transformers. The graph names nothing of the
-machine that it was made on.
+It uses torch's own exporter and ONNX Runtime rather than Optimum, whose releases pin older transformers. The graph
+contains no path of the machine that it was made on.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
 def check_extra(
-    wanted: str,  # by whom: the subject of the message
+    feature: str,  # what needs the extra: the subject of the message
 ) -> None:
     """Raises ModelError when the extra `onnx` is not installed."""
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
-        raise ModelError(f"{wanted} needs {', '.join(missing)}; pip install 'augkd[onnx]'")
+        raise ModelError(f"{feature} needs {', '.join(missing)}; pip install 'augkd[onnx]'")
 
 
 def to_onnx(
-    module: nn.Module,  # takes `inputs` in their order, gives one tensor; on the CPU, in eval mode
-    inputs: Mapping[str, Tensor],  # each (rows, width), two sizes that are neither 0 nor 1 nor alike
+    module: nn.Module,  # takes `inputs` in their order and returns one tensor; on the CPU, in eval mode
+    inputs: Mapping[str, Tensor],  # each (rows, width): two different sizes, neither of them 0 or 1
     output: str,
-    name: str,  # of the architecture, for the message
-    instead: str,  # what to do when it cannot be exported
+    name: str,  # the architecture, for the message
+    instead: str,  # what to do if it cannot be exported
 ) -> Any:  # onnx.ModelProto
     """The graph of `module` for any number of rows of any width. Raises ModelError."""
     sizes = {0: torch.export.Dim("rows"), 1: torch.export.Dim("width")}
-    # torch 2.13 keeps the traced LSTM of one export and trips over it in the next (KeyError in its dispatch cache)
+    # torch 2.13 keeps the traced LSTM of one export, and the next one fails on it (KeyError in its dispatch cache)
     torch.ops.aten.lstm.input._dispatch_cache.clear()
     try:
-        with hushed():
+        with quiet_exporters():
             program = torch.onnx.export(
                 module,
                 tuple(inputs.values()),
@@ -57,13 +57,13 @@ def to_onnx(
         raise ModelError(f"{name} cannot be exported to ONNX ({reason}); {instead}") from exc
     assert program is not None
     model = program.model_proto
-    del model.graph.value_info[:]  # ONNX Runtime infers shapes anew and stumbles over torch's
-    _forget_sources(model)
+    del model.graph.value_info[:]  # ONNX Runtime infers shapes itself and fails on torch's
+    _drop_sources(model)
     return model
 
 
-def _forget_sources(model: Any) -> None:
-    """Drops the stack traces that torch attaches to nodes: they name folders of the machine that exported."""
+def _drop_sources(model: Any) -> None:
+    """Drops the stack traces that torch attaches to nodes: they contain paths of the exporting machine."""
     graphs = [model.graph, *model.functions]
     for graph in graphs:
         for node in graph.node:
@@ -75,7 +75,7 @@ def _forget_sources(model: Any) -> None:
 
 
 def session(model: bytes, threads: int) -> Any:  # onnxruntime.InferenceSession
-    """Opens a graph on the CPU, with so many threads for one call."""
+    """An ONNX Runtime session on the CPU that uses `threads` threads per call."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -85,8 +85,8 @@ def session(model: bytes, threads: int) -> Any:  # onnxruntime.InferenceSession
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """Keeps both libraries' advice to their developers (missing torchvision, deprecations) from the user's screen."""
+def quiet_exporters() -> Iterator[None]:
+    """Silences torch's and ONNX Runtime's warnings for developers (missing torchvision, deprecations)."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Random numbers that depend on where they are drawn, not on what was drawn before: a resumed run draws the same."""
+"""Random numbers that depend on where they are drawn, not on earlier draws, so a resumed run draws the same ones."""
 
 from __future__ import annotations
 

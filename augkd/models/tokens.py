@@ -1,4 +1,8 @@
-"""Rows of tokens: ragged, so that padding belongs to a batch, and the length groups a forward pass or an epoch uses."""
+"""Rows of tokens, and how they are grouped: for a forward pass (`RowGroups`) and for an epoch (`LengthGrouped`).
+
+Rows are stored without padding, because padding belongs to a batch: only the group that rows are forwarded in decides
+how long they become.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from torch.utils.data import Sampler
 
 @dataclass(frozen=True)
 class Tokens:
-    """`len(self)` token sequences, one after another."""
+    """Token sequences, one after another."""
 
     ids: Tensor  # (total,) token ids
     types: Tensor  # (total,) token types: 1 in the second text of a pair
@@ -22,7 +26,7 @@ class Tokens:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> Tokens:
-        """From lists of ids (and token types; all 0 when not given)."""
+        """From one list of ids per row (and one of token types; all 0 by default)."""
         offsets = torch.zeros(len(rows) + 1, dtype=torch.long)
         offsets[1:] = torch.tensor([len(row) for row in rows], dtype=torch.long).cumsum(0)
         ids = torch.tensor([token for row in rows for token in row], dtype=torch.long)
@@ -40,13 +44,17 @@ class Tokens:
 
     def take(self, rows: Tensor) -> Tokens:  # rows: (m,) positions
         """The given rows, in the given order."""
-        lengths = self.lengths[rows]
+        positions = self.positions(rows)
         offsets = torch.zeros(len(rows) + 1, dtype=torch.long)
-        offsets[1:] = lengths.cumsum(0)
-        # position of every wanted token: start of its row + its place in the row
-        places = torch.arange(int(offsets[-1])) - torch.repeat_interleave(offsets[:-1], lengths)
-        positions = torch.repeat_interleave(self.offsets[:-1][rows], lengths) + places
+        offsets[1:] = self.lengths[rows].cumsum(0)
         return Tokens(self.ids[positions], self.types[positions], offsets)
+
+    def positions(self, rows: Tensor) -> Tensor:  # rows: (m,) → (tokens of these rows,)
+        """Positions in `ids` of every token of the given rows, row after row."""
+        lengths = self.lengths[rows]
+        first = torch.repeat_interleave(self.offsets[:-1][rows], lengths)
+        start = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
+        return first + torch.arange(int(lengths.sum())) - start
 
     def join(self, other: Tokens) -> Tokens:
         """These rows, then `other`'s."""
@@ -57,7 +65,7 @@ class Tokens:
         )
 
     def padded(self, pad_id: int) -> dict[str, Tensor]:
-        """Model inputs, padded to the longest: `input_ids`, `attention_mask`, `token_type_ids`, each (n, length)."""
+        """Inputs padded to the longest row: `input_ids`, `attention_mask`, `token_type_ids`, each (n, length)."""
         lengths = self.lengths
         mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
         ids = torch.full(mask.shape, pad_id, dtype=torch.long)
@@ -65,8 +73,8 @@ class Tokens:
         ids[mask], types[mask] = self.ids, self.types
         return {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": types}
 
-    def batches(self, budget: int, mixed: bool = True) -> Iterator[Tensor]:
-        """Row positions in groups of similar length, each at most `budget` padded tokens (and at least one row).
+    def batches(self, token_budget: int, mixed: bool = True) -> Iterator[Tensor]:
+        """Row positions in groups of similar length, each at most `token_budget` padded tokens (and at least one row).
 
         Unless `mixed`, rows of different lengths share no group: nothing is padded.
         """
@@ -74,7 +82,7 @@ class Tokens:
         sizes = self.lengths[order].tolist()
         start = 0
         for end in range(1, len(order) + 1):
-            full = end == len(order) or (end + 1 - start) * sizes[end] > budget
+            full = end == len(order) or (end + 1 - start) * sizes[end] > token_budget
             if full or (not mixed and sizes[end] != sizes[start]):
                 yield order[start:end]
                 start = end
@@ -84,16 +92,16 @@ class Tokens:
 class RowGroups:
     """How the rows of one forward pass are grouped, and the way back to their order.
 
-    Made once per pass and handed to everyone who watches it (layer losses, FreeLB, the generator's ascent), so that
-    the i-th group means the same rows to all of them.
+    Made once per pass and shared by everything that watches it (intermediate-layer losses, FreeLB, the generator's
+    ascent), so that the i-th group is the same rows for all of them.
     """
 
     groups: tuple[Tensor, ...]  # row positions in the order they are forwarded; together each row once
 
     @classmethod
-    def of(cls, tokens: Tokens, budget: int, mixed: bool = True) -> RowGroups:
-        """Groups of similar length, each at most `budget` padded tokens; of one length unless `mixed`."""
-        return cls(tuple(tokens.batches(budget, mixed)))
+    def of(cls, tokens: Tokens, token_budget: int, mixed: bool = True) -> RowGroups:
+        """Groups of similar length, each at most `token_budget` padded tokens; of one length unless `mixed`."""
+        return cls(tuple(tokens.batches(token_budget, mixed)))
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.groups)
@@ -105,7 +113,7 @@ class RowGroups:
         return self.groups[number]
 
     def restore(self, pieces: Sequence[Tensor]) -> Tensor:  # one (rows, …) piece per group → (n, …)
-        """The pieces that the groups gave, as one tensor in row order, on their device. At least one group is needed."""
+        """The pieces as one tensor in row order, on their device. There must be at least one group."""
         joined = torch.cat(list(pieces))
         order = torch.cat(self.groups).argsort()
         return joined[order.to(joined.device)]
@@ -119,7 +127,7 @@ class LengthGrouped(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order the next iteration gives."""
+        """Sets the epoch whose order the next iteration gives."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -131,9 +139,9 @@ class LengthGrouped(Sampler[list[int]]):
         lengths = self._lengths.numpy()
         window = self._size * 32  # sorted within windows only, so that batches differ between epochs
         batches: list[list[int]] = []
-        for begin in range(0, len(order), window):
-            part = order[begin : begin + window]
-            part = part[np.argsort(lengths[part], kind="stable")]
-            batches += [part[i : i + self._size].tolist() for i in range(0, len(part), self._size)]
+        for start in range(0, len(order), window):
+            rows = order[start : start + window]
+            rows = rows[np.argsort(lengths[rows], kind="stable")]
+            batches += [rows[i : i + self._size].tolist() for i in range(0, len(rows), self._size)]
         for place in rng.permutation(len(batches)):
             yield batches[place]

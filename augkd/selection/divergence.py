@@ -1,6 +1,6 @@
-"""How far a student is from its teacher, row by row: the one place where it is written.
+"""How far a student is from its teacher, row by row: the one place where it is computed.
 
-Losses average these rows, selectors rank them, the generator climbs them.
+Losses average these rows, selectors rank by them, the generator's ascent maximises them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Candidate texts as tensors: ragged tokens, and a pool in which each row knows its owner.
+"""Candidate texts as tensors: a flat pool in which each row knows its owner.
 
-A retrieved neighbour and a generated text are the same thing here. Rows are kept unpadded, because padding belongs to a
-batch: whoever forwards rows decides which of them share one.
+A retrieved neighbour and a generated text are the same thing here. Rows are not padded, because padding belongs to the
+group that a row is forwarded in.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from augkd.models.tokens import Tokens
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidates of one batch of originals, flat."""
+    """The candidates of one batch of originals, in one flat sequence."""
 
     tokens: Tokens
-    owner: Tensor  # (n,) row of the original each belongs to, ascending
-    score: Tensor  # (n,) what its source thinks of it (a neighbour: cosine similarity)
+    owner: Tensor  # (n,) row of the original that each belongs to, ascending
+    score: Tensor  # (n,) as its source gives it (a neighbour: cosine similarity; higher is closer)
     teacher: Tensor  # (n, outputs) teacher logits
-    row: Tensor  # (n,) its place among all candidates of the transfer set
+    row: Tensor  # (n,) position among all candidates of the transfer set
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -52,10 +52,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Batch:
-    """Originals with what the teacher said of them, and their candidates."""
+    """Originals with their labels and teacher logits, and their candidates."""
 
     tokens: Tokens
     labels: Tensor  # (n,) class index (-100: none) or float target (nan: none)
     teacher: Tensor  # (n, outputs) teacher logits
     pool: Pool
-    rows: Tensor  # (n,) place of each original in the transfer set
+    rows: Tensor  # (n,) position of each original in the transfer set

@@ -1,8 +1,8 @@
-"""Which candidates of each original the student is shown.
+"""Which candidates of each original the student is trained on.
 
-Every selector returns distinct pool positions, at most `keep` for an owner. They differ in the key they sort by,
-nothing else, so a comparison between them compares the choice alone. `minimax` is Kamalloo et al. 2021; `random`
-is the control that any claim for it has to beat.
+Every selector returns distinct pool positions, at most `keep` per owner. Selectors differ in the key they sort by and
+in nothing else, so comparing two of them compares the choice alone. `minimax` is from Kamalloo et al. 2021; `random` is
+the control that it has to beat.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def minimax(
 def random(
     divergence: Tensor, pool: Pool, rng: torch.Generator, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
-    """`keep` candidates of each owner, drawn anew each time without replacement: the control for other selectors."""
+    """`keep` candidates of each owner, drawn afresh each time without replacement: the control for other selectors."""
     return best(torch.rand(len(pool), generator=rng), pool.owner, keep)
 
 
@@ -49,7 +49,7 @@ SELECTORS: dict[str, Selector] = {
     "nearest": nearest,
     "everything": everything,
 }
-SCORED = frozenset({"minimax"})  # these rank by divergence; for the others no candidate is forwarded to be scored
+SCORED = frozenset({"minimax"})  # rank by divergence; for the others no candidate is forwarded to be scored
 
 
 def best(key: Tensor, owner: Tensor, keep: int) -> Tensor:  # key, owner: (n,) → (kept,)

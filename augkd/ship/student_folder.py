@@ -1,7 +1,7 @@
-"""What a finished run's folder tells those who ship its student: weights, task, length, teacher, index.
+"""A student on disk with what its run's manifests say of it: task, maximum length, teacher, index.
 
-All of it comes from manifests, so that nothing is trained or built by asking; what is gone is said to be gone. A bare
-`save_pretrained` folder has weights and nothing else.
+Everything is read from manifests, so that shipping a student never trains or builds anything. A bare `save_pretrained`
+folder has no manifest: its task, teacher and index are unknown.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from augkd.data.task import Task, load_task
 from augkd.errors import ModelError
+from augkd.models import small_students
 from augkd.models.classifier import Classifier, load_classifier
 from augkd.models.locate import locate, weight_files
 from augkd.retrieval.manifest import read_index_manifest
@@ -21,96 +22,98 @@ from augkd.workspace.files import read_json
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.manifests import MANIFEST, read_manifest
 
-_LONGEST = 512  # tokens, of a student whose run is not known and whose tokenizer names no limit
+_DEFAULT_MAX_LENGTH = 512  # tokens, for a student whose run is unknown
 
 
 @dataclass(frozen=True)
 class StudentFolder:
     """A student on disk; make one with `find_student`."""
 
-    folder: Path  # save_pretrained
-    run: Path | None  # the run's folder; None for a student that stands alone
-    recipe: Mapping[str, Any] | None  # as its manifest holds it
-    made_from: Mapping[str, Any]
+    folder: Path  # a save_pretrained folder
+    run: Path | None  # None for a student without a run
+    recipe: Mapping[str, Any] | None  # as recorded in the student's manifest
+    made_from: Mapping[str, Any]  # fingerprints from the same manifest
 
     def task(self) -> Task | None:
-        """The run's task, read again; None when the recipe is not known."""
+        """The run's task, read again; None when the recipe is unknown."""
         return load_task(**self.recipe["task"]) if self.recipe else None
 
     def load(self, task: Task | None, folder: Path | None = None, labels: tuple[str, ...] = ()) -> Classifier:
-        """The student (or another classifier of the task, in `folder`) in float32 on the CPU, in eval mode."""
+        """The student, or the task's classifier in `folder`, in float32 on the CPU, in eval mode."""
         folder = folder or self.folder
-        labels = labels or (task.labels if task else ()) or output_names(folder)
+        labels = labels or (task.labels if task else ()) or _labels(folder)
         classifier = load_classifier(str(folder), labels, self.max_length, precision="float32")
         classifier.model.cpu().eval()
         return classifier
 
     @property
     def max_length(self) -> int:
-        """Tokens that texts were cut to."""
-        return int(self.recipe["training"]["max_length"]) if self.recipe else _LONGEST
+        """Tokens that texts are truncated to."""
+        return int(self.recipe["training"]["max_length"]) if self.recipe else _DEFAULT_MAX_LENGTH
 
     def teacher(self) -> Path | None:
-        """The folder of the teacher's weights: the run's, one that a comparison shares, or a checkpoint as it was."""
-        told = self.recipe["teacher"] if self.recipe else {}
-        if not told.get("model"):
+        """The folder of the teacher: the run's, one shared by a comparison, or a checkpoint that was not fine-tuned."""
+        options = self.recipe["teacher"] if self.recipe else {}
+        if not options.get("model"):
             return None
-        if not told["epochs"]:
-            return locate(told["model"])
-        return next((folder for folder in self._siblings("teacher") if self._taught(folder, told)), None)
+        if not options["epochs"]:
+            return locate(options["model"])
+        return next((folder for folder in self._stage_folders("teacher") if self._is_teacher(folder, options)), None)
 
     def index(self) -> Path | None:
-        """The folder of the run's index, there or gone; None for a run without one."""
-        given = ((self.recipe or {}).get("data", {}).get("neighbours") or {}).get("index")
-        if given is None or isinstance(given, str):
-            return Path(given) if given else None
-        found = [folder for folder in self._siblings("index") if read_manifest(folder, "index")["recipe"] == given]
-        return found[0] if found else (self.run or self.folder) / "index"
+        """The folder of the run's index, which may no longer exist; None for a run without one."""
+        index = ((self.recipe or {}).get("data", {}).get("neighbours") or {}).get("index")
+        if index is None or isinstance(index, str):
+            return Path(index) if index else None
+        folders = self._stage_folders("index")
+        built = (folder for folder in folders if read_manifest(folder, "index")["recipe"] == index)
+        return next(built, (self.run or self.folder) / "index")
 
-    def _siblings(self, stage: str) -> list[Path]:
+    def _stage_folders(self, stage: str) -> list[Path]:
         """Finished folders of a stage: in the run, and in `shared` of the comparison that the run is part of."""
         if self.run is None:
             return []
         shared = sorted((self.run.parent.parent / "shared").glob(f"{stage}-*"))
         return [folder for folder in (self.run / stage, *shared) if (folder / MANIFEST).exists()]
 
-    def _taught(self, folder: Path, told: Mapping[str, Any]) -> bool:
+    def _is_teacher(self, folder: Path, options: Mapping[str, Any]) -> bool:
+        """Whether the teacher in `folder` was trained on this run's task with these options."""
         assert self.recipe is not None
-        made = read_manifest(folder, "teacher")["made_from"]
+        made_from = read_manifest(folder, "teacher")["made_from"]
         training = self.recipe["training"]
-        wanted = {"teacher": {**told, "model": None}, **{name: training[name] for name in ("max_length", "precision")}}
-        return made["task"] == self.made_from["task"] and all(made[name] == value for name, value in wanted.items())
+        wanted = {"teacher": {**options, "model": None}}
+        wanted |= {name: training[name] for name in ("max_length", "precision")}
+        same_task = made_from["task"] == self.made_from["task"]
+        return same_task and all(made_from[name] == value for name, value in wanted.items())
 
 
-def find_student(given: Path) -> StudentFolder:
-    """The student of a run's folder, or the student folder `given`. Raises ModelError when it is neither."""
-    folder = next((path for path in (given / "student", given) if (path / "config.json").is_file()), None)
-    if folder is None:
-        raise ModelError(f"{given} holds no student; give a run's folder, or a folder that save_pretrained wrote")
-    run = next((path for path in (given, folder.parent) if path != folder and _kind(path) == "run"), None)
-    if _kind(folder) != "student":
-        return StudentFolder(folder, None, None, {})
-    manifest = read_manifest(folder, "student")
-    return StudentFolder(folder, run or folder.parent, manifest["recipe"], manifest["made_from"])
+def find_student(folder: Path) -> StudentFolder:
+    """The student in a run's folder or in its own. Raises ModelError when there is none."""
+    place = next((path for path in (folder / "student", folder) if (path / "config.json").is_file()), None)
+    if place is None:
+        raise ModelError(f"{folder} holds no student; give a run's folder, or a folder that save_pretrained wrote")
+    if _kind(place) != "student":
+        return StudentFolder(place, None, None, {})
+    manifest = read_manifest(place, "student")
+    return StudentFolder(place, place.parent, manifest["recipe"], manifest["made_from"])
 
 
-def texts_of_index(folder: Path) -> Iterator[str]:
-    """Every text of an index, without its vectors or its encoder being opened."""
+def index_texts(folder: Path) -> Iterator[str]:
+    """Every text of an index, without opening its vectors or its encoder."""
     for part in TextStore.open(folder, read_index_manifest(folder).get("texts")).parts():
         yield from part
 
 
-def weights_of(folder: Path) -> str:
-    """A fingerprint of a model folder's weights alone."""
+def weights_fingerprint(folder: Path) -> str:
+    """A fingerprint of a model folder's weights alone: the same weights with another tokenizer give the same one."""
     return fingerprint([file_fingerprint(path) for path in weight_files(folder)])
 
 
-def output_names(folder: Path) -> tuple[str, ...]:
-    """What a classifier calls its outputs, in their order; () for a regressor."""
+def _labels(folder: Path) -> tuple[str, ...]:
+    """Class names of a classifier, in the order of its outputs; () for a regressor, which has one output."""
     from transformers import AutoConfig
 
-    from augkd.models.small_students import registered  # noqa: F401  (so that a BiLSTM's configuration is known)
-
+    small_students.register()  # so that AutoConfig knows the BiLSTM's configuration
     names = AutoConfig.from_pretrained(folder).id2label
     return tuple(names[place] for place in range(len(names))) if len(names) > 1 else ()
 

@@ -22,7 +22,8 @@ from augkd.distill.objective.hidden import matching
 from augkd.distill.objective.layer_objective import LayerObjective, Shape
 from augkd.distill.objective.losses import kd
 from augkd.distill.teacher.layer_store import LayerStore
-from augkd.models.classifier import Classifier, Pair, from_layers, load_backbone, run
+from augkd.models.classifier import Classifier, Pair, load_backbone, run
+from augkd.models.layers import from_layers
 from augkd.models.locate import BUNDLED
 from augkd.models.tokens import Tokens
 

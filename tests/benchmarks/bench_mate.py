@@ -52,7 +52,8 @@ def measured(way: str, task: str, steps: int) -> dict[str, float]:
     import torch
 
     from augkd.data.task import load_task
-    from augkd.models.classifier import from_layers, load_backbone
+    from augkd.models.classifier import load_backbone
+    from augkd.models.layers import from_layers
     from augkd.models.masked_lm import load_masked_lm
     from augkd.recipe import MINILM
 

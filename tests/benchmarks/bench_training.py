@@ -29,7 +29,8 @@ from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.objective.losses import kd
 from augkd.distill.trainer import DistillationTrainer
-from augkd.models.classifier import Classifier, from_layers, load_classifier
+from augkd.models.classifier import Classifier, load_classifier
+from augkd.models.layers import from_layers
 
 LENGTH, BATCH, RATE, TEMPERATURE, SEED = 128, 32, 5e-5, 2.0, 0
 

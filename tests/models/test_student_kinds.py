@@ -1,8 +1,7 @@
-"""Students of other kinds read, save, load and export as a transformer does; padding and company change no logit."""
+"""Students of other kinds read, save, load and export as a transformer does; padding and other rows change no logit."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,15 @@ from sklearn.decomposition import PCA
 from support.tiny import LABELS
 from torch import Tensor, nn
 
+from augkd.data.target import Target
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, layer_list, load_backbone, load_classifier, takes_token_types
-from augkd.models.small_students import registered
+from augkd.models import small_students
+from augkd.models.classifier import Classifier, load_backbone, load_classifier, takes_token_types
+from augkd.models.layers import layer_list
 from augkd.models.small_students.bilstm import BiLSTMConfig, BiLSTMForSequenceClassification
-from augkd.models.small_students.siamese import side_by_side, texts_of
+from augkd.models.small_students.siamese import compare_texts, text_masks
 from augkd.models.small_students.static import StaticConfig, StaticForSequenceClassification
-from augkd.models.student_kinds import STUDENTS, build_student, embeddings_from, from_scratch
+from augkd.models.student_kinds import STUDENTS, build_student, embeddings_from, smaller
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "bilstm": {"width": 16, "hidden": 8, "layers": 2, "dense": 12},
@@ -62,20 +63,22 @@ def padded(student: Classifier, texts: list[Any]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
 @pytest.mark.parametrize("kind", sorted(STUDENTS))
-def test_a_student_saves_and_loads_as_it_is(kind: str, pairs: bool, teacher: Classifier, tmp_path: Path) -> None:
+def test_a_saved_student_predicts_the_same_when_loaded(
+    kind: str, pairs: bool, teacher: Classifier, tmp_path: Path
+) -> None:
     student = enlarge(build(kind, teacher, pairs))
     texts = PAIRS if pairs else SINGLE
-    said = student.predict(texts)
+    logits = student.predict(texts)
     student.save(tmp_path)
     again = load_classifier(str(tmp_path), LABELS, 32, precision="float32")
-    assert torch.equal(again.predict(texts), said)
+    assert torch.equal(again.predict(texts), logits)
     assert again.model.config.id2label == dict(enumerate(LABELS))
     assert (tmp_path / "model.safetensors").exists()
     pipeline = transformers.pipeline("text-classification", str(tmp_path), top_k=None)
     text, other = texts[0]
-    found = pipeline([{"text": text, "text_pair": other} if pairs else text])[0]
-    scores = torch.tensor([next(entry["score"] for entry in found if entry["label"] == label) for label in LABELS])
-    torch.testing.assert_close(scores, said[0].softmax(0), rtol=1e-4, atol=1e-5)
+    entries = pipeline([{"text": text, "text_pair": other} if pairs else text])[0]
+    scores = torch.tensor([next(entry["score"] for entry in entries if entry["label"] == label) for label in LABELS])
+    torch.testing.assert_close(scores, logits[0].softmax(0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
@@ -131,24 +134,24 @@ def test_the_loss_is_that_of_its_logits(kind: str, teacher: Classifier) -> None:
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
 @pytest.mark.parametrize("kind", ["bilstm", "static"])
-def test_vectors_given_in_place_of_ids_say_the_same(kind: str, pairs: bool, teacher: Classifier) -> None:
+def test_vectors_given_instead_of_ids_give_the_same_logits(kind: str, pairs: bool, teacher: Classifier) -> None:
     student = build(kind, teacher, pairs)
     inputs = padded(student, PAIRS if pairs else SINGLE)
     with torch.no_grad():
-        wanted = student.model(**inputs).logits
+        expected = student.model(**inputs).logits
         vectors = student.model.get_input_embeddings()(inputs.pop("input_ids"))
-        assert torch.equal(student.model(inputs_embeds=vectors, **inputs).logits, wanted)
+        assert torch.equal(student.model(inputs_embeds=vectors, **inputs).logits, expected)
 
 
 @pytest.mark.parametrize("kind", ["bilstm", "static"])
-def test_bf16_says_nearly_the_same(kind: str, teacher: Classifier) -> None:
+def test_bf16_predicts_nearly_the_same(kind: str, teacher: Classifier) -> None:
     student = build(kind, teacher)
-    said = student.predict(SINGLE)
+    logits = student.predict(SINGLE)
     student.precision = "bfloat16"
-    torch.testing.assert_close(student.predict(SINGLE), said, rtol=0.05, atol=0.02)
+    torch.testing.assert_close(student.predict(SINGLE), logits, rtol=0.05, atol=0.02)
 
 
-# ---- the two kinds of ours ----
+# ---- augkd's own architectures ----
 
 
 def test_a_bilstm_is_torch_s_over_each_text_alone() -> None:
@@ -183,33 +186,35 @@ def test_a_static_student_is_a_linear_layer_on_the_weighted_mean() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bilstm", "static"])
-def test_a_pair_is_read_apart_and_a_model_of_single_texts_reads_it_as_one(kind: str, teacher: Classifier) -> None:
-    apart, joined = build(kind, teacher, True), build(kind, teacher)
-    assert (apart.model.config.type_vocab_size, joined.model.config.type_vocab_size) == (2, 1)
-    inputs = padded(apart, PAIRS)
+def test_the_texts_of_a_pair_are_read_separately_and_as_one_by_a_model_of_single_texts(
+    kind: str, teacher: Classifier
+) -> None:
+    separate, joined = build(kind, teacher, True), build(kind, teacher)
+    assert (separate.model.config.type_vocab_size, joined.model.config.type_vocab_size) == (2, 1)
+    inputs = padded(separate, PAIRS)
     with torch.no_grad():
-        by_types = apart.model(**inputs).logits
-        by_separator = apart.model(inputs["input_ids"], inputs["attention_mask"]).logits
-        swapped = apart.model(**padded(apart, [(b, a) for a, b in PAIRS])).logits
+        by_types = separate.model(**inputs).logits
+        by_separator = separate.model(inputs["input_ids"], inputs["attention_mask"]).logits
+        swapped = separate.model(**padded(separate, [(b, a) for a, b in PAIRS])).logits
     assert torch.equal(by_types, by_separator)
     assert not torch.allclose(by_types[:2], swapped[:2], atol=1e-5)
     assert joined.predict(PAIRS).shape == (3, 3)
 
 
-def test_the_second_text_begins_after_the_first_separator_where_types_do_not_say() -> None:
+def test_without_token_types_the_second_text_begins_after_the_first_separator() -> None:
     ids = torch.tensor([[0, 5, 2, 2, 6, 2, 1], [0, 5, 5, 2, 1, 1, 1]])  # <s> a </s> </s> b </s>, and a single text
     mask = (ids != 1).long()
-    first, second = texts_of(ids, mask, None, 2)
+    first, second = text_masks(ids, mask, None, 2)
     assert first.tolist() == [[True] * 3 + [False] * 4, [True] * 4 + [False] * 3]
     assert second.tolist() == [[False] * 3 + [True] * 3 + [False], [False] * 7]
     with pytest.raises(ValueError, match="needs token_type_ids"):
-        texts_of(None, mask, None, 2)
+        text_masks(None, mask, None, 2)
 
 
-def test_two_vectors_are_set_side_by_side_as_in_the_paper() -> None:
-    one, other = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 4.0]])
-    assert side_by_side([one, other]).tolist() == [[1, -2, 3, 4, 2, 6, 3, -8]]
-    assert side_by_side([one]) is one
+def test_two_vectors_are_compared_as_in_the_paper() -> None:
+    first, second = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 4.0]])
+    assert compare_texts([first, second]).tolist() == [[1, -2, 3, 4, 2, 6, 3, -8]]
+    assert compare_texts([first]) is first
 
 
 @pytest.mark.parametrize("kind", ["bilstm", "static"])
@@ -230,18 +235,18 @@ def test_the_layers_of_a_bilstm_are_found_as_a_transformer_s_are(teacher: Classi
 @pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
 @pytest.mark.parametrize("kind", ["bilstm", "static"])
-def test_an_exported_student_says_the_same_for_any_batch_and_length(
+def test_an_exported_student_predicts_the_same_for_any_batch_and_length(
     kind: str, pairs: bool, teacher: Classifier, tmp_path: Path
 ) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    shallow = {"layers": 1} if kind == "bilstm" else {}  # an export's time goes with its LSTMs
+    shallow = {"layers": 1} if kind == "bilstm" else {}  # the time of an export grows with its LSTMs
     student = enlarge(build(kind, teacher, pairs, **shallow))
     inputs = padded(student, PAIRS if pairs else SINGLE)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     path = str(tmp_path / "student.onnx")
-    # torch 2.13 puts another kernel in place of LSTM's while it exports, but the first export of a process leaves the
-    # old one in this cache, and the next unrolls the LSTM at one fixed length
+    # torch 2.13 replaces the LSTM's kernel while it exports, but the first export of a process leaves the old one in
+    # this cache, and the next export unrolls the LSTM at one fixed length
     torch.ops.aten.lstm.input._dispatch_cache.clear()
     torch.onnx.export(
         student.model,
@@ -255,15 +260,16 @@ def test_an_exported_student_says_the_same_for_any_batch_and_length(
     )
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for rows in (inputs, padded(student, (PAIRS if pairs else SINGLE)[:1]), padded(student, [*PAIRS, *PAIRS[:2]])):
-        found = session.run(None, {name: value.numpy() for name, value in rows.items()})[0]
+        logits = session.run(None, {name: value.numpy() for name, value in rows.items()})[0]
         with torch.no_grad():
-            np.testing.assert_allclose(found, student.model(**rows).logits.numpy(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(logits, student.model(**rows).logits.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_registering_twice_says_nothing_and_leaves_both_kinds_known(
+def test_registering_twice_prints_nothing_and_leaves_both_kinds_known(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    importlib.reload(registered)
+    small_students.register()
+    small_students.register()
     assert (caplog.text, *capsys.readouterr(), len(recwarn)) == ("", "", "", 0)
     assert type(transformers.AutoConfig.for_model("augkd_bilstm")) is BiLSTMConfig
     config = transformers.AutoConfig.for_model("augkd_static", vocab_size=9, width=4)
@@ -271,30 +277,30 @@ def test_registering_twice_says_nothing_and_leaves_both_kinds_known(
     assert type(model) is StaticForSequenceClassification
 
 
-# ---- where they start ----
+# ---- initialisation ----
 
 
-def test_vectors_cut_to_size_are_scikit_learn_s_principal_components(teacher: Classifier) -> None:
+def test_reduced_vectors_are_scikit_learn_s_principal_components(teacher: Classifier) -> None:
     table = teacher.model.get_input_embeddings().weight.detach()
-    mine = embeddings_from(teacher.model, 5)
-    wanted = PCA(5, svd_solver="full").fit_transform(table.double().numpy())
-    np.testing.assert_allclose(mine.abs().numpy(), np.abs(wanted), rtol=1e-3, atol=1e-5)
+    reduced = embeddings_from(teacher.model, 5)
+    expected = PCA(5, svd_solver="full").fit_transform(table.double().numpy())
+    np.testing.assert_allclose(reduced.abs().numpy(), np.abs(expected), rtol=1e-3, atol=1e-5)
     assert torch.equal(embeddings_from(teacher.model, 32), table)
 
 
 @pytest.mark.parametrize("kind", ["bilstm", "static"])
-def test_a_student_starts_from_the_teacher_s_vectors_unless_told_not_to(kind: str, teacher: Classifier) -> None:
-    started = build(kind, teacher).model.embedding.weight.detach()[:, :16]
-    wanted = embeddings_from(teacher.model, 16)
-    torch.testing.assert_close(started, wanted / wanted.square().mean().sqrt())
-    assert float(started.square().mean()) == pytest.approx(1.0, rel=1e-3)
+def test_a_student_starts_from_the_teacher_s_vectors_unless_pretrained_is_false(kind: str, teacher: Classifier) -> None:
+    initial = build(kind, teacher).model.embedding.weight.detach()[:, :16]
+    expected = embeddings_from(teacher.model, 16)
+    torch.testing.assert_close(initial, expected / expected.square().mean().sqrt())
+    assert float(initial.square().mean()) == pytest.approx(1.0, rel=1e-3)
     fresh = build(kind, teacher, pretrained=False).model.embedding.weight.detach()[:, :16]
     assert float(fresh.std()) == pytest.approx(1.0, rel=0.01)
-    assert not torch.allclose(fresh, started, atol=0.1)
+    assert not torch.allclose(fresh, initial, atol=0.1)
 
 
 def test_a_smaller_transformer_has_the_sizes_asked_for_and_nothing_of_the_teacher_s_weights(
-    teacher: Classifier, tiny_bert: Path
+    teacher: Classifier,
 ) -> None:
     student = build("scratch", teacher)
     config = student.model.config
@@ -302,17 +308,13 @@ def test_a_smaller_transformer_has_the_sizes_asked_for_and_nothing_of_the_teache
     assert config.intermediate_size == 24
     assert type(student.model) is type(teacher.model)
     assert student.tokenizer is teacher.tokenizer
-    alone = from_scratch(str(tiny_bert), LABELS, 32, 0, layers=2, width=16, heads=2, intermediate=24)
-    assert torch.equal(alone.model.classifier.weight.cpu(), student.model.classifier.weight)
-    assert alone.max_length == 32
+    assert student.max_length == 32
 
 
 @pytest.mark.parametrize("kind", ["DistilBertConfig", "RobertaConfig", "ElectraConfig", "ModernBertConfig"])
 def test_other_architectures_are_made_smaller_too(kind: str) -> None:
-    from augkd.models.student_kinds import smaller
-
     config = getattr(transformers, kind)(vocab_size=60, pad_token_id=0)
-    model = smaller(config, LABELS, layers=1, width=16, heads=2, intermediate=24)
+    model = smaller(config, Target(LABELS), layers=1, width=16, heads=2, intermediate=24)
     assert sum(parameter.numel() for parameter in model.parameters()) < 120_000
     assert model.config.num_labels == 3
     logits = model(input_ids=torch.tensor([[1, 5, 6, 2]]), attention_mask=torch.ones(1, 4).long()).logits
@@ -320,7 +322,7 @@ def test_other_architectures_are_made_smaller_too(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "said"),
+    ("kind", "options", "message"),
     [
         ("bilsmt", {}, "there is no student 'bilsmt'; did you mean 'bilstm'"),
         ("bilstm", {"hiden": 4}, "did you mean 'hidden'"),
@@ -332,8 +334,8 @@ def test_other_architectures_are_made_smaller_too(kind: str) -> None:
     ],
 )
 def test_what_cannot_be_built_is_refused_in_one_line(
-    kind: str, options: dict[str, Any], said: str, teacher: Classifier
+    kind: str, options: dict[str, Any], message: str, teacher: Classifier
 ) -> None:
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         build_student(kind, options, teacher, seed=0)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Divergence equals figures computed elsewhere, row by row (ALGORITHMS §25, Fixtures A and D)."""
+"""Divergence equals figures computed independently, row by row (ALGORITHMS §25, Fixtures A and D)."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_kl_times_t_squared_tends_to_the_centred_squared_difference() -> None:
     limit = centred.square().sum(dim=1).mean() / (2 * 3)
     assert limit.item() == pytest.approx(0.319444, abs=1e-6)
     assert 100**2 * kl(STUDENT.double(), TEACHER.double(), 100).mean().item() == pytest.approx(0.3178, abs=2e-3)
-    assert 1**2 * kl(STUDENT, TEACHER, 1).mean().item() < 0.2  # and is not there yet at T = 1
+    assert 1**2 * kl(STUDENT, TEACHER, 1).mean().item() < 0.2  # not yet at T = 1
 
 
-def test_kl_is_zero_for_equal_rows_and_does_not_see_a_shift_of_a_row() -> None:
+def test_kl_is_zero_for_equal_rows_and_ignores_a_shift_of_a_row() -> None:
     assert kl(TEACHER, TEACHER).tolist() == pytest.approx([0, 0], abs=1e-7)
     assert kl(STUDENT + 7, TEACHER - 3).tolist() == pytest.approx(kl(STUDENT, TEACHER).tolist(), abs=1e-6)
 

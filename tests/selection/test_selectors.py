@@ -30,9 +30,9 @@ def rng(seed: int = 0) -> torch.Generator:
 def reference(key: list[float], owner: list[int], keep: int) -> list[int]:
     """The `keep` smallest keys of each owner, earlier positions first among equals."""
     kept = []
-    for one in sorted(set(owner)):
-        mine = [place for place, name in enumerate(owner) if name == one]
-        kept += sorted(mine, key=lambda place: (key[place], place))[:keep]
+    for row in sorted(set(owner)):
+        places = [place for place, other in enumerate(owner) if other == row]
+        kept += sorted(places, key=lambda place: (key[place], place))[:keep]
     return sorted(kept)
 
 
@@ -87,8 +87,8 @@ def test_random_repeats_for_the_same_seed_and_differs_between_draws() -> None:
     values = torch.zeros(len(pool))
     assert random(values, pool, rng(1), keep=3).tolist() == random(values, pool, rng(1), keep=3).tolist()
     assert random(values, pool, rng(1), keep=3).tolist() != random(values, pool, rng(2), keep=3).tolist()
-    one = rng(1)
-    assert random(values, pool, one, keep=3).tolist() != random(values, pool, one, keep=3).tolist()
+    draws = rng(1)
+    assert random(values, pool, draws, keep=3).tolist() != random(values, pool, draws, keep=3).tolist()
 
 
 def test_random_takes_every_candidate_equally_often_whatever_its_divergence() -> None:
@@ -110,14 +110,14 @@ def test_an_empty_pool_gives_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SELECTORS)
-def test_only_selectors_named_in_scored_look_at_the_divergence(name: str) -> None:
+def test_only_the_selectors_in_scored_use_the_divergence(name: str) -> None:
     pool = pool_of([6, 6])
     up, down = torch.arange(12.0), -torch.arange(12.0)
     same = SELECTORS[name](up, pool, rng()).tolist() == SELECTORS[name](down, pool, rng()).tolist()
     assert same == (name not in SCORED)
 
 
-def test_best_regards_owners_apart_where_a_global_sort_would_take_all_from_one() -> None:
+def test_best_ranks_each_owner_s_candidates_where_a_global_sort_would_take_all_from_one() -> None:
     key, owner = torch.tensor([1.0, 2.0, 3.0, 10.0, 11.0, 12.0]), torch.tensor([0, 0, 0, 1, 1, 1])
     assert best(key, owner, 1).tolist() == [0, 3]
     assert key.argsort()[:2].tolist() == [0, 1]

@@ -1,8 +1,8 @@
-"""Reading a pair with a model that reads one text: both texts through the same encoder, then set side by side.
+"""Reading a pair with a model of single texts: both texts go through the same encoder, then are compared.
 
-Distilled-BiLSTM (Tang et al. 2019) compares two vectors as [u, v, |u − v|, u ⊙ v]; the static student does the same, as
+Distilled-BiLSTM (Tang et al. 2019) compares two vectors as [u, v, |u − v|, u ⊙ v]; so does the static student, because
 a mean over both texts could not tell them apart. A tokenizer without token types (RoBERTa's) still ends the first text
-with a separator, which is where the second one is taken to begin.
+with a separator; the second text is taken to begin after it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 
-def texts_of(
+def text_masks(
     input_ids: Tensor | None,  # (n, length)
     attention_mask: Tensor,  # (n, length)
     token_type_ids: Tensor | None,  # (n, length)
     separator: int | None,
 ) -> list[Tensor]:
-    """Two boolean masks (n, length): the tokens of the first and of the second text; a single text has no second.
+    """Two boolean masks (n, length): the tokens of the first and of the second text (none for a single text).
 
-    Token types decide where they are given, else the first separator, which belongs to the first text. Raises
-    ValueError with neither.
+    Token types decide where they are given, otherwise the first separator, which belongs to the first text. Raises
+    ValueError without either.
     """
     if token_type_ids is not None:
         second = token_type_ids == 1
@@ -35,10 +35,10 @@ def texts_of(
     return [present & ~second, present & second]
 
 
-def side_by_side(
+def compare_texts(
     texts: Sequence[Tensor],  # one or two of (n, width); an empty text is a row of zeros
 ) -> Tensor:  # (n, width) or (n, 4 · width)
-    """A single text's vector as it is; of two, [u, v, |u − v|, u ⊙ v]."""
+    """The vector of a single text unchanged; of two texts [u, v, |u − v|, u ⊙ v]."""
     if len(texts) == 1:
         return texts[0]
     first, second = texts

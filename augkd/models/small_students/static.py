@@ -1,7 +1,7 @@
 """The static student: the mean of token vectors and one linear layer; no token sees another.
 
-The mean may be weighted, with one learnt log-weight a token that starts at 0. It is the last column of the embedding
-table, so that whatever cuts or perturbs rows of the table (a trimmed vocabulary, FreeLB) takes it along.
+The mean may be weighted, with one learnt log-weight per token that starts at 0. The weights are the last column of the
+embedding table, so that anything that trims or perturbs rows of the table (a smaller vocabulary, FreeLB) includes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, initialization
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from augkd.models.small_students.siamese import side_by_side, texts_of
+from augkd.models.small_students.siamese import compare_texts, text_masks
 
 
 class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -23,10 +23,10 @@ class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
     attribute_map = {"hidden_size": "width"}  # noqa: RUF012
 
     vocab_size: int = 30522
-    width: int = 256  # of a token's vector
-    dropout: float = 0.1  # of the mean
-    weighted: bool = True  # tokens weigh what they learn to; otherwise all the same
-    pairs: bool = False  # two texts are averaged apart and compared; otherwise all tokens are one text
+    width: int = 256  # dimensions of a token vector
+    dropout: float = 0.1  # applied to the mean
+    weighted: bool = True  # True: each token has a learnt weight; False: all weigh the same
+    pairs: bool = False  # True: the two texts are averaged separately and compared; False: all tokens are one text
     separator: int | None = None  # the token that ends the first text, for a tokenizer without token types
     type_vocab_size: int = 1  # 2: the tokenizer marks the second text with token type 1
     pad_token_id: int | None = 0
@@ -46,19 +46,19 @@ class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The table of token vectors, each with its log-weight at the end where the mean is weighted."""
+        """The table of token vectors, with the log-weight as last column where the mean is weighted."""
         return self.embedding
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Puts another table in its place."""
+        """Replaces the table of token vectors."""
         self.embedding = value
 
     def forward(
         self,
         input_ids: Tensor | None = None,  # (n, length)
         attention_mask: Tensor | None = None,  # (n, length)
-        token_type_ids: Tensor | None = None,  # (n, length); only looked at for pairs
-        inputs_embeds: Tensor | None = None,  # (n, length, width [+ 1]), in place of the rows of `input_ids`
+        token_type_ids: Tensor | None = None,  # (n, length); used for pairs only
+        inputs_embeds: Tensor | None = None,  # (n, length, width [+ 1]), instead of the rows of `input_ids`
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
@@ -67,8 +67,8 @@ class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         mask = torch.ones_like(rows[..., 0]) if attention_mask is None else attention_mask
         texts = [mask.bool()]
         if self.config.pairs:
-            texts = texts_of(input_ids, mask, token_type_ids, self.config.separator)
-        means = side_by_side([self._mean(rows, text) for text in texts])
+            texts = text_masks(input_ids, mask, token_type_ids, self.config.separator)
+        means = compare_texts([self._mean(rows, text) for text in texts])
         logits = self.classifier(self.dropout(means))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)

@@ -16,7 +16,8 @@ from augkd.distill.objective.hidden import layer_vectors
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trainer import DistillationTrainer
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, from_layers, load_backbone
+from augkd.models.classifier import Classifier, load_backbone
+from augkd.models.layers import from_layers
 from augkd.models.student_kinds import build_student
 from augkd.recipe import TrainingOptions
 
