@@ -38,7 +38,7 @@ class Judge:
     teacher_logits: Callable[[Texts], NDArray[np.float32]]  # (n, outputs); asked where validation texts have no labels
 
     def validation(self, classifier: Predictor) -> float:
-        """The metric on the labelled validation texts; without any, on all of them against the teacher's predictions."""
+        """The metric on the labelled validation texts; if there are none, on all against the teacher's predictions."""
         examples = [example for example in self.task.validation if example.label is not None]
         labels: Any = [example.label for example in examples]
         if not examples:

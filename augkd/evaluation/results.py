@@ -7,7 +7,9 @@ years later, and a user reads it with any JSON library.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
+
+Split = Literal["validation", "test"]
 
 
 class ScoreOnTest(TypedDict):

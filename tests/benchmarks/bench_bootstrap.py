@@ -1,8 +1,8 @@
-"""Resampled metrics, all students and resamples at once, beside a loop over scikit-learn and SciPy.
+"""Speed of bootstrap_scores, all students and resamples at once, against a loop over scikit-learn and SciPy.
 
     python tests/benchmarks/bench_bootstrap.py [examples] [models]
 
-Prints CPU seconds for 2,000 resamples (the loop's from 20 of them) and their ratio, for each metric.
+Prints, for each metric, the CPU seconds of both for 2,000 resamples (the loop's extrapolated from 20) and their ratio.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import time
 
 import numpy as np
 
-from augkd.evaluation.compare.bootstrap import METRICS, replicates, resamples
-from augkd.evaluation.metrics import CLASSIFICATION, REGRESSION
+from augkd.data.target import REGRESSION_METRICS
+from augkd.evaluation.compare.bootstrap import RESAMPLES, bootstrap_scores, resample_counts
+from augkd.evaluation.metrics import METRICS
 
-SLOW = {**CLASSIFICATION, **REGRESSION}
-DRAWS, FEW = 2000, 20
+FEW = 20  # resamples of the slow loop
 
 
 def main(examples: int = 500, models: int = 12) -> None:
     rng = np.random.default_rng(0)
-    print(f"{examples} examples, {models} students, {DRAWS} resamples")
+    print(f"{examples} examples, {models} students, {RESAMPLES} resamples")
     for metric in METRICS:
-        numbers = metric in REGRESSION
+        numbers = metric in REGRESSION_METRICS
         true = rng.normal(size=examples) if numbers else rng.integers(0, 6, examples)
         noise = rng.normal(size=(models, examples))
         predicted = true + noise if numbers else np.where(noise > 1, (true + 1) % 6, true)
         started = time.process_time()
-        replicates(metric, predicted, true, draws=DRAWS)
-        quick = time.process_time() - started
-        (counts,) = resamples(examples, FEW, rng)
+        bootstrap_scores(metric, predicted, true)
+        fast = time.process_time() - started
+        (counts,) = resample_counts(examples, FEW, rng)
         started = time.process_time()
         for count in counts:
             rows = np.repeat(np.arange(examples), count.astype(int))
-            for one in predicted:
-                SLOW[metric](one[rows], true[rows])
-        slow = (time.process_time() - started) * DRAWS / FEW
-        print(f"{metric:10}{quick:8.2f} s{slow:9.1f} s   {slow / quick:6.0f} ×")
+            for model in predicted:
+                METRICS[metric](model[rows], true[rows])
+        slow = (time.process_time() - started) * RESAMPLES / FEW
+        print(f"{metric:10}{fast:8.2f} s{slow:9.1f} s   {slow / fast:6.0f} ×")
 
 
 if __name__ == "__main__":

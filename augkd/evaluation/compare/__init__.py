@@ -1,1 +1,1 @@
-"""Whether one recipe is better than another: resampling, intervals, the table."""
+"""Whether one recipe is better than another: bootstrap, confidence intervals, summaries, tables."""

@@ -1,9 +1,10 @@
-"""Every metric of every recipe and seed on thousands of resampled test sets at once.
+"""Every metric of every recipe and seed on thousands of bootstrap resamples of the test set at once.
 
-A resample is a vector of counts: how often each example was drawn. Accuracy, F1 and Matthews correlation need sums of
-those counts alone, Pearson their moments and Spearman their running totals, so that a block of resamples is a matrix
-product in place of a loop over scikit-learn. All recipes and seeds see the same resamples (Koehn 2004, "Statistical
-Significance Tests for Machine Translation Evaluation"): what an example does to all of them drops out of a difference.
+A resample is a vector of counts: how often each example was drawn. Accuracy, F1 and the Matthews correlation need only
+sums of those counts, Pearson their moments and Spearman their running totals, so a block of resamples is a matrix
+product instead of a loop over scikit-learn. All recipes and seeds see the same resamples (Koehn 2004, "Statistical
+Significance Tests for Machine Translation Evaluation"): an example that is hard for all of them cancels out of a
+difference.
 """
 
 from __future__ import annotations
@@ -19,74 +20,75 @@ from augkd.errors import DataError, did_you_mean
 Values = NDArray[Any]
 Floats = NDArray[np.float64]
 
-DRAWS = 2000
-_BLOCK = 4_000_000  # counts held at once: 32 MB
+RESAMPLES = 2000
+_BLOCK = 4_000_000  # counts in memory at once: 32 MB
 
 
-def replicates(
+def bootstrap_scores(
     metric: str,
     predicted: Values,  # (models, n) classes, or numbers for regression
     true: Values,  # (n,)
     *,
-    draws: int = DRAWS,
+    resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Floats:  # (draws, models)
-    """`metric` of every model on `draws` resamples of the n examples, the same for all models.
+) -> Floats:  # (resamples, models)
+    """`metric` of every model on `resamples` resamples of the n examples, the same for all models.
 
     The values are those of `augkd.evaluation.metrics` on the resampled rows. Raises DataError for an unknown metric.
     """
-    if metric not in METRICS:
-        raise DataError(f"there is no metric '{metric}' to resample{did_you_mean(metric, METRICS)}")
+    if metric not in RESAMPLED_METRICS:
+        raise DataError(f"there is no metric '{metric}' to resample{did_you_mean(metric, RESAMPLED_METRICS)}")
     rng = np.random.default_rng(seed)
-    measure = METRICS[metric]
-    blocks = [measure(counts, predicted, true) for counts in resamples(len(true), draws, rng)]
+    measure = RESAMPLED_METRICS[metric]
+    blocks = [measure(counts, predicted, true) for counts in resample_counts(len(true), resamples, rng)]
     return np.concatenate(blocks)
 
 
-def resamples(examples: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Blocks (rows, examples) of counts, `draws` rows in all: each row says how often every example was drawn."""
+def resample_counts(examples: int, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """Blocks (rows, examples) of counts, `resamples` rows in all: how often each example was drawn."""
     size = max(1, _BLOCK // examples)
-    for start in range(0, draws, size):
-        rows = min(size, draws - start)
-        picks = rng.integers(0, examples, size=(rows, examples)) + np.arange(rows)[:, None] * examples
-        yield np.bincount(picks.ravel(), minlength=rows * examples).reshape(rows, examples).astype(np.float64)
+    for start in range(0, resamples, size):
+        rows = min(size, resamples - start)
+        drawn = rng.integers(0, examples, size=(rows, examples)) + np.arange(rows)[:, None] * examples
+        yield np.bincount(drawn.ravel(), minlength=rows * examples).reshape(rows, examples).astype(np.float64)
 
 
-# ---- metrics: (counts (draws, n), predicted (models, n), true (n,)) -> (draws, models) ----
+# ---- metrics: (counts (resamples, n), predicted (models, n), true (n,)) -> (resamples, models) ----
 
 
 def _accuracy(counts: Floats, predicted: Values, true: Values) -> Floats:
-    right: Floats = _sums(counts, (predicted == true).astype(np.float64).T) / counts.sum(axis=1)[:, None]
-    return right
+    correct: Floats = _sums(counts, (predicted == true).astype(np.float64).T) / counts.sum(axis=1)[:, None]
+    return correct
 
 
 def _f1(counts: Floats, predicted: Values, true: Values) -> Floats:
     classes = np.arange(1 + max(int(true.max()), int(predicted.max()), 1))
-    in_true = _sums(counts, _one_hot(true, classes))
-    columns = [_f1_of_one(counts, in_true, row, true, classes) for row in predicted]
+    true_counts = _sums(counts, _one_hot(true, classes))
+    columns = [_f1_of_model(counts, true_counts, row, true, classes) for row in predicted]
     return np.stack(columns, axis=1)
 
 
-def _f1_of_one(counts: Floats, in_true: Floats, row: Values, true: Values, classes: Values) -> Floats:
-    said = _one_hot(row, classes)
-    in_either = in_true + _sums(counts, said)
-    right = _sums(counts, said * (row == true)[:, None])
-    each = np.divide(2 * right, in_either, out=np.zeros_like(right), where=in_either > 0)
-    # As `metrics.f1` on the resample: of the second class where there are no others, else the mean over those seen.
-    macro = each.sum(axis=1) / (in_either > 0).sum(axis=1)
-    return np.where(in_either[:, 2:].sum(axis=1) == 0, each[:, 1], macro)
+def _f1_of_model(counts: Floats, true_counts: Floats, row: Values, true: Values, classes: Values) -> Floats:
+    predicted = _one_hot(row, classes)
+    denominator = true_counts + _sums(counts, predicted)
+    correct = _sums(counts, predicted * (row == true)[:, None])
+    f1 = np.divide(2 * correct, denominator, out=np.zeros_like(correct), where=denominator > 0)  # (resamples, classes)
+    # As `metrics.f1` on the resample: F1 of the second class of two, else the mean over classes present.
+    macro = f1.sum(axis=1) / (denominator > 0).sum(axis=1)
+    return np.where(denominator[:, 2:].sum(axis=1) == 0, f1[:, 1], macro)
 
 
 def _matthews(counts: Floats, predicted: Values, true: Values) -> Floats:
     classes = np.arange(1 + max(int(true.max()), int(predicted.max())))
-    in_true, total = _sums(counts, _one_hot(true, classes)), counts.sum(axis=1)
-    right = _sums(counts, (predicted == true).astype(np.float64).T)
+    true_counts, total = _sums(counts, _one_hot(true, classes)), counts.sum(axis=1)
+    correct = _sums(counts, (predicted == true).astype(np.float64).T)
     columns = []
     for model, row in enumerate(predicted):
-        said = _sums(counts, _one_hot(row, classes))
-        above = right[:, model] * total - (in_true * said).sum(axis=1)
-        spread = (total**2 - (in_true**2).sum(axis=1)) * (total**2 - (said**2).sum(axis=1))
-        columns.append(np.divide(above, np.sqrt(spread), out=np.zeros_like(above), where=spread > 0))
+        predicted_counts = _sums(counts, _one_hot(row, classes))
+        covariance = correct[:, model] * total - (true_counts * predicted_counts).sum(axis=1)
+        variances = (total**2 - (true_counts**2).sum(axis=1)) * (total**2 - (predicted_counts**2).sum(axis=1))
+        zeros = np.zeros_like(covariance)
+        columns.append(np.divide(covariance, np.sqrt(variances), out=zeros, where=variances > 0))
     return np.stack(columns, axis=1)
 
 
@@ -101,7 +103,7 @@ def _spearman(counts: Floats, predicted: Values, true: Values) -> Floats:
     return np.stack([_correlation(counts, _ranks(counts, row), target) for row in predicted], axis=1)
 
 
-METRICS: dict[str, Callable[[Floats, Values, Values], Floats]] = {
+RESAMPLED_METRICS: dict[str, Callable[[Floats, Values, Values], Floats]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "matthews": _matthews,
@@ -110,35 +112,36 @@ METRICS: dict[str, Callable[[Floats, Values, Values], Floats]] = {
 }
 
 
-def _sums(counts: Floats, columns: Floats) -> Floats:  # (draws, n) × (n, columns); exact: whole numbers below 2^53
-    result: Floats = counts @ columns
-    return result
+def _sums(counts: Floats, columns: Floats) -> Floats:  # (resamples, n) × (n, columns); exact: integers below 2^53
+    sums: Floats = counts @ columns
+    return sums
 
 
 def _one_hot(values: Values, classes: Values) -> Floats:  # (n, classes)
-    found: Floats = (values[:, None] == classes).astype(np.float64)
-    return found
+    one_hot: Floats = (values[:, None] == classes).astype(np.float64)
+    return one_hot
 
 
-def _ranks(counts: Floats, values: Values) -> Floats:  # (draws, n)
-    """The rank of every example's value within each resample, equal ones sharing the mean of theirs."""
+def _ranks(counts: Floats, values: Values) -> Floats:  # (resamples, n)
+    """The rank of every example's value within each resample; ties share their mean rank."""
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
-    held = np.add.reduceat(counts[:, order], starts, axis=1)  # (draws, distinct values)
-    middle = np.cumsum(held, axis=1) - held + (held + 1) / 2
+    tied = np.add.reduceat(counts[:, order], starts, axis=1)  # (resamples, distinct values)
+    mean_rank = np.cumsum(tied, axis=1) - tied + (tied + 1) / 2
     ranks = np.empty_like(counts)
-    ranks[:, order] = np.repeat(middle, np.diff(np.r_[starts, len(values)]), axis=1)
+    ranks[:, order] = np.repeat(mean_rank, np.diff(np.r_[starts, len(values)]), axis=1)
     return ranks
 
 
-def _correlation(counts: Floats, left: Floats, right: Floats) -> Floats:  # (draws,)
+def _correlation(counts: Floats, left: Floats, right: Floats) -> Floats:  # (resamples,)
     """Pearson's r of each resample; 0 where a side is constant."""
     total = counts.sum(axis=1)
-    # 1e-12 of a value, squared: what rounding leaves of a constant side when its mean is taken off.
+    # 1e-12 of a value, squared: the rounding error that remains of a constant side when its mean is subtracted.
     limits = [1e-24 * total * np.abs(side).max() ** 2 for side in (left, right)]
     left, right = (side - ((counts * side).sum(axis=1) / total)[:, None] for side in (left, right))
-    above = (counts * left * right).sum(axis=1)
+    covariance = (counts * left * right).sum(axis=1)
     squares = [(counts * side**2).sum(axis=1) for side in (left, right)]
     varied = (squares[0] > limits[0]) & (squares[1] > limits[1])
-    found: Floats = np.divide(above, np.sqrt(squares[0] * squares[1]), out=np.zeros_like(above), where=varied)
-    return found
+    zeros = np.zeros_like(covariance)
+    correlation: Floats = np.divide(covariance, np.sqrt(squares[0] * squares[1]), out=zeros, where=varied)
+    return correlation

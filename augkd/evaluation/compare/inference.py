@@ -1,10 +1,11 @@
-"""Whether one recipe is better than another, beyond the examples and the seeds it was measured with.
+"""Whether one recipe is better than another, beyond the particular examples and seeds it was measured with.
 
-Both are drawn anew: a two-level bootstrap over examples, common to all recipes, and over seeds, common to both sides of
-a difference. Drawing both at once counts what an example and a seed do together more than once (Owen 2007, "The
+Examples and seeds are both resampled: a two-level bootstrap over examples, common to all recipes, and over seeds,
+common to both sides of a difference. Resampling both at once counts their interaction more than once (Owen 2007, "The
 pigeonhole bootstrap"), so the variance is put together from its parts; few seeds widen it by Student's t. Many recipes
-against one baseline are many chances to be lucky: the intervals hold all at once (max-t; Westfall & Young 1993), which
-costs less than Bonferroni because the comparisons share baseline and examples, and needs no far quantiles of the draws.
+against one baseline are many chances of a lucky result: the intervals hold simultaneously (max-t; Westfall & Young
+1993). That costs less than Bonferroni because the comparisons share the baseline and the examples, and it needs no
+extreme quantiles of the resamples.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """A recipe's mean over seeds less the baseline's."""
+    """A recipe's mean over seeds minus the baseline's."""
 
     value: float
-    interval: tuple[float, float]  # 95 %, for all recipes of the comparison at once
+    interval: tuple[float, float]  # 95 %, simultaneous over all recipes of the comparison
     p: float  # of no difference, adjusted for the number of comparisons
 
     @property
@@ -38,115 +39,130 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Mean differences of recipes to a baseline, and what they are with examples and seeds drawn anew."""
+class ResampledDifferences:
+    """Mean differences of recipes to a baseline, and their bootstrap distribution."""
 
     value: Floats  # (recipes,)
     errors: Floats  # (recipes,) standard errors, widened where seeds are few
-    draws: Floats  # (draws, recipes)
+    resampled: Floats  # (resamples, recipes), over examples and seeds
+
+
+@dataclass(frozen=True)
+class GapClosed:
+    """The share of the gap between plain distillation and the teacher that a recipe closes: 0 none, 1 all of it."""
+
+    share: float
+    interval: tuple[float, float]  # 95 %, of this recipe alone
 
 
 def differences(
-    figures: Floats,  # (recipes, seeds) the metric on the examples as they are
-    draws: Floats,  # (draws, recipes, seeds) on resamples of the examples
+    scores: Floats,  # (recipes, seeds) on the examples as they are
+    resampled: Floats,  # (resamples, recipes, seeds) on resamples of the examples
     baseline: int,
     *,
     seed: int = 0,
 ) -> dict[int, Difference]:
-    """Every recipe but the baseline against it. With one seed the intervals are about the examples alone."""
-    others = [row for row in range(len(figures)) if row != baseline]
-    return dict(zip(others, judged(drawn_differences(figures, draws, baseline, seed=seed)), strict=True))
+    """Every recipe but the baseline against it. With one seed the intervals cover the choice of examples only."""
+    others = [row for row in range(len(scores)) if row != baseline]
+    return dict(zip(others, with_intervals(resampled_differences(scores, resampled, baseline, seed=seed)), strict=True))
 
 
-def drawn_differences(figures: Floats, draws: Floats, baseline: int, *, seed: int = 0) -> Drawn:
-    """Of all recipes but the baseline, in their order; arguments as of `differences`."""
-    others = [row for row in range(len(figures)) if row != baseline]
-    paired, drawn = figures[others] - figures[[baseline]], draws[:, others] - draws[:, [baseline]]
-    both = seeds_too(drawn, seed)
-    return Drawn(paired.mean(axis=1), _errors(paired, drawn, both), both)
+def resampled_differences(scores: Floats, resampled: Floats, baseline: int, *, seed: int = 0) -> ResampledDifferences:
+    """Differences of all recipes but the baseline, in their order; arguments as in `differences`."""
+    others = [row for row in range(len(scores)) if row != baseline]
+    by_seed, over_examples = scores[others] - scores[[baseline]], resampled[:, others] - resampled[:, [baseline]]
+    over_both = mean_over_resampled_seeds(over_examples, seed)
+    return ResampledDifferences(by_seed.mean(axis=1), _errors(by_seed, over_examples, over_both), over_both)
 
 
-def mean_over_tasks(tasks: Sequence[Drawn]) -> Drawn:
-    """The mean difference over tasks of the same recipes, drawn independently of one another.
+def mean_over_tasks(tasks: Sequence[ResampledDifferences]) -> ResampledDifferences:
+    """The mean difference over tasks of the same recipes, each task resampled independently.
 
-    The tasks are taken as they are, not as a sample of tasks: it is examples and seeds that might have been others.
+    The tasks are fixed, not a sample of tasks: only examples and seeds are treated as random.
     """
-    errors = np.sqrt(np.mean([one.errors**2 for one in tasks], axis=0) / len(tasks))
-    return Drawn(np.mean([one.value for one in tasks], axis=0), errors, np.mean([one.draws for one in tasks], axis=0))
+    errors = np.sqrt(np.mean([task.errors**2 for task in tasks], axis=0) / len(tasks))
+    value = np.mean([task.value for task in tasks], axis=0)
+    return ResampledDifferences(value, errors, np.mean([task.resampled for task in tasks], axis=0))
 
 
-def judged(drawn: Drawn) -> list[Difference]:
-    """Each recipe's difference with its interval, which holds for all of them at once."""
-    if not len(drawn.value):
+def with_intervals(differences: ResampledDifferences) -> list[Difference]:
+    """Each recipe's difference with its interval; the intervals hold simultaneously."""
+    if not len(differences.value):
         return []
-    spread = drawn.draws.std(axis=0)
-    away = np.abs(drawn.draws - drawn.draws.mean(axis=0))
-    largest = np.divide(away, spread, out=np.zeros_like(away), where=spread > 0).max(axis=1)
-    quantile = float(np.quantile(largest, LEVEL))
+    spread = differences.resampled.std(axis=0)
+    deviation = np.abs(differences.resampled - differences.resampled.mean(axis=0))
+    max_t = np.divide(deviation, spread, out=np.zeros_like(deviation), where=spread > 0).max(axis=1)
+    quantile = float(np.quantile(max_t, LEVEL))
     return [
-        _difference(value, error, quantile, largest)
-        for value, error in zip(drawn.value.tolist(), drawn.errors.tolist(), strict=True)
+        _difference(value, error, quantile, max_t)
+        for value, error in zip(differences.value.tolist(), differences.errors.tolist(), strict=True)
     ]
 
 
-def _difference(value: float, error: float, quantile: float, largest: Floats) -> Difference:
-    away = abs(value) / error if error > 0 else math.inf if value else 0.0
-    p = (1 + int((largest >= away).sum())) / (1 + len(largest))
+def _difference(value: float, error: float, quantile: float, max_t: Floats) -> Difference:
+    t = abs(value) / error if error > 0 else math.inf if value else 0.0
+    p = (1 + int((max_t >= t).sum())) / (1 + len(max_t))
     return Difference(value, (value - quantile * error, value + quantile * error), p)
 
 
-def seeds_too(draws: Floats, seed: int) -> Floats:  # (draws, recipes, seeds) -> (draws, recipes)
-    """Means over seeds drawn anew for each resample of the examples, the same seeds for all recipes."""
-    count = draws.shape[2]
-    weights = np.random.default_rng([seed, 1]).multinomial(count, np.full(count, 1 / count), size=len(draws)) / count
-    mean: Floats = np.einsum("brs,bs->br", draws, weights)
+def mean_over_resampled_seeds(resampled: Floats, seed: int) -> Floats:  # (resamples, recipes, seeds) → (…, recipes)
+    """Means over a resample of the seeds for each resample of the examples, the same seeds for all recipes."""
+    count = resampled.shape[2]
+    rng = np.random.default_rng([seed, 1])
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=len(resampled)) / count
+    mean: Floats = np.einsum("brs,bs->br", resampled, weights)
     return mean
 
 
-def _errors(paired: Floats, drawn: Floats, both: Floats) -> Floats:  # (recipes,)
+def _errors(
+    by_seed: Floats,  # (recipes, seeds) differences
+    over_examples: Floats,  # (resamples, recipes, seeds)
+    over_both: Floats,  # (resamples, recipes)
+) -> Floats:  # (recipes,)
     """Standard error of each mean difference, widened by Student's t over the normal quantile.
 
-    Examples alone and seeds alone each hold the interaction of the two once; it may stay in one of them only. Drawing
-    both tells how large it is.
+    The variance over examples and the variance over seeds each hold the interaction of the two once; it may be counted
+    only once. Resampling both shows how large it is.
     """
-    seeds = paired.shape[1]
-    of_examples: Floats = drawn.mean(axis=2).var(axis=0, ddof=1)
+    seeds = by_seed.shape[1]
+    of_examples: Floats = over_examples.mean(axis=2).var(axis=0, ddof=1)
     if seeds == 1:
         return np.sqrt(of_examples)
-    of_seeds = paired.var(axis=1, ddof=1) / seeds
-    # The draws know the seeds' variance as that of a population of so many: (seeds - 1) / seeds of the sample's.
-    interaction = both.var(axis=0, ddof=1) - of_examples - of_seeds * (seeds - 1) / seeds
-    least = np.minimum(of_examples, of_seeds)
-    variance: Floats = of_examples + of_seeds - np.clip(interaction, 0, least)
+    of_seeds = by_seed.var(axis=1, ddof=1) / seeds
+    # Resampled seeds have the variance of a population of that many: (seeds - 1) / seeds of the sample variance.
+    interaction = over_both.var(axis=0, ddof=1) - of_examples - of_seeds * (seeds - 1) / seeds
+    largest = np.minimum(of_examples, of_seeds)
+    variance: Floats = of_examples + of_seeds - np.clip(interaction, 0, largest)
     return np.sqrt(variance) * _widening(of_examples, of_seeds, seeds)
 
 
 def _widening(of_examples: Floats, of_seeds: Floats, seeds: int) -> Floats:
-    """Student's quantile over the normal one, with Satterthwaite's degrees of freedom: only seeds are few."""
-    whole = of_examples + of_seeds
-    share = np.divide(of_seeds, whole, out=np.zeros_like(whole), where=whole > 0)
+    """Student's quantile over the normal one, with Satterthwaite's degrees of freedom; only seeds are few."""
+    total = of_examples + of_seeds
+    share = np.divide(of_seeds, total, out=np.zeros_like(total), where=total > 0)
     freedom = (seeds - 1) / np.maximum(share**2, 1e-6)  # 1e-6: normal beyond a million
     tail = (1 + LEVEL) / 2
     widening: Floats = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
     return widening
 
 
-def share_of_lead(
-    recipe: tuple[float, Floats],  # the metric's mean over seeds, and on the draws (draws,)
+def gap_closed(
+    recipe: tuple[float, Floats],  # the metric's mean over seeds, and its values on the resamples (resamples,)
     plain: tuple[float, Floats],  # of plain distillation
     teacher: tuple[float, Floats],
-) -> tuple[float, tuple[float, float]] | None:
-    """(recipe - plain) / (teacher - plain) with its 95 % interval; None when the teacher's lead is not shown.
+) -> GapClosed | None:
+    """(recipe - plain) / (teacher - plain) with its interval; None when the teacher is not shown to be better.
 
-    The interval is Fieller's (1954), which is exact for a ratio of two normal figures, and finite only where the lead
-    is larger than chance.
+    The interval is Fieller's (1954): exact for a ratio of two normal variables, and finite only where the gap is larger
+    than chance.
     """
-    gain, lead = recipe[0] - plain[0], teacher[0] - plain[0]
-    (gains, both), (_, leads) = np.cov(recipe[1] - plain[1], teacher[1] - plain[1])
-    square = float(stats.norm.ppf((1 + LEVEL) / 2)) ** 2
-    first = lead**2 - square * leads
-    if lead <= 0 or first <= 0:
+    gain, gap = recipe[0] - plain[0], teacher[0] - plain[0]
+    (gain_variance, covariance), (_, gap_variance) = np.cov(recipe[1] - plain[1], teacher[1] - plain[1])
+    z_squared = float(stats.norm.ppf((1 + LEVEL) / 2)) ** 2
+    # The interval's ends are the roots of a·r² − 2b·r + c.
+    a = gap**2 - z_squared * gap_variance
+    if gap <= 0 or a <= 0:
         return None
-    middle, last = gain * lead - square * both, gain**2 - square * gains
-    root = math.sqrt(max(0.0, middle**2 - first * last))
-    return gain / lead, (float((middle - root) / first), float((middle + root) / first))
+    b, c = gain * gap - z_squared * covariance, gain**2 - z_squared * gain_variance
+    root = math.sqrt(max(0.0, b**2 - a * c))
+    return GapClosed(gain / gap, (float((b - root) / a), float((b + root) / a)))

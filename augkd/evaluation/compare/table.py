@@ -1,24 +1,30 @@
-"""A comparison as Markdown that can be pasted into a paper or an issue: narrow tables, and under them what they say."""
+"""A comparison as Markdown for a paper or an issue: narrow tables, and notes below that explain their columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from augkd.recipe.units import show_bytes, show_seconds
+from augkd.evaluation.compare.schema import (
+    AverageDifference,
+    AverageSummary,
+    ComparisonSummary,
+    GapClosedSummary,
+    RecipeCost,
+    SeedDifference,
+    SeedScores,
+)
+from augkd.evaluation.results import Split
+from augkd.recipe.units import format_bytes, format_seconds
 
-Value = Mapping[str, Any]
+
+def comparison_table(summary: ComparisonSummary) -> str:
+    """Scores, costs and notes of a comparison on one task."""
+    return "\n".join([*_scores(summary), "", *_costs(summary), "", *_notes(summary)])
 
 
-def table(value: Value) -> str:
-    """Figures, costs and footnotes of `evaluation.compare.summarise`."""
-    lines = [*_figures(value), "", *_costs(value), "", *_notes(value)]
-    return "\n".join(lines)
-
-
-def average_table(value: Value) -> str:
-    """The figures over tasks of `evaluation.compare.average`, and footnotes."""
-    baseline = value["baseline"]
+def average_table(summary: AverageSummary) -> str:
+    """Scores over several tasks, and notes."""
+    baseline = summary["baseline"]
     head = ["recipe", "mean", f"− {baseline}", "verdict", "mean rank", "better", "worse"]
     rows = [
         [
@@ -27,165 +33,171 @@ def average_table(value: Value) -> str:
             "" if row["recipe"] == baseline else _difference(row["difference"]),
             "baseline" if row["recipe"] == baseline else row["difference"]["verdict"] or "–",
             f"{row['rank']:.2f}",
-            *(str(row[word]) for word in ("better", "worse")),
+            str(row["better"]),
+            str(row["worse"]),
         ]
-        for row in value["rows"]
+        for row in summary["rows"]
     ]
-    if value["teacher"] is not None:
-        rows.append(["teacher", f"{value['teacher']:.4f}", "", "", "", "", ""])
-    metrics = zip(value["tasks"], value["metrics"], strict=True)
+    if summary["teacher"] is not None:
+        rows.append(["teacher", f"{summary['teacher']:.4f}", "", "", "", "", ""])
+    metrics = zip(summary["tasks"], summary["metrics"], strict=True)
     notes = [
-        f"- **mean**: over {', '.join(f'{task} ({metric})' for task, metric in metrics)}; every task counts the same.",
-        _average_inference(value),
-        "- **mean rank**: 1 is the best recipe of a task; equal ones share their mean rank.",
-        f"- **better**, **worse**: tasks on which the difference to {baseline} is shown.",
+        f"- **mean**: over {', '.join(f'{task} ({metric})' for task, metric in metrics)}; all tasks weigh the same.",
+        _average_inference(summary),
+        "- **mean rank**: 1 is the best recipe of a task; ties share their mean rank.",
+        f"- **better**, **worse**: number of tasks with that verdict against {baseline}.",
     ]
-    if value["left_out"]:
-        notes.append(f"- Not on every task, so not here: {', '.join(value['left_out'])}.")
+    if summary["left_out"]:
+        notes.append(f"- Left out, as they did not run on every task: {', '.join(summary['left_out'])}.")
     return "\n".join([*_markdown(head, rows), "", *notes])
 
 
-def _average_inference(value: Value) -> str:
-    """What the difference over tasks is, and what its interval is about."""
-    what, count = (
-        f"- **− {value['baseline']}**: mean over the tasks of the mean difference, seed by seed",
-        value["comparisons"],
-    )
+def _average_inference(summary: AverageSummary) -> str:
+    """What the difference over tasks is, and what its interval covers."""
+    definition = f"- **− {summary['baseline']}**: mean over the tasks of the mean difference, paired by seed"
+    count = summary["comparisons"]
     if not count:
-        return f"{what}; no interval, as student folders lack predictions or the tasks have not the same baseline."
-    together = f", for all {count} comparisons at once (max-t)" if count > 1 else ""
+        return f"{definition}; no interval, as student folders lack predictions or the tasks have different baselines."
+    together = f", simultaneous over all {count} comparisons (max-t)" if count > 1 else ""
     return (
-        f"{what}, with its {value['level']:.0%} interval{together}: examples and seeds of every task drawn anew "
-        f"({value['draws']:,} resamples), the tasks as they are. It says nothing about other tasks."
+        f"{definition}, with its {summary['level']:.0%} interval{together}, from a bootstrap over each task's examples "
+        f"and seeds ({summary['resamples']:,} resamples). It covers these tasks only, not other tasks."
     )
 
 
-# ---- figures ----
+# ---- scores ----
 
 
-def _figures(value: Value) -> list[str]:
-    split, baseline = value["split"], value["baseline"]
-    shown = [name for name in ("validation", "test") if name == split or value["split"] == "test"]
-    head = ["recipe", *(f"{name} {value['metric']}" for name in shown), f"− {baseline}", "verdict", "lead won back"]
+def _scores(summary: ComparisonSummary) -> list[str]:
+    baseline, metric = summary["baseline"], summary["metric"]
+    splits: list[Split] = ["validation", "test"] if summary["split"] == "test" else ["validation"]
+    head = ["recipe", *(f"{split} {metric}" for split in splits), f"− {baseline}", "verdict", "teacher gap closed"]
     rows = [
         [
             row["recipe"],
-            *(_spread(row[name]) for name in shown),
+            *(_spread(row[split]) for split in splits),
             "" if row["recipe"] == baseline else _difference(row["difference"]),
             "baseline" if row["recipe"] == baseline else row["difference"]["verdict"] or "–",
-            "" if row["recipe"] == value.get("lead_over") else _share(row["lead"]),
+            "" if row["recipe"] == summary["gap_baseline"] else _gap_closed(row["gap_closed"]),
         ]
-        for row in value["rows"]
+        for row in summary["rows"]
     ]
-    rows.append(["teacher", *(_one(value["teacher"][name]) for name in shown), "", "", ""])
+    rows.append(["teacher", *(_score(summary["teacher"][split]) for split in splits), "", "", ""])
     return _markdown(head, rows)
 
 
-def _spread(figures: Value) -> str:
-    sd = f" ± {figures['sd']:.4f}" if figures["sd"] is not None else ""
-    return _one(figures["mean"]) + sd
+def _spread(scores: SeedScores) -> str:
+    sd = f" ± {scores['sd']:.4f}" if scores["sd"] is not None else ""
+    return _score(scores["mean"]) + sd
 
 
-def _difference(figures: Value) -> str:
-    if figures["mean"] is None:
+def _difference(difference: SeedDifference | AverageDifference) -> str:
+    if difference["mean"] is None:
         return "–"
-    interval = figures["interval"]
-    return f"{figures['mean']:+.4f} " + ("[–]" if interval is None else f"[{interval[0]:+.4f}, {interval[1]:+.4f}]")
+    interval = difference["interval"]
+    shown = "[–]" if interval is None else f"[{interval[0]:+.4f}, {interval[1]:+.4f}]"
+    return f"{difference['mean']:+.4f} {shown}"
 
 
-def _share(lead: Value | None) -> str:
-    if lead is None:
+def _gap_closed(gap: GapClosedSummary | None) -> str:
+    if gap is None:
         return "–"
-    low, high = lead["interval"]
-    return f"{lead['share']:.0%} [{low:.0%}, {high:.0%}]"
+    low, high = gap["interval"]
+    return f"{gap['share']:.0%} [{low:.0%}, {high:.0%}]"
 
 
-def _one(value: float | None) -> str:
+def _score(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
 # ---- costs ----
 
-_COSTS: tuple[tuple[str, Callable[[Value], str | None]], ...] = (
-    ("student time", lambda cost: show_seconds(cost["seconds"]["student"] + cost["seconds"].get("assistants", 0.0))),
-    ("rows trained", lambda cost: _count(cost["training_rows"])),
-    ("rows scored", lambda cost: _count(cost["scoring_rows"])),
-    ("generator rows", lambda cost: _count(cost.get("generator_rows", 0))),
-    ("teacher rows", lambda cost: _count(cost["teacher_rows"])),
-    ("candidates used", lambda cost: _kept(cost)),
-    ("peak memory", lambda cost: show_bytes(cost["peak_rss_bytes"])),
-)
 
-
-def _costs(value: Value) -> list[str]:
-    columns = [(name, [told(row["cost"]) for row in value["rows"]]) for name, told in _COSTS]
-    seen = [(name, cells) for name, cells in columns if any(cells)]  # a column of nothing is left out
-    names = [row["recipe"] for row in value["rows"]]
-    rows = [[name, *(cells[place] or "0" for _, cells in seen)] for place, name in enumerate(names)]
-    return _markdown(["recipe", *(name for name, _ in seen)], rows)
+def _student_time(cost: RecipeCost) -> str:
+    return format_seconds(cost["seconds"]["student"] + cost["seconds"].get("assistants", 0.0))
 
 
 def _count(rows: float) -> str | None:
     return f"{round(rows):,}" if rows else None
 
 
-def _kept(cost: Value) -> str | None:
-    each = cost["candidates"] / max(1, cost["originals"]) + cost["generated_per_original"]
-    return f"{cost['kept_per_original']:.3g} of {each:.3g}" if each else None
+def _candidates_used(cost: RecipeCost) -> str | None:
+    available = cost["candidates"] / max(1, cost["originals"]) + cost["generated_per_original"]
+    return f"{cost['kept_per_original']:.3g} of {available:.3g}" if available else None
+
+
+_COSTS: tuple[tuple[str, Callable[[RecipeCost], str | None]], ...] = (
+    ("student time", _student_time),
+    ("rows trained", lambda cost: _count(cost["training_rows"])),
+    ("rows scored", lambda cost: _count(cost["scoring_rows"])),
+    ("generator rows", lambda cost: _count(cost["generator_rows"])),
+    ("teacher rows", lambda cost: _count(cost["teacher_rows"])),
+    ("candidates used", _candidates_used),
+    ("peak memory", lambda cost: format_bytes(cost["peak_rss_bytes"])),
+)
+
+
+def _costs(summary: ComparisonSummary) -> list[str]:
+    columns = [(name, [shown(row["cost"]) for row in summary["rows"]]) for name, shown in _COSTS]
+    columns = [(name, cells) for name, cells in columns if any(cells)]  # leaves out a column of nothing
+    names = [row["recipe"] for row in summary["rows"]]
+    rows = [[name, *(cells[place] or "0" for _, cells in columns)] for place, name in enumerate(names)]
+    return _markdown(["recipe", *(name for name, _ in columns)], rows)
 
 
 # ---- notes ----
 
 
-def _notes(value: Value) -> Iterator[str]:
-    seeds = max(row["seeds"] for row in value["rows"])
-    examples = f", on {value['examples']:,} examples" if value["examples"] else ""
+def _notes(summary: ComparisonSummary) -> Iterator[str]:
+    seeds = max(row["seeds"] for row in summary["rows"])
+    examples = f", on {summary['examples']:,} examples" if summary["examples"] else ""
     spread = " ± the sample standard deviation" if seeds > 1 else ""
-    task, split, metric = value["task"], value["split"], value["metric"]
+    task, split, metric = summary["task"], summary["split"], summary["metric"]
     yield f"- **{split} {metric}** ({task}): mean{spread} over {seeds} seed{'s' if seeds > 1 else ''}{examples}."
     if split == "validation":
-        yield "- The test split has no labels; validation chose the checkpoints too, so its figures are a little high."
-    yield from _inference(value, seeds)
-    shared = {name.replace("_", " "): seconds for name, seconds in value["shared_seconds"].items() if seconds}
-    told = ", ".join(f"{name} {show_seconds(seconds)}" for name, seconds in shared.items())
-    yield f"- **student time** and rows: mean of one student{_budget(value)}." + (
-        f" Shared, once: {told}." if told else ""
+        yield "- The test split has no labels. Validation scores are slightly optimistic: they chose the checkpoints."
+    yield from _inference(summary, seeds)
+    shared = {name.replace("_", " "): seconds for name, seconds in summary["shared_seconds"].items() if seconds}
+    stages = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in shared.items())
+    yield f"- **student time** and rows: mean per student{_time_budget(summary)}." + (
+        f" Shared by all runs, counted once: {stages}." if stages else ""
     )
     yield (
         "- **rows**: texts through the student (trained: forward and backward; scored: forward) or the teacher. "
-        "**candidates used**: kept of those there are, stored and generated, per labelled text and epoch."
+        "**candidates used**: kept of those available, stored and generated, per labelled text and epoch."
     )
 
 
-def _inference(value: Value, seeds: int) -> Iterator[str]:
-    baseline, count = value["baseline"], value["comparisons"]
+def _inference(summary: ComparisonSummary, seeds: int) -> Iterator[str]:
+    baseline, count = summary["baseline"], summary["comparisons"]
     if not count:
-        yield f"- **− {baseline}**: mean difference, seed by seed; no interval, as student folders lack predictions."
+        yield f"- **− {baseline}**: mean difference, paired by seed; no interval, as student folders lack predictions."
         return
-    what = "examples and seeds" if seeds > 1 else "examples"
-    together = f", for all {count} comparisons at once (max-t)" if count > 1 else ""
+    resampled = "examples and seeds" if seeds > 1 else "examples"
+    together = f", simultaneous over all {count} comparisons (max-t)" if count > 1 else ""
     yield (
-        f"- **− {baseline}**: mean difference, seed by seed, with its {value['level']:.0%} interval{together}, from a "
-        f"paired bootstrap over {what} ({value['draws']:,} resamples)."
+        f"- **− {baseline}**: mean difference, paired by seed, with its {summary['level']:.0%} interval{together}, "
+        f"from a paired bootstrap over {resampled} ({summary['resamples']:,} resamples)."
     )
     if seeds == 1:
-        yield "- One seed: intervals and verdicts say nothing about other seeds."
+        yield "- With one seed, intervals and verdicts say nothing about other seeds."
     elif seeds < 5:
-        yield f"- {seeds} seeds are few: where seeds differ as much as recipes, intervals are too short; 5 are better."
-    if "lead_over" in value:
-        over = value["lead_over"]
+        yield f"- {seeds} seeds are few: intervals are too short where seeds differ as much as recipes; use 5 or more."
+    if summary["gap_baseline"] is not None:
+        plain = summary["gap_baseline"]
         yield (
-            f"- **lead won back**: (recipe − {over}) / (teacher − {over}), with a 95 % interval of its own; "
-            f"–: the teacher's lead over {over} is not shown."
+            f"- **teacher gap closed**: (recipe − {plain}) / (teacher − {plain}), with its own 95 % interval; "
+            f"– where the teacher is not shown to be better than {plain}."
         )
 
 
-def _budget(value: Value) -> str:
-    return "" if value["budget"] is None else f", each with {show_seconds(value['budget'])} of training"
+def _time_budget(summary: ComparisonSummary) -> str:
+    budget = summary["time_budget"]
+    return "" if budget is None else f", each trained for {format_seconds(budget)}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table; every column of figures is set to the right."""
+    """The lines of a table; columns of numbers are right-aligned."""
     return [
         f"| {' | '.join(head)} |",
         "|---|" + "".join("---|" if name == "verdict" else "--:|" for name in head[1:]),
