@@ -1,10 +1,10 @@
-"""What `augkd index score` foretells: its ranking of indexes against students that were trained with each of them.
+"""How well `augkd index score` predicts students: its ranking of indexes against students trained with each of them.
 
 For every task, on the head of its training split: the score of every index, and students of plain KD and of vanilla
-kNN with each index over seeds. Printed are both, Spearman's correlation within each task, and over all tasks the mean
-of these with its exact one-sided p (every task's indexes reordered in every way), for the rank the command gives and
-for each of its figures alone; then the same for the pairs of indexes, of which a ranking has some in the right order.
-An interrupted run goes on with the same command. Run:
+kNN with each index over seeds. Prints both, Spearman's correlation within each task, and the mean of these over all
+tasks with its exact one-sided p (every permutation of the indexes within every task), for the command's ranking and for
+each statistic alone; then how many pairs of indexes are in the right order.
+An interrupted benchmark continues with the same command. Run:
     python tests/benchmarks/bench_index_score.py WORK --task DIR … --index DIR … [--examples 1000] [--seeds 3]
 """
 
@@ -27,18 +27,20 @@ import yaml
 from scipy.stats import rankdata
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-# which way each figure is said to point: 1, more is better
-FIGURES = dict.fromkeys(("similarity", "agreement", "coverage", "distinct"), 1)
-FIGURES |= {"confidence": 1, "entropy": 1, "deviation": -1}  # shown by the command, not ranked
+# the sign of each statistic: 1 where more is expected to be better
+STATISTICS = dict.fromkeys(("similarity", "agreement", "coverage", "distinct"), 1)
+STATISTICS |= {"confidence": 1, "entropy": 1, "deviation": -1}  # shown by the command, not used in its ranking
 
 
 def main() -> None:
     """Prints a table for each task, then the correlations."""
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=Path)
-    parser.add_argument("--task", type=Path, nargs="+", required=True, help="of classification: folders of Parquet")
-    parser.add_argument("--index", type=Path, nargs="+", required=True, help="built, not lexical, best of one size")
-    parser.add_argument("--examples", type=int, default=1000, help="of the training split")
+    parser.add_argument("--task", type=Path, nargs="+", required=True, help="classification tasks: folders of Parquet")
+    parser.add_argument(
+        "--index", type=Path, nargs="+", required=True, help="built dense indexes, ideally of the same size"
+    )
+    parser.add_argument("--examples", type=int, default=1000, help="of the training split to use (1000)")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
@@ -46,37 +48,38 @@ def main() -> None:
     options = parser.parse_args()
 
     names = [path.name for path in options.index]
-    foretold: dict[str, list[list[float]]] = {name: [] for name in ("rank", *FIGURES)}  # per task, larger is better
-    came: list[list[float]] = []
+    predicted: dict[str, list[list[float]]] = {name: [] for name in ("rank", *STATISTICS)}  # per task, larger is better
+    measured: list[list[float]] = []
     for task in options.task:
-        scores, rows = judged(task, options)
+        scores, rows = scores_and_students(task, options)
         kd = statistics.mean(rows["kd"]["test"]["values"])
-        print(f"\n{task.name}: teacher {rows['teacher']['test']:.4f}, kd {said(rows['kd'])}", end="; ")
+        print(f"\n{task.name}: teacher {rows['teacher']['test']:.4f}, kd {mean_and_sd(rows['kd'])}", end="; ")
         print(f"ranked {', '.join(scores['ranked'])}")
         for name in names:
             gain = statistics.mean(rows[name]["test"]["values"]) - kd
-            figures = "  ".join(f"{f} {scores['scores'][name][f]:.4g}" for f in FIGURES)
-            print(f"  {name:14} {said(rows[name])}  − kd {gain:+.4f}  {figures}")
-        came.append([statistics.mean(rows[name]["test"]["values"]) for name in names])
-        foretold["rank"].append([-float(scores["ranked"].index(name)) for name in names])
-        for figure, sign in FIGURES.items():
-            foretold[figure].append([sign * float(scores["scores"][name][figure]) for name in names])
+            statistics_ = "  ".join(f"{s} {scores['scores'][name][s]:.4g}" for s in STATISTICS)
+            print(f"  {name:14} {mean_and_sd(rows[name])}  − kd {gain:+.4f}  {statistics_}")
+        measured.append([statistics.mean(rows[name]["test"]["values"]) for name in names])
+        predicted["rank"].append([-float(scores["ranked"].index(name)) for name in names])
+        for statistic, sign in STATISTICS.items():
+            predicted[statistic].append([sign * float(scores["scores"][name][statistic]) for name in names])
 
-    print(f"\n{'figure':12}{'Spearman in each task':>{9 * len(came) + 3}}{'mean':>9}{'p':>8}{'pairs right':>14}")
-    for name, values in foretold.items():
-        each = [spearman(*both) for both in zip(values, came, strict=True)]
-        right, of = concordant(values, came)
+    print(f"\n{'statistic':12}{'Spearman in each task':>{9 * len(measured) + 3}}{'mean':>9}{'p':>8}{'pairs right':>14}")
+    for name, values in predicted.items():
+        correlations = [spearman(*pair) for pair in zip(values, measured, strict=True)]
+        right, pairs = concordant(values, measured)
         print(
-            f"{name:12}   {''.join(f'{value:9.2f}' for value in each)}{np.mean(each):9.2f}{chance(values, came):8.3f}"
-            f"{f'{right} of {of}':>14}"
+            f"{name:12}   {''.join(f'{value:9.2f}' for value in correlations)}{np.mean(correlations):9.2f}"
+            f"{p_value(values, measured):8.3f}"
+            f"{f'{right} of {pairs}':>14}"
         )
 
 
-def judged(task: Path, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """score.json, and the rows of compare.json by recipe; both made by the commands."""
+def scores_and_students(task: Path, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """score.json, and the rows of compare.json by recipe, as the commands write them."""
     work = options.work / task.name
     head = work / f"head-{options.examples}" / task.name
-    shutil.copytree(task, head, copy_function=shutil.copyfile, dirs_exist_ok=True)  # may have been cut off
+    shutil.copytree(task, head, copy_function=shutil.copyfile, dirs_exist_ok=True)  # a copy may be incomplete
     pq.write_table(pq.read_table(task / "train.parquet").slice(0, options.examples), head / "train.parquet")
     teacher = {"model": MINILM, "epochs": 4, "learning_rate": 1e-4}
     training = {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}, "epochs": options.epochs}
@@ -99,36 +102,36 @@ def augkd(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "augkd.cli.app", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
-def said(row: dict[str, Any]) -> str:
+def mean_and_sd(row: dict[str, Any]) -> str:
     return f"{row['test']['mean']:.4f} ± {row['test']['sd'] or 0:.4f}"
 
 
-def spearman(foretold: Sequence[float], came: Sequence[float]) -> float:
-    """Correlation of the ranks; 0 where either is the same for all."""
-    ranks = np.stack([rankdata(foretold), rankdata(came)])
+def spearman(predicted: Sequence[float], measured: Sequence[float]) -> float:
+    """Correlation of the ranks; 0 where either is constant."""
+    ranks = np.stack([rankdata(predicted), rankdata(measured)])
     if (ranks.std(axis=1) == 0).any():
         return 0.0
     return float(np.corrcoef(ranks)[0, 1])
 
 
-def chance(foretold: Sequence[Sequence[float]], came: Sequence[Sequence[float]]) -> float:
-    """Share of all reorderings within the tasks whose mean correlation is at least that of the order given."""
-    each = [
+def p_value(predicted: Sequence[Sequence[float]], measured: Sequence[Sequence[float]]) -> float:
+    """Share of all permutations within the tasks whose mean correlation is at least that of the actual order."""
+    correlations = [
         [spearman(order, result) for order in itertools.permutations(values)]
-        for values, result in zip(foretold, came, strict=True)
-    ]  # the order given is each task's first
-    sums = [sum(some) for some in itertools.product(*each)]
+        for values, result in zip(predicted, measured, strict=True)
+    ]  # the actual order is each task's first
+    sums = [sum(combination) for combination in itertools.product(*correlations)]
     return float(np.mean([total >= sums[0] - 1e-9 for total in sums]))
 
 
-def concordant(foretold: Sequence[Sequence[float]], came: Sequence[Sequence[float]]) -> tuple[int, int]:
-    """Pairs of indexes that are in the right order, and pairs in all but ties of what came."""
+def concordant(predicted: Sequence[Sequence[float]], measured: Sequence[Sequence[float]]) -> tuple[int, int]:
+    """Pairs of indexes in the right order, and pairs in all; pairs whose students tie do not count."""
     signs = [
         ((values[a] - values[b]) * (result[a] - result[b]), result[a] != result[b])
-        for values, result in zip(foretold, came, strict=True)
+        for values, result in zip(predicted, measured, strict=True)
         for a, b in itertools.combinations(range(len(values)), 2)
     ]
-    return sum(product > 0 for product, _ in signs), sum(apart for _, apart in signs)
+    return sum(product > 0 for product, _ in signs), sum(differ for _, differ in signs)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""An index is judged by the teacher's outputs on its neighbours."""
+"""An index score equals what follows from the teacher's outputs on the index's neighbours."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
+from augkd.data.target import Target
 from augkd.errors import DataError
 from augkd.evaluation.index_score import IndexScore, deviation, index_score, rank
+
+CLASSES = Target(("first", "second"))
 
 
 def logits(*first: float) -> np.ndarray:
@@ -16,8 +20,9 @@ def logits(*first: float) -> np.ndarray:
     return np.log(np.array([[p, 1 - p] for p in first], dtype=np.float32))
 
 
-def scored(**changes: object) -> IndexScore:
-    given = {
+def scored(**changes: Any) -> IndexScore:
+    target = changes.pop("target", CLASSES)
+    arguments: dict[str, Any] = {
         "original_logits": logits(0.9, 0.2, 0.6),
         "labels": [0, 1, None],
         "owner": np.array([0, 0, 1, 2]),
@@ -26,17 +31,18 @@ def scored(**changes: object) -> IndexScore:
         "texts": ["a", "b", "a", "c"],
         "k": 2,
     }
-    return index_score(**{**given, **changes})  # type: ignore[arg-type]
+    arguments |= changes
+    arguments["labels"] = target.encode(arguments["labels"])
+    return index_score(target, **arguments)
 
 
-def test_the_figures_are_what_they_are_by_hand() -> None:
+def test_the_score_equals_values_computed_by_hand() -> None:
     score = scored()
     assert (score.coverage, score.distinct) == (pytest.approx(1 / 3), 3)
     assert score.similarity == pytest.approx(0.75)
     assert score.confidence == pytest.approx((0.8 + 0.6 + 0.9 + 0.7) / 4)
-    assert score.agreement == pytest.approx(
-        3 / 4
-    )  # the second says class 1, its original is 0; the third label is the teacher's
+    # the second is predicted as class 1, its original is 0; the third label is the teacher's prediction
+    assert score.agreement == pytest.approx(3 / 4)
     mean = (0.8 + 0.4 + 0.1 + 0.7) / 4  # 0.5: balanced
     assert mean == pytest.approx(0.5)
     assert score.entropy == pytest.approx(1.0)
@@ -45,38 +51,38 @@ def test_the_figures_are_what_they_are_by_hand() -> None:
     )
 
 
-def test_labels_that_are_given_go_before_the_teachers_word() -> None:
+def test_labels_override_the_teacher_s_predictions() -> None:
     assert scored(labels=[1, 1, None]).agreement == pytest.approx(3 / 4)
     assert scored(labels=[1, 0, 1]).agreement == pytest.approx(1 / 4)
 
 
-def test_the_deviation_is_that_of_many_draws() -> None:
+def test_the_deviation_equals_that_of_many_samples() -> None:
     rng = np.random.default_rng(0)
     original = rng.dirichlet(np.ones(3), size=20)
     owner = rng.integers(0, 18, size=60)  # two originals have no candidate
     candidate = rng.dirichlet(np.ones(3), size=60)
-    of = [candidate[owner == row] if (owner == row).any() else original[[row]] for row in range(20)]
-    views = np.concatenate(of)
-    counts = np.array([len(some) for some in of])
+    views = [candidate[owner == row] if (owner == row).any() else original[[row]] for row in range(20)]
+    counts = np.array([len(view) for view in views])
     rows = rng.integers(0, 20, size=(20_000, 8))
     picks = (np.cumsum(counts) - counts)[rows] + rng.integers(0, counts[rows])
-    means = np.concatenate([original[rows], views[picks]], axis=1).mean(axis=1)
-    drawn = np.std(means, axis=0, ddof=1).mean()
-    assert deviation(original, owner, candidate, draw=8) == pytest.approx(drawn, rel=0.02)
+    means = np.concatenate([original[rows], np.concatenate(views)[picks]], axis=1).mean(axis=1)
+    sampled = np.std(means, axis=0, ddof=1).mean()
+    assert deviation(original, owner, candidate, sample=8) == pytest.approx(sampled, rel=0.02)
 
 
 def test_without_candidates_the_deviation_is_that_of_the_originals() -> None:
     original = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    nothing = deviation(original, np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
-    assert nothing == pytest.approx(np.std([0.9, 0.2, 0.4]) / 320**0.5)
+    alone = deviation(original, np.zeros(0, dtype=np.int64), np.zeros((0, 2)))
+    assert alone == pytest.approx(np.std([0.9, 0.2, 0.4]) / 320**0.5)
     copies = deviation(original, np.arange(3), original)
-    assert copies == pytest.approx(nothing)
+    assert copies == pytest.approx(alone)
     towards_the_mean = deviation(original, np.arange(3), np.tile(original.mean(axis=0), (3, 1)))
-    assert towards_the_mean == pytest.approx(nothing / 2)
+    assert towards_the_mean == pytest.approx(alone / 2)
 
 
 def test_regression_has_correlation_and_no_classes() -> None:
     score = scored(
+        target=Target(),
         original_logits=np.array([[1.0], [2.0], [4.0]], dtype=np.float32),
         labels=[1.0, 2.0, 4.0],
         candidate_logits=np.array([[1.5], [0.5], [2.5], [3.0]], dtype=np.float32),
@@ -89,7 +95,7 @@ def test_regression_has_correlation_and_no_classes() -> None:
     assert score.deviation == pytest.approx(spread / 320**0.5)
 
 
-def test_an_index_that_finds_nothing_is_scored() -> None:
+def test_an_index_without_neighbours_is_scored() -> None:
     score = scored(
         owner=np.zeros(0, dtype=np.int64),
         candidate_logits=np.zeros((0, 2), dtype=np.float32),
@@ -118,17 +124,17 @@ def better(**changes: float | None) -> IndexScore:
 @pytest.mark.parametrize(
     "worse", [{"similarity": 0.6}, {"agreement": 0.7}, {"coverage": 0.5}, {"distinct": 50}, {"agreement": None}]
 )
-def test_each_ranked_figure_decides_when_the_others_are_equal(worse: dict[str, float | None]) -> None:
+def test_each_criterion_decides_when_the_others_are_equal(worse: dict[str, float | None]) -> None:
     assert rank({"a": better(**worse), "b": GOOD}) == ["b", "a"]
     assert rank({"a": GOOD, "b": better(**worse)}) == ["a", "b"]
 
 
 @pytest.mark.parametrize("other", [{"deviation": 0.001}, {"confidence": 0.99}, {"entropy": 0.5}])
-def test_the_other_figures_decide_nothing(other: dict[str, float | None]) -> None:
+def test_the_other_statistics_do_not_affect_the_ranking(other: dict[str, float | None]) -> None:
     assert rank({"a": GOOD, "b": better(**other)}) == rank({"a": better(**other), "b": GOOD}) == ["a", "b"]
 
 
-def test_the_rank_is_the_mean_rank() -> None:
+def test_the_ranking_is_by_mean_rank() -> None:
     # agreement, coverage and distinct for b against similarity for a
     assert rank({"a": better(similarity=0.9, agreement=0.5, coverage=0.9, distinct=90), "b": GOOD}) == ["b", "a"]
     # one against one: the higher agreement wins
@@ -137,7 +143,7 @@ def test_the_rank_is_the_mean_rank() -> None:
     assert rank({}) == []
 
 
-def test_cosines_of_different_encoders_and_missing_ones_do_not_count() -> None:
+def test_cosines_of_different_encoders_and_missing_ones_are_left_out() -> None:
     near = better(similarity=0.9, agreement=0.79)
     assert rank({"a": near, "b": GOOD}, cosines=False) == ["b", "a"]
     assert rank({"a": near, "b": GOOD, "c": better(similarity=None, agreement=0.1)}) == ["b", "a", "c"]
@@ -147,12 +153,12 @@ def test_cosines_of_different_encoders_and_missing_ones_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": [0]}, "a label"),
+        ({"labels": [0]}, "one label for each original"),
         ({"texts": ["a"]}, "for each candidate"),
         ({"candidate_logits": np.zeros((4, 3), dtype=np.float32)}, "3 outputs where the originals have 2"),
         ({"candidate_logits": np.full((4, 2), np.nan, dtype=np.float32)}, "drop the rows"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+def test_arrays_of_mismatched_sizes_are_an_error(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         scored(**changes)
