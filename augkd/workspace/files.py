@@ -1,4 +1,4 @@
-"""Files written whole or not at all: a temporary name, a flush to disk, a rename."""
+"""Files written completely or not at all: to a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from augkd.errors import WorkspaceError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary neighbour of `path`; on success it is flushed to disk and renamed to `path`, else removed."""
+    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,21 +27,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `path` whole or not at all."""
+    """Writes `text` as UTF-8, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Writes `value` as indented JSON, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; raises WorkspaceError when the file is missing or damaged."""
+    """The value of a JSON file; raises WorkspaceError when the file is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WorkspaceError(f"{path} is missing; the folder is unfinished or not one of augkd's") from None
+        raise WorkspaceError(f"{path} is missing; the folder is unfinished, or augkd did not write it") from None
     except (OSError, ValueError) as exc:
         raise WorkspaceError(f"{path} cannot be read ({exc}); remove the folder and run again") from exc

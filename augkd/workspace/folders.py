@@ -1,7 +1,7 @@
 """From an empty folder to a finished artefact: begin, write, end; unfinished work for the same inputs is kept.
 
 Every artefact is a folder whose `manifest.json` is written last, so a folder without one is unfinished, whatever killed
-the writer. A manifest says what the artefact was made from (fingerprints), and that decides whether it is used again.
+the writer. A manifest records the fingerprints of the artefact's inputs, which decide whether it is reused.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from augkd.errors import WorkspaceError
 from augkd.workspace.files import read_json, write_json
 from augkd.workspace.manifests import MANIFEST, read_manifest, write_manifest
 
-CACHE = ".cache"  # what an artefact's folder may hold before it is begun, and keeps when it is made anew
+CACHE = ".cache"  # a folder may hold this before its artefact is begun, and keeps it when that is rebuilt
+_STATE = "building.json"  # marks unfinished work and names its inputs
 
 
 def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
-    """Prepares `folder` for writing this artefact; True when earlier unfinished work for the same inputs is there.
+    """Prepares `folder` for writing this artefact; True when it holds unfinished work for the same inputs.
 
-    Work for other inputs, finished or not, is removed; a folder holding files that are not augkd's is refused.
+    Work for other inputs, finished or not, is removed. Raises WorkspaceError for a folder with files that augkd did not
+    write, and for a finished artefact of another kind.
     """
-    state = folder / "building.json"
-    wanted = {"kind": kind, "made_from": dict(made_from)}
-    for leftover in folder.glob(".building.json.*.tmp"):  # of a kill in this function
+    state = folder / _STATE
+    inputs = {"kind": kind, "made_from": dict(made_from)}
+    for leftover in folder.glob(f".{_STATE}.*.tmp"):  # left when this function was killed
         leftover.unlink()
-    if state.exists() and not (folder / MANIFEST).exists() and read_json(state) == wanted:
-        for leftover in folder.rglob(".*.tmp"):  # of a killed write
+    if state.exists() and not (folder / MANIFEST).exists() and read_json(state) == inputs:
+        for leftover in folder.rglob(".*.tmp"):  # left when a write was killed
             leftover.unlink()
         return True
     if folder.exists() and any(path.name not in (".lock", CACHE) for path in folder.iterdir()):
@@ -37,16 +39,16 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
         if (folder / MANIFEST).exists():
             read_manifest(folder, kind)  # refuses to replace an artefact of another kind
         write_json(state, {"kind": kind, "made_from": None})  # a kill while emptying leaves a folder known as ours
-        (folder / MANIFEST).unlink(missing_ok=True)  # before the rest: a half-removed folder must not look finished
+        (folder / MANIFEST).unlink(missing_ok=True)  # first: a half-emptied folder must not look finished
         _empty(folder, keep={state, folder / ".lock", folder / CACHE})
-    write_json(state, wanted)
+    write_json(state, inputs)
     return False
 
 
 def end(folder: Path, kind: str, made_from: Mapping[str, Any], **facts: Any) -> None:
-    """Writes the manifest and drops the mark of unfinished work."""
+    """Writes the manifest and removes the mark of unfinished work."""
     write_manifest(folder, kind, made_from, **facts)
-    (folder / "building.json").unlink(missing_ok=True)
+    (folder / _STATE).unlink(missing_ok=True)
 
 
 def _empty(folder: Path, keep: set[Path]) -> None:

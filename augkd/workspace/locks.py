@@ -1,4 +1,4 @@
-"""One writer at a time: the kernel's locks (flock), so a killed process leaves none behind."""
+"""One writer at a time, by kernel locks (flock): a killed process leaves no lock behind."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from augkd.errors import WorkspaceError
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process; a second augkd in the same folder is refused at once.
-
-    The lock is the kernel's (flock), so a killed process leaves none behind.
-    """
+    """Locks `folder` for this process; raises WorkspaceError at once when another process has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:
         try:
@@ -28,18 +25,18 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Waits until no other process makes what lies in `folder`, and keeps others waiting meanwhile.
+    """Waits until no other process builds the artefact in `folder`, and makes others wait meanwhile.
 
-    For what several runs share: who comes second finds it finished. The lock is the kernel's; its file, beside the
-    folder, goes with it.
+    For artefacts that several runs share: whoever comes second finds it finished. The lock file lies beside the folder
+    and is removed on release.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f".{folder.name}.lock"
     while True:
         with path.open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
-            if not _is_file_of(path, stream.fileno()):
-                continue  # who had it removed it: another may hold the file that is there now
+            if not _is_same_file(path, stream.fileno()):
+                continue  # its last holder removed it, and another process may hold the file that replaced it
             try:
                 yield
             finally:
@@ -47,7 +44,7 @@ def claimed(folder: Path) -> Iterator[None]:
             return
 
 
-def _is_file_of(path: Path, descriptor: int) -> bool:
+def _is_same_file(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
