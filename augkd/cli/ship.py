@@ -1,16 +1,32 @@
-"""The commands that take a student out of its run: `export` and `bench-student`."""
+"""The commands after a run: its report, its student as ONNX, timed, and uploaded to the Hub."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from augkd.cli.terminal import AsJson, show
+from augkd.cli.views import export_lines
 from augkd.models.libraries import quiet_libraries
 
 Folder = Annotated[Path, typer.Argument(help="A run's folder, or the folder of a student.")]
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a run or of a comparison.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write (DIR/report.html).")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+) -> None:
+    """Write one HTML file about a run or a comparison; it needs no network. Example: augkd report runs/trec --open"""
+    from augkd.evaluation.report.report import write_report
+
+    page = write_report(folder, out)
+    typer.echo(f"report: {page}")
+    if open_:
+        typer.launch(page.resolve().as_uri())
 
 
 def export(
@@ -18,13 +34,13 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", help="The folder to write (<student>/onnx, trimmed: <student>-trimmed).")
     ] = None,
-    no_int8: Annotated[bool, typer.Option("--no-int8", help="Float32 alone.")] = False,
+    no_int8: Annotated[bool, typer.Option("--no-int8", help="Write float32 only.")] = False,
     trim: Annotated[
-        bool, typer.Option("--trim", help="Keep only the tokens of the task's and its index's texts.")
+        bool, typer.Option("--trim", help="Keep only tokens that occur in the texts of the task and its index.")
     ] = False,
     corpus: Annotated[
         list[Path] | None,
-        typer.Option("--corpus", help="With --trim: texts to cover too, a file, folder or index (repeatable)."),
+        typer.Option("--corpus", help="With --trim: more texts to cover: a file, folder or index (repeatable)."),
     ] = None,
     no_index: Annotated[bool, typer.Option("--no-index", help="With --trim: leave the run's index out.")] = False,
     no_characters: Annotated[
@@ -37,11 +53,11 @@ def export(
     augkd export runs/trec  ·  augkd export runs/trec --trim --out shipped
     """
     if not trim and (corpus or no_index or no_characters):
-        raise typer.BadParameter("--corpus, --no-index and --no-characters go with --trim")
+        raise typer.BadParameter("--corpus, --no-index and --no-characters need --trim")
     quiet_libraries()
     from augkd.ship.export import export as ship
 
-    facts = ship(
+    exported = ship(
         folder,
         out,
         int8=not no_int8,
@@ -50,17 +66,21 @@ def export(
         index=not no_index,
         characters=not no_characters,
     )
-    show(facts, as_json, _lines(facts))
+    show({"folder": str(exported.folder), **exported.record}, as_json, list(export_lines(exported)))
 
 
 def bench_student(
     folder: Folder,
     batch: Annotated[
-        list[int] | None, typer.Option("--batch", min=1, help="Texts at once (repeatable; 1, 32).")
+        list[int] | None, typer.Option("--batch", min=1, help="Batch size, repeatable (default: 1 and 32).")
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="For each batch size.")] = 20.0,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of a forward pass (torch's own).")] = None,
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="A classifier to compare with.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Seconds per batch size (default: 20).")] = 20.0,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads per forward pass (default: torch's own).")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="The teacher to compare with (default: the run's).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time teacher and student in PyTorch, ONNX and INT8, batch by batch in turn.
@@ -68,38 +88,32 @@ def bench_student(
     Example: augkd bench-student runs/trec --batch 1 --batch 32 --threads 1
     """
     quiet_libraries()
-    from augkd.ship.bench import bench, table
+    from augkd.ship.bench import bench, benchmark_lines
 
-    found = bench(folder, batch_sizes=batch or (1, 32), seconds=seconds, threads=threads, teacher=teacher)
-    show(found, as_json, list(table(found)))
-
-
-def _lines(facts: dict[str, Any]) -> list[str]:
-    pytorch = facts["pytorch"]
-    of = (
-        "validation texts"
-        if pytorch["of"] == "validation"
-        else "texts of random tokens (the student's run is not known)"
-    )
-    lines = [f"student: {facts['folder']}, checked on {pytorch['texts']} {of}"]
-    if "trimmed" in facts:
-        cut = facts["trimmed"]
-        tokens, size = cut["tokens"], cut["bytes"]
-        lines.append(
-            f"trimmed: {tokens['before']:,} to {tokens['after']:,} tokens, {size['before'] / 1e6:.1f} to "
-            f"{size['after'] / 1e6:.1f} MB, exact on {cut['texts']:,} texts"
-        )
-    lines += [
-        f"{'':12}{'bytes':>14}{'largest':>10}{'mean':>10}{'same class':>12}  {pytorch.get('metric', '')}",
-        f"{'PyTorch':12}{pytorch['bytes']:>14,}{'':32}  {_figure(pytorch)}",
-    ]
-    for (file, made), (name, check) in zip(facts["files"].items(), facts["checks"].items(), strict=True):
-        off, same = check["logit_difference"], check.get("same_class")
-        same_class = "–" if same is None else f"{100 * same:.2f} %"
-        figures = f"{made['bytes']:>14,}{off['max']:>10.2g}{off['mean']:>10.2g}{same_class:>12}  {_figure(check)}"
-        lines.append(f"{name:12}{figures}  {file}")
-    return [*lines, *(f"note: {note}" for note in facts["notes"])]
+    benchmark = bench(folder, batch_sizes=batch or (1, 32), seconds=seconds, threads=threads, teacher=teacher)
+    show(asdict(benchmark), as_json, list(benchmark_lines(benchmark)))
 
 
-def _figure(check: dict[str, Any]) -> str:
-    return f"{check['score']:.4f}" if "score" in check else "–"
+def push(
+    folder: Annotated[Path, typer.Argument(help="A run (its student goes), a student, a transfer set or an index.")],
+    repo: Annotated[str, typer.Argument(help="The repository, owner/name; made when it is not there.")],
+    what: Annotated[str | None, typer.Option("--what", help="Of a run: student, transfer-set or index.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files that would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a student, transfer set or index to the Hugging Face Hub, with its card and without local paths.
+
+    Example: augkd push runs/trec my-name/trec-small --private --dry-run
+    """
+    from augkd.ship.push import plan_upload, upload_lines
+    from augkd.ship.push import push as upload
+
+    planned = plan_upload(folder, what)
+    value = {"repo": repo, "kind": planned.kind, "files": {file.name: file.size for file in planned.files}}
+    if dry_run:
+        lines = [*upload_lines(planned), f"nothing was uploaded; without --dry-run these files go to {repo}"]
+        show(value, as_json, lines)
+        return
+    address = upload(folder, repo, what, private)
+    show(value | {"address": address}, as_json, [f"{planned.kind} {folder}: {address}"])

@@ -1,8 +1,8 @@
-"""How fast teacher and student answer: PyTorch, ONNX and INT8 side by side, on validation texts of the run's task.
+"""How fast a teacher and its student are: PyTorch, ONNX and INT8 side by side, on validation texts of the run's task.
 
-Every batch goes through all of them in turn, so that whatever else the machine does slows all alike; the ratio to the
-teacher is the median over batches of two times taken one after the other. All get the same texts in the same batches,
-sorted by length and padded to the longest of the batch; making tokens of them is timed apart, as it is the same work.
+Each batch goes through all models in turn, so that other load on the machine slows all of them alike; the speedup over
+the teacher is the median over batches of the ratio of two consecutive times. All models get the same texts in the same
+batches, sorted by length and padded to the longest text of the batch. Tokenizing is timed separately.
 """
 
 from __future__ import annotations
@@ -23,82 +23,113 @@ from augkd.models.classifier import Classifier, Pair, takes_token_types
 from augkd.models.devices import uses_bf16
 from augkd.models.locate import weight_files
 from augkd.models.onnx_graph import check_extra, session
-from augkd.ship.export import FLOAT, INT8, exported, probes, trimmed_beside
+from augkd.ship.export import trimmed_folder
+from augkd.ship.export_record import FLOAT32, INT8, ExportRecord, read_record
+from augkd.ship.onnx_check import random_texts
 from augkd.ship.onnx_classifier import OnnxClassifier
 from augkd.ship.student_folder import StudentFolder, find_student
+from augkd.workspace.files import read_json
 from augkd.workspace.manifests import versions
 
-_TEXTS = 1024  # of the validation split at the most: a round is short, so the budget holds many
+_MAX_TEXTS = 1024  # validation texts: a pass over them is short, so several fit into the time budget
 Inputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Timing:
+    """The times of one model at one batch size."""
+
+    name: str  # teacher, student or trimmed
+    precision: str  # float32, bfloat16, onnx or int8
+    bytes: int  # size of its weights on disk
+    score: float | None  # on validation, as recorded by the run or the export
+    batches: int  # number of batches timed
+    median_ms: float  # for one batch
+    p95_ms: float
+    texts_per_second: float
+    speedup: float  # over the first model: the teacher, or the student where there is no teacher
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The times of a teacher and every form of its student."""
+
+    task: str | None
+    metric: str | None
+    texts: int
+    threads: int  # for one forward pass
+    tokenizing_ms_per_text: float
+    batch_sizes: dict[int, list[Timing]]
+    notes: list[str]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Contender:
-    """One way to answer."""
+    """One model in one precision."""
 
     name: str
     precision: str
-    source: Classifier  # whose tokenizer it reads with
+    source: Classifier  # provides the tokenizer
     forward: Callable[[Inputs], Any]
-    bytes: int  # of its weights on disk
-    score: float | None  # on validation, where it was measured before
+    bytes: int
+    score: float | None
 
 
 @dataclass
-class Times:
-    """Seconds of one contender's batches, in the order they were run."""
+class BatchTimes:
+    """Seconds for each batch of one contender, in the order they were run."""
 
     seconds: list[float] = field(default_factory=list)
     texts: int = 0
 
 
 def bench(
-    given: Path,
+    folder: Path,
     *,
     batch_sizes: Sequence[int] = (1, 32),
     seconds: float = 20.0,
     threads: int | None = None,
     teacher: Path | None = None,
-) -> dict[str, Any]:
-    """Times the teacher and every form of the student of a run that there is, `seconds` for each batch size.
+) -> Benchmark:
+    """Times the teacher and every form of the student of a run, for `seconds` at each batch size.
 
-    `threads` of a forward pass (None: as many as torch takes); `teacher` is a classifier's folder where the run's own
-    is not found. At least one batch is run whatever `seconds` is. Raises ModelError.
+    `threads` are used for one forward pass (None: as many as torch uses). `teacher` is the folder of a classifier to
+    compare with in place of the run's own. At least one batch is timed, whatever `seconds` is. Raises ModelError.
     """
-    student = find_student(given)
+    student = find_student(folder)
     task = student.task()
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         contenders, notes = _contenders(student, task, teacher)
         texts = _texts(task, contenders[0].source)
-        rows = {size: _measured(contenders, texts, size, seconds) for size in batch_sizes}
-        return {
-            "task": task.name if task else None,
-            "metric": task.metric if task else None,
-            "texts": len(texts),
-            "threads": torch.get_num_threads(),
-            "tokenizing_ms_per_text": _tokenizing(contenders[-1].source, texts),
-            "batch_sizes": {str(size): found for size, found in rows.items()},
-            "notes": notes,
-            "versions": versions(),
-        }
+        return Benchmark(
+            task=task.name if task else None,
+            metric=task.metric if task else None,
+            texts=len(texts),
+            threads=torch.get_num_threads(),
+            tokenizing_ms_per_text=_tokenizing(contenders[-1].source, texts),
+            batch_sizes={size: _timings(contenders, texts, size, seconds) for size in batch_sizes},
+            notes=notes,
+            versions=versions(),
+        )
     finally:
         torch.set_num_threads(before)
 
 
 def _texts(task: Task | None, classifier: Classifier) -> list[Pair]:
-    texts = texts_of(task.validation) if task else probes(classifier)
-    if len(texts) <= _TEXTS:
+    texts = texts_of(task.validation) if task else random_texts(classifier)
+    if len(texts) <= _MAX_TEXTS:
         return texts
-    return [texts[place] for place in np.random.default_rng(0).choice(len(texts), _TEXTS, replace=False)]
+    return [texts[row] for row in np.random.default_rng(0).choice(len(texts), _MAX_TEXTS, replace=False)]
 
 
-# ---- who takes part ----
+# ---- the contenders ----
 
 
 def _contenders(student: StudentFolder, task: Task | None, teacher: Path | None) -> tuple[list[Contender], list[str]]:
-    found, notes = [], []
+    contenders, notes = [], []
     classifier = student.load(task)
     scores = _scores(student)
     folder = teacher or student.teacher()
@@ -106,111 +137,106 @@ def _contenders(student: StudentFolder, task: Task | None, teacher: Path | None)
         notes.append("no teacher to compare with; name its folder with --teacher")
     else:
         model = student.load(task, folder, classifier.labels)
-        found.append(_pytorch("teacher", model, folder, False, scores.get("teacher") if teacher is None else None))
-    found.append(_pytorch("student", classifier, student.folder, False, scores.get("student")))
+        score = scores.get("teacher") if teacher is None else None
+        contenders.append(_pytorch("teacher", model, folder, False, score))
+    contenders.append(_pytorch("student", classifier, student.folder, False, scores.get("student")))
     if uses_bf16("auto", torch.device("cpu")):
-        found.append(_pytorch("student", classifier, student.folder, True, None))
-    for name, place in (("student", student.folder), ("trimmed", trimmed_beside(student.folder))):
-        facts = exported(place, student.folder)
-        if facts is not None:
-            found += _onnx(name, student.load(task, place, classifier.labels), place, facts)
-    if found[-1].precision not in ("onnx", "int8"):
-        notes.append(f"no ONNX to time; make it with: augkd export {student.run or student.folder}")
-    return found, notes
+        contenders.append(_pytorch("student", classifier, student.folder, True, None))
+    for name, place in (("student", student.folder), ("trimmed", trimmed_folder(student.folder))):
+        record = read_record(place, student.folder)
+        if record is not None:
+            contenders += _onnx(name, student.load(task, place, classifier.labels), place, record)
+    if contenders[-1].precision not in ("onnx", "int8"):
+        notes.append(f"no ONNX files to time; write them with: augkd export {student.run or student.folder}")
+    return contenders, notes
 
 
 def _pytorch(name: str, classifier: Classifier, folder: Path, bf16: bool, score: float | None) -> Contender:
     types = takes_token_types(classifier.model)
 
     def forward(inputs: Inputs) -> Tensor:
-        told = {key: value for key, value in inputs.items() if types or key != "token_type_ids"}
+        taken = {key: value for key, value in inputs.items() if types or key != "token_type_ids"}
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits: Tensor = classifier.model(**told).logits
+            logits: Tensor = classifier.model(**taken).logits
             return logits
 
     size = sum(path.stat().st_size for path in weight_files(folder))
     return Contender(name, "bfloat16" if bf16 else "float32", classifier, forward, size, score)
 
 
-def _onnx(name: str, source: Classifier, folder: Path, facts: dict[str, Any]) -> list[Contender]:
+def _onnx(name: str, source: Classifier, folder: Path, record: ExportRecord) -> list[Contender]:
     check_extra("an exported student")
-    made = []
-    for file, precision, check in ((FLOAT, "onnx", "float32"), (INT8, "int8", "int8")):
-        if file not in facts["files"]:
+    contenders = []
+    for file, precision, check in ((FLOAT32, "onnx", "float32"), (INT8, "int8", "int8")):
+        if file not in record["files"]:
             continue
         path = folder / file
         if not path.is_file():
             raise ModelError(f"{path} is missing; run augkd export again")
-        run = OnnxClassifier(session(path.read_bytes(), torch.get_num_threads()), source).forward
-        score = facts["checks"][check].get("score")
-        made.append(Contender(name, precision, source, run, path.stat().st_size, score))
-    return made
+        forward = OnnxClassifier(session(path.read_bytes(), torch.get_num_threads()), source).forward
+        score = record["checks"][check]["score"]
+        contenders.append(Contender(name, precision, source, forward, path.stat().st_size, score))
+    return contenders
 
 
 def _scores(student: StudentFolder) -> dict[str, float | None]:
-    """Validation figures that the run wrote down."""
-    from augkd.workspace.files import read_json
-
+    """Validation scores from the run's results."""
     path = (student.run or student.folder) / "results.json"
-    values = read_json(path) if path.is_file() else {}
-    return {name: values.get(name, {}).get("validation") for name in ("teacher", "student")}
+    results = read_json(path) if path.is_file() else {}
+    return {name: results.get(name, {}).get("validation") for name in ("teacher", "student")}
 
 
 # ---- the clock ----
 
 
-def _measured(
-    contenders: Sequence[Contender], texts: Sequence[Pair], size: int, seconds: float
-) -> list[dict[str, Any]]:
-    """One row for each contender. Batches come in a shuffled order, so that a short run sees short and long ones."""
+def _timings(contenders: Sequence[Contender], texts: Sequence[Pair], size: int, seconds: float) -> list[Timing]:
+    """One timing for each contender. Batches come in a shuffled order, so that a short run sees short and long ones."""
     batches = [_batches(contender.source, texts, size) for contender in contenders]
     order = np.random.default_rng(0).permutation(len(batches[0])).tolist()
     for contender, own in zip(contenders, batches, strict=True):
-        for place in order[:3]:  # warm-up: first calls allocate
+        for place in order[:3]:  # warm-up: the first calls allocate memory
             contender.forward(own[place])
-    times = [Times() for _ in contenders]
+    times = [BatchTimes() for _ in contenders]
     started = time.perf_counter()
-    for place in _around(order):
-        for contender, own, kept in zip(contenders, batches, times, strict=True):
+    for place in _endless(order):
+        for contender, own, measured in zip(contenders, batches, times, strict=True):
             begun = time.perf_counter()
             contender.forward(own[place])
-            kept.seconds.append(time.perf_counter() - begun)
-            kept.texts += len(own[place]["input_ids"])
+            measured.seconds.append(time.perf_counter() - begun)
+            measured.texts += len(own[place]["input_ids"])
         if time.perf_counter() - started > seconds:
             break
-    return [_row(contender, own, times) for contender, own in zip(contenders, times, strict=True)]
+    return [_timing(contender, own, times[0]) for contender, own in zip(contenders, times, strict=True)]
 
 
-def _around(order: list[int]) -> Iterator[int]:
+def _endless(order: list[int]) -> Iterator[int]:
     while True:
         yield from order
 
 
 def _batches(source: Classifier, texts: Sequence[Pair], size: int) -> list[Inputs]:
-    """The texts in batches of `size`, of like length by the characters, the same for every tokenizer."""
-    order = sorted(range(len(texts)), key=lambda place: sum(len(text or "") for text in texts[place]))
+    """Batches of `size` texts of similar length in characters, so that they are the same for every tokenizer."""
+    order = sorted(range(len(texts)), key=lambda row: sum(len(text or "") for text in texts[row]))
     groups = [order[start : start + size] for start in range(0, len(order), size)]
-    return [source.tokens([texts[place] for place in group]).padded(source.pad_id) for group in groups]
+    return [source.tokens([texts[row] for row in group]).padded(source.pad_id) for group in groups]
 
 
-def _row(contender: Contender, own: Times, every: Sequence[Times]) -> dict[str, Any]:
-    """Figures of one contender; the ratio is to the first of all, which is the teacher where there is one."""
-    ratios = np.array(every[0].seconds) / np.array(own.seconds)
-    return {
-        "name": contender.name,
-        "precision": contender.precision,
-        "bytes": contender.bytes,
-        "score": contender.score,
-        "batches": len(own.seconds),
-        "median_ms": 1000 * float(np.median(own.seconds)),
-        "p95_ms": 1000 * float(np.percentile(own.seconds, 95)),
-        "texts_per_second": own.texts / sum(own.seconds),
-        "times_first": float(np.median(ratios)),
-    }
+def _timing(contender: Contender, own: BatchTimes, first: BatchTimes) -> Timing:
+    return Timing(
+        name=contender.name,
+        precision=contender.precision,
+        bytes=contender.bytes,
+        score=contender.score,
+        batches=len(own.seconds),
+        median_ms=1000 * float(np.median(own.seconds)),
+        p95_ms=1000 * float(np.percentile(own.seconds, 95)),
+        texts_per_second=own.texts / sum(own.seconds),
+        speedup=float(np.median(np.array(first.seconds) / np.array(own.seconds))),
+    )
 
 
 def _tokenizing(source: Classifier, texts: Sequence[Pair]) -> float:
-    """Milliseconds a text, the median of five passes over all of them at once."""
+    """Milliseconds per text: the median of five passes over all texts at once."""
     passes = []
     for _ in range(5):
         begun = time.perf_counter()
@@ -219,22 +245,21 @@ def _tokenizing(source: Classifier, texts: Sequence[Pair]) -> float:
     return 1000 * float(np.median(passes)) / len(texts)
 
 
-def table(found: dict[str, Any]) -> Iterator[str]:
-    """The figures as lines."""
-    first = next(iter(found["batch_sizes"].values()))[0]["name"]
-    yield f"{found['texts']} texts, {found['threads']} threads, sorted by length; tokenizing is not in the figures"
-    yield f"tokenizing: {found['tokenizing_ms_per_text']:.3f} ms a text"
-    for size, rows in found["batch_sizes"].items():
+def benchmark_lines(benchmark: Benchmark) -> Iterator[str]:
+    """A benchmark to read: one table for each batch size."""
+    yield f"{benchmark.texts} texts sorted by length, {benchmark.threads} threads; times do not include tokenizing"
+    yield f"tokenizing: {benchmark.tokenizing_ms_per_text:.3f} ms per text"
+    for size, timings in benchmark.batch_sizes.items():
         yield ""
         yield (
-            f"batch {size:<6}{'':12}{'MB':>9}{'median ms':>11}{'p95 ms':>9}{'texts/s':>10}{f'× {first}':>11}"
-            f"{'validation':>12}"
+            f"batch {size:<6}{'':12}{'MB':>9}{'median ms':>11}{'p95 ms':>9}{'texts/s':>10}"
+            f"{f'× {timings[0].name}':>11}{'validation':>12}"
         )
-        for row in rows:
-            score = "–" if row["score"] is None else f"{row['score']:.4f}"
+        for timing in timings:
+            score = "–" if timing.score is None else f"{timing.score:.4f}"
             yield (
-                f"{row['name']:12}{row['precision']:12}{row['bytes'] / 1e6:9.1f}{row['median_ms']:11.2f}"
-                f"{row['p95_ms']:9.2f}{row['texts_per_second']:10.1f}{row['times_first']:11.2f}{score:>12}"
+                f"{timing.name:12}{timing.precision:12}{timing.bytes / 1e6:9.1f}{timing.median_ms:11.2f}"
+                f"{timing.p95_ms:9.2f}{timing.texts_per_second:10.1f}{timing.speedup:11.2f}{score:>12}"
             )
-    for note in found["notes"]:
+    for note in benchmark.notes:
         yield f"note: {note}"

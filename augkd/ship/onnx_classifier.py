@@ -1,6 +1,6 @@
-"""A student as ONNX: its graph from PyTorch, and a session behind the same call as the PyTorch student.
+"""A student in ONNX: its graph, exported from PyTorch, and a session with the same `predict` as the PyTorch student.
 
-Both sides are given the same rows in the same groups, so that what is compared is arithmetic alone.
+Both get the same rows in the same groups, so that a comparison sees a difference in arithmetic and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from augkd.models.classifier import Classifier, Pair, takes_token_types
-from augkd.models.devices import budget_of
+from augkd.models.devices import token_budget_of
 from augkd.models.onnx_graph import to_onnx
 
 _CPU = torch.device("cpu")
@@ -27,9 +27,9 @@ class OnnxClassifier:
     source: Classifier
 
     def predict(self, texts: Sequence[Pair]) -> Tensor:  # (n, outputs) float32, in the order of the task's labels
-        """Logits of texts, forwarded in groups of like length."""
+        """Logits of texts, forwarded in groups of similar length."""
         tokens = self.source.tokens(texts)
-        groups = list(tokens.batches(budget_of(_CPU)))
+        groups = list(tokens.batches(token_budget_of(_CPU)))
         pieces = [self.forward(tokens.take(rows).padded(self.source.pad_id)) for rows in groups]
         logits = torch.cat(pieces)[torch.cat(groups).argsort()]
         return logits if self.source.order is None else logits[:, list(self.source.order)]
@@ -40,13 +40,13 @@ class OnnxClassifier:
         return torch.from_numpy(self.session.run(None, feed)[0])
 
 
-def graph_of(classifier: Classifier) -> Any:  # onnx.ModelProto
-    """The float32 graph: `input_ids`, `attention_mask` and, where the model knows them, `token_type_ids` to `logits`.
+def export_graph(classifier: Classifier) -> Any:  # onnx.ModelProto
+    """The float32 graph, from `input_ids`, `attention_mask` and, if the model takes them, `token_type_ids` to `logits`.
 
     Raises ModelError when the architecture cannot be exported.
     """
     model = classifier.model
-    ids = (torch.arange(21).reshape(3, 7) % 5) + 5  # no padding among them
+    ids = (torch.arange(21).reshape(3, 7) % 5) + 5  # example input without padding
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if takes_token_types(model):
         inputs["token_type_ids"] = (torch.arange(7) > 3).long().repeat(3, 1)
@@ -54,7 +54,7 @@ def graph_of(classifier: Classifier) -> Any:  # onnx.ModelProto
 
 
 class _Logits(nn.Module):
-    """A classifier that takes its inputs by place and gives a tensor, as an exporter wants it."""
+    """A classifier with positional inputs that returns a tensor, as the exporter requires."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""A student, a transfer set or an index onto the Hugging Face Hub: which files go, made fit for others, and the upload.
+"""Uploads a student, a transfer set or an index to the Hugging Face Hub, without anything private.
 
-Files go by a list of what belongs to each kind, never by leaving some out: logs, checkpoints, corpus texts that were
-dropped and evaluation texts that were withheld stay here whatever a folder holds. Local paths are cut out of
-manifests; where one, or a token, stands in another text, nothing is sent.
+Each kind has a list of files that are uploaded; everything else a folder may hold (logs, checkpoints, dropped corpus
+texts, withheld evaluation texts) stays here. Local paths are removed from manifests and configurations. If another
+text file contains a local path or a Hub token, nothing is uploaded.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augkd.data.transfer_card import front_matter
+from augkd.data.transfer_card import front_matter, licence_line
 from augkd.data.transfer_set import TransferSet
 from augkd.errors import RecipeError, WorkspaceError, did_you_mean
+from augkd.recipe.units import format_bytes
 from augkd.runs.cards import portable, student_card
 from augkd.workspace.files import read_json
-from augkd.workspace.manifests import MANIFEST, shown_kind
+from augkd.workspace.manifests import MANIFEST, describe_kind
 
-# What goes, by kind; the files that are checked or rewritten below are all among these.
+# The files to upload, by kind.
 _FILES = {
     "student": (
         *("README.md", "LICENSE", "config.json", "model*.safetensors", "model.safetensors.index.json"),
@@ -36,15 +37,16 @@ _FILES = {
     ),
 }
 KINDS = tuple(_FILES)
-_NEEDED = {"student": "config.json", "transfer-set": "data/*.parquet", "index": MANIFEST}
-_FOLDERS = {"student": "student", "transfer-set": "transfer_set", "index": "index"}  # in a run, and as manifests say
-_NAMES = ("_name_or_path", "name_or_path")  # keys in which transformers keeps where a model was loaded from
+_REQUIRED = {"student": "config.json", "transfer-set": "data/*.parquet", "index": MANIFEST}
+# Folder names in a run, and the kinds that manifests record.
+_FOLDERS = {"student": "student", "transfer-set": "transfer_set", "index": "index"}
+_PATH_KEYS = ("_name_or_path", "name_or_path")  # where transformers records what a model was loaded from
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
 @dataclass(frozen=True)
-class Outgoing:
-    """One file of an upload: its bytes where they differ from the file's, else the file."""
+class UploadFile:
+    """One file of an upload: a file on disk, or the bytes to upload in its place."""
 
     name: str  # in the repository
     source: Path | bytes
@@ -55,112 +57,124 @@ class Outgoing:
         return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
 
 
-def outgoing(folder: Path, what: str | None = None) -> tuple[str, list[Outgoing]]:
-    """The kind of `folder` and the files that would go, by name; a run's folder stands for its student.
+@dataclass(frozen=True)
+class Upload:
+    """What would be uploaded."""
 
-    Raises WorkspaceError for a folder that holds none of augkd's kinds, and when a text to be sent names a folder of
-    this machine or holds a token; RecipeError for an unknown `what`.
+    kind: str  # one of KINDS
+    files: tuple[UploadFile, ...]  # by name
+
+
+def plan_upload(folder: Path, what: str | None = None) -> Upload:
+    """The files that `push` would upload; sends nothing. Of a run's folder that is `what`, by default its student.
+
+    Raises WorkspaceError for a folder that holds none of the kinds, and when a text file contains a local path or a
+    token; RecipeError for an unknown `what`.
     """
     if what is not None and what not in _FILES:
         raise RecipeError(f"--what has no '{what}'{did_you_mean(what, KINDS)}")
-    kind, place = _place(folder, what)
-    if not any(place.glob(_NEEDED[kind])):
-        raise WorkspaceError(f"{place} has no {_NEEDED[kind]}; give the folder of a finished {kind}")
+    kind, place = _locate(folder, what)
+    if not any(place.glob(_REQUIRED[kind])):
+        raise WorkspaceError(f"{place} has no {_REQUIRED[kind]}; give the folder of a finished {kind}")
     if kind == "index" and _encoder_kind(read_json(place / MANIFEST)) == "static":
         raise WorkspaceError(
-            f"{place} keeps its static encoder in .cache, which the Hub does not take; share the recipe"
+            f"{place} was built with a static encoder, which is not part of the folder; share the recipe instead"
         )
-    found = {file for pattern in _FILES[kind] for file in place.glob(pattern) if file.is_file()}
-    files = [_fit(file, place) for file in sorted(found)]
+    paths = {path for pattern in _FILES[kind] for path in place.glob(pattern) if path.is_file()}
+    files = [_without_paths(path, place) for path in sorted(paths)]
     if not any(file.name == "README.md" for file in files):
-        files.append(Outgoing("README.md", _card(kind, place).encode()))
+        files.append(UploadFile("README.md", _card(kind, place).encode()))
     for file in files:
-        _check(file, place)
-    return kind, sorted(files, key=lambda file: file.name)
+        _check_private(file, place)
+    return Upload(kind, tuple(sorted(files, key=lambda file: file.name)))
 
 
 def push(folder: Path, repo: str, what: str | None = None, private: bool = False) -> str:
-    """Uploads to `repo` (owner/name) in one commit, making it where there is none; the address.
+    """Uploads to `repo` (owner/name) in one commit, creating it if needed; returns its address.
 
-    Raises WorkspaceError without a token or a network, and with the Hub's own reason where it refuses.
+    Raises WorkspaceError without a token or a network, and with the Hub's reason when it rejects the upload.
     """
-    kind, files = outgoing(folder, what)
+    upload = plan_upload(folder, what)
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 
     if constants.is_offline_mode():
         raise WorkspaceError("the Hub cannot be reached: HF_HUB_OFFLINE is set; unset it to push")
     if get_token() is None:
-        raise WorkspaceError("the Hub wants a token and there is none; run `hf auth login`, or set HF_TOKEN")
-    api, repo_type = HfApi(), "model" if kind == "student" else "dataset"
-    additions = [CommitOperationAdd(file.name, _uploadable(file)) for file in files]
+        raise WorkspaceError("pushing needs a Hub token and there is none; run `hf auth login`, or set HF_TOKEN")
+    api, repo_type = HfApi(), "model" if upload.kind == "student" else "dataset"
+    additions = [CommitOperationAdd(file.name, _content(file)) for file in upload.files]
     try:
         api.create_repo(repo, repo_type=repo_type, private=private or None, exist_ok=True)
-        done = api.create_commit(repo, additions, commit_message=f"Upload augkd {kind}", repo_type=repo_type)
-    except Exception as exc:  # the Hub client raises its own, httpx's and OSError; all mean "it was not taken"
+        commit = api.create_commit(repo, additions, commit_message=f"Upload augkd {upload.kind}", repo_type=repo_type)
+    except Exception as exc:  # the Hub client raises its own, httpx's and OSError; all mean that nothing was uploaded
         reason = " ".join(str(exc).split()) or type(exc).__name__
-        raise WorkspaceError(f"the Hub did not take {kind} {folder} as {repo}: {reason[:300]}") from exc
-    return str(done.repo_url)
+        raise WorkspaceError(f"the Hub rejected the {upload.kind} in {folder} for {repo}: {reason[:300]}") from exc
+    return str(commit.repo_url)
 
 
-def _uploadable(file: Outgoing) -> str | bytes:
+def _content(file: UploadFile) -> str | bytes:
     return file.source if isinstance(file.source, bytes) else str(file.source)
 
 
-def _place(folder: Path, what: str | None) -> tuple[str, Path]:
-    """The kind that is meant and the folder where its files lie."""
+def _locate(folder: Path, what: str | None) -> tuple[str, Path]:
+    """The kind to upload, and the folder with its files."""
     if not folder.is_dir():
-        raise WorkspaceError(f"{folder} is no folder; give that of a run, a student, a transfer set or an index")
+        raise WorkspaceError(f"{folder} is not a folder; give a run's, a student's, a transfer set's or an index's")
     manifest = folder / MANIFEST
-    held = read_json(manifest).get("kind") if manifest.exists() else None
-    if held == "run":
+    recorded = read_json(manifest).get("kind") if manifest.exists() else None
+    if recorded == "run":
         kind = what or "student"
         return kind, folder / _FOLDERS[kind]
-    kinds = {kind_held: kind for kind, kind_held in _FOLDERS.items()}
-    if held is not None and held not in kinds:
-        raise WorkspaceError(f"{folder} holds {shown_kind(held)}, which does not go to the Hub; give one of {KINDS}")
-    kind = what or kinds.get(str(held), "student")  # a save_pretrained folder of augkd's own trainer has no manifest
-    if held is not None and kinds[held] != kind:
-        raise WorkspaceError(f"{folder} holds {shown_kind(held)}, not a {kind}; drop --what or give another folder")
+    kinds = {name: kind for kind, name in _FOLDERS.items()}
+    if recorded is not None and recorded not in kinds:
+        known = ", ".join(KINDS)
+        raise WorkspaceError(f"{folder} holds {describe_kind(recorded)}, which cannot be pushed; give one of: {known}")
+    kind = what or kinds.get(str(recorded), "student")  # a student saved by augkd's trainer alone has no manifest
+    if recorded is not None and kinds[recorded] != kind:
+        raise WorkspaceError(f"{folder} holds {describe_kind(recorded)}, not a {kind}; omit --what or give another folder")
     return kind, folder
 
 
-# ---- fit to be read by others ----
+# ---- nothing private ----
 
 
-def _fit(file: Path, place: Path) -> Outgoing:
-    """The file as it is, or its text without this machine's folders."""
-    name = file.relative_to(place).as_posix()
+def _without_paths(path: Path, folder: Path) -> UploadFile:
+    """The file; manifests and configurations without the paths of this machine."""
+    name = path.relative_to(folder).as_posix()
     if name == MANIFEST:
-        return Outgoing(name, _json(portable(read_json(file))))
+        return UploadFile(name, _json(portable(read_json(path))))
     if name in ("config.json", "tokenizer_config.json"):
-        values = read_json(file)
-        changed = {key: portable(value) if key in _NAMES else value for key, value in values.items()}
+        values = read_json(path)
+        changed = {key: portable(value) if key in _PATH_KEYS else value for key, value in values.items()}
         if changed != values:
-            return Outgoing(name, _json(changed))
-    return Outgoing(name, file)
+            return UploadFile(name, _json(changed))
+    return UploadFile(name, path)
 
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _check(file: Outgoing, place: Path) -> None:
+def _check_private(file: UploadFile, folder: Path) -> None:
     if not file.name.endswith((".md", ".json")):
         return
     text = file.source.decode() if isinstance(file.source, bytes) else file.source.read_text(encoding="utf-8")
     for number, line in enumerate(text.splitlines(), 1):
-        where = f"{place / file.name} line {number}"
+        where = f"{folder / file.name} line {number}"
         if _TOKEN.search(line):
-            raise WorkspaceError(f"{where} holds what looks like a Hub token; take it out before you push")
-        if local := next((path for path in _local_paths() if path in line), None):
-            raise WorkspaceError(f"{where} names a folder of this machine, {local}; take it out before you push")
+            raise WorkspaceError(f"{where} contains what looks like a Hub token; remove it before you push")
+        if local := next((path for path in _local_folders() if path in line), None):
+            raise WorkspaceError(f"{where} names a folder of this machine, {local}; remove it before you push")
 
 
-def _local_paths() -> Iterator[str]:
-    """Folders that a published text must not name: the home and the working folder, unless it is the root of all."""
+def _local_folders() -> Iterator[str]:
+    """Folders that a published text must not name: home, working and temporary folder, unless it is `/`."""
     for path in (Path.home(), Path.cwd(), Path(os.environ.get("TMPDIR", "/tmp"))):
         if len(path.parts) > 1:
             yield f"{path}/"
+
+
+# ---- cards ----
 
 
 def _encoder_kind(manifest: dict[str, Any]) -> str:
@@ -177,28 +191,28 @@ def _card(kind: str, place: Path) -> str:
 
 
 def _index_card(manifest: dict[str, Any]) -> str:
-    facts = ("count", "dim", "factory", "recall@10", "bytes_per_vector")
-    lines = [f"- {name}: {manifest[name]}" for name in facts if manifest.get(name) is not None]
+    names = ("count", "dim", "factory", "recall@10", "bytes_per_vector")
+    facts = [f"- {name}: {manifest[name]}" for name in names if manifest.get(name) is not None]
     encoder = manifest["encoder"].get("model") or manifest["encoder"].get("kind", "")
     return "\n".join(
         [
             front_matter({"tags": ["augkd", "faiss"]}),
             "# Index of unlabelled text",
             "",
-            "Texts, their vectors and a FAISS index over them; `augkd index search FOLDER TEXT` finds the nearest.",
+            "Texts, their vectors and a FAISS index over the vectors. To search it: `augkd index search FOLDER TEXT`.",
             "",
             f"- encoder: {portable(encoder)}",
-            *lines,
+            *facts,
             "",
-            "Licence: unknown. It follows from the terms of the corpus; settle them before you share this.",
+            licence_line(None, "the corpus"),
             "",
         ]
     )
 
 
-def told(kind: str, files: Sequence[Outgoing]) -> list[str]:
-    """An upload as lines to read: each file with its size, and the sum."""
-    from augkd.recipe.units import show_bytes
-
-    lines = [f"{show_bytes(file.size):>12}  {file.name}" for file in files]
-    return [*lines, f"{show_bytes(sum(file.size for file in files)):>12}  {kind}, {len(files)} files"]
+def upload_lines(upload: Upload) -> list[str]:
+    """An upload to read: the size and name of each file, and the total."""
+    sizes = [(file.size, file.name) for file in upload.files]
+    total = sum(size for size, _ in sizes)
+    sizes.append((total, f"{upload.kind}, {len(upload.files)} files"))
+    return [f"{format_bytes(size):>12}  {name}" for size, name in sizes]

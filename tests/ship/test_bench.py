@@ -1,4 +1,4 @@
-"""The bench's bookkeeping against closed forms, and one real round over every form of a tiny student."""
+"""The arithmetic of a benchmark against closed forms, and one real benchmark of every form of a tiny student."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from augkd.cli.app import app
 from augkd.models.classifier import load_backbone
 from augkd.models.student_kinds import build_student
-from augkd.ship import bench as bench_student
-from augkd.ship.bench import Contender, Times, bench, table
+from augkd.ship import bench as bench_module
+from augkd.ship.bench import BatchTimes, Contender, bench, benchmark_lines
 from augkd.ship.export import export
 from augkd.workspace.files import write_json
 from augkd.workspace.manifests import write_manifest
@@ -25,15 +25,15 @@ pytest.importorskip("onnxruntime")
 
 @pytest.fixture
 def run_folder(tmp_path: Path, tiny_bert: Path, task_folder: Path) -> Path:
-    """A run with a BERT for a teacher and a static student that is not exported yet."""
+    """A run with a BERT teacher and a static student that is not exported yet."""
     run = tmp_path / "run"
     teacher = load_backbone(str(tiny_bert), LABELS, 32, 0, "float32")
     teacher.save(run / "teacher")
     build_student("static", {"width": 16}, teacher, 0).save(run / "student")
-    told: dict[str, Any] = {"max_length": 32, "precision": "auto"}
+    training: dict[str, Any] = {"max_length": 32, "precision": "auto"}
     options = {"model": "x", "epochs": 1.0}
-    recipe = {"task": {"dataset": str(task_folder)}, "teacher": options, "training": told, "data": {}}
-    write_manifest(run / "teacher", "teacher", {"task": "t", "teacher": {**options, "model": None}, **told})
+    recipe = {"task": {"dataset": str(task_folder)}, "teacher": options, "training": training, "data": {}}
+    write_manifest(run / "teacher", "teacher", {"task": "t", "teacher": {**options, "model": None}, **training})
     write_manifest(run / "student", "student", {"task": "t"}, recipe=recipe)
     write_manifest(run, "run", {}, recipe=recipe, seed=0)
     write_json(run / "results.json", {"teacher": {"validation": 0.5}, "student": {"validation": 0.25}})
@@ -45,72 +45,71 @@ def contender(name: str = "teacher") -> Contender:
 
 
 def test_figures_are_medians_percentiles_and_the_median_of_paired_ratios() -> None:
-    first, second = Times([4.0, 8.0, 100.0], 96), Times([1.0, 2.0, 10.0], 96)
-    row = bench_student._row(contender("student"), second, [first, second])
-    assert row["median_ms"] == 2000
-    assert row["p95_ms"] == pytest.approx(1000 * (2 + 0.9 * 8))  # linear between the two largest
-    assert row["texts_per_second"] == pytest.approx(96 / 13)
-    assert row["times_first"] == 4  # of 4, 4 and 10; the ratio of the means would be 8.6
-    assert bench_student._row(contender(), first, [first, second])["times_first"] == 1
+    first, second = BatchTimes([4.0, 8.0, 100.0], 96), BatchTimes([1.0, 2.0, 10.0], 96)
+    timing = bench_module._timing(contender("student"), second, first)
+    assert timing.median_ms == 2000
+    assert timing.p95_ms == pytest.approx(1000 * (2 + 0.9 * 8))  # linear between the two largest
+    assert timing.texts_per_second == pytest.approx(96 / 13)
+    assert timing.speedup == 4  # of 4, 4 and 10; the ratio of the means would be 8.6
+    assert bench_module._timing(contender(), first, first).speedup == 1
 
 
 def test_every_batch_goes_through_all_contenders_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
 
-    def of(name: str) -> Contender:
-        return Contender(name, "", None, lambda inputs: seen.append((name, inputs["n"])), 0, None)  # type: ignore
+    def recording(name: str) -> Contender:
+        return Contender(name, "", None, lambda inputs: calls.append((name, inputs["n"])), 0, None)  # type: ignore
 
     batches = [{"n": place, "input_ids": torch.zeros(2, 1)} for place in range(5)]
-    monkeypatch.setattr(bench_student, "_batches", lambda *_: batches)
-    rows = bench_student._measured([of("a"), of("b")], [], 2, 0.0)
-    timed = seen[2 * 3 :]  # after three warm-up batches each
+    monkeypatch.setattr(bench_module, "_batches", lambda *_: batches)
+    timings = bench_module._timings([recording("a"), recording("b")], [], 2, 0.0)
+    timed = calls[2 * 3 :]  # after three warm-up batches each
     assert timed == [("a", timed[0][1]), ("b", timed[0][1])]  # no time at all: one batch
-    assert [row["batches"] for row in rows] == [1, 1]
+    assert [timing.batches for timing in timings] == [1, 1]
 
 
 def test_every_form_of_a_student_is_timed_beside_its_teacher(run_folder: Path) -> None:
     before = torch.get_num_threads()
     without = bench(run_folder, batch_sizes=[4], seconds=0)
-    assert [(r["name"], r["precision"]) for r in without["batch_sizes"]["4"]][:2] == [
+    assert [(timing.name, timing.precision) for timing in without.batch_sizes[4]][:2] == [
         ("teacher", "float32"),
         ("student", "float32"),
     ]
-    assert any("augkd export" in note for note in without["notes"])
+    assert any("augkd export" in note for note in without.notes)
 
     export(run_folder)
     export(run_folder, trimmed=True, int8=False)
-    found = bench(run_folder, batch_sizes=[1, 4], seconds=0, threads=1)
-    rows = {(row["name"], row["precision"]): row for row in found["batch_sizes"]["4"]}
-    wanted = {
+    benchmark = bench(run_folder, batch_sizes=[1, 4], seconds=0, threads=1)
+    timings = {(timing.name, timing.precision): timing for timing in benchmark.batch_sizes[4]}
+    expected = {
         ("teacher", "float32"),
         ("student", "float32"),
         ("student", "onnx"),
         ("student", "int8"),
         ("trimmed", "onnx"),
     }
-    assert set(rows) - {("student", "bfloat16")} == wanted
-    assert rows["student", "int8"]["bytes"] == (run_folder / "student/onnx/model_quantized.onnx").stat().st_size
-    assert rows["teacher", "float32"]["score"] == 0.5
-    assert rows["student", "float32"]["score"] == 0.25
-    assert (found["texts"], found["threads"], found["notes"]) == (18, 1, [])
+    assert set(timings) - {("student", "bfloat16")} == expected
+    assert timings["student", "int8"].bytes == (run_folder / "student/onnx/model_quantized.onnx").stat().st_size
+    assert timings["teacher", "float32"].score == 0.5
+    assert timings["student", "float32"].score == 0.25
+    assert (benchmark.texts, benchmark.threads, benchmark.notes) == (18, 1, [])
     assert torch.get_num_threads() == before
-    lines = list(table(found))
+    lines = list(benchmark_lines(benchmark))
     assert sum(line.startswith("batch ") for line in lines) == 2
     assert sum("× teacher" in line for line in lines) == 2
 
 
-def test_without_its_teacher_a_student_is_the_measure_and_the_table_says_so(run_folder: Path) -> None:
+def test_without_its_teacher_speedups_are_over_the_student_and_a_note_says_so(run_folder: Path) -> None:
     (run_folder / "teacher/manifest.json").unlink()
     result = CliRunner().invoke(app, ["bench-student", str(run_folder), "--batch", "4", "--seconds", "0"])
     assert result.exit_code == 0, result.output
     assert "× student" in result.output
     assert "note: no teacher to compare with; name its folder with --teacher" in result.output
-    given = bench(run_folder, batch_sizes=[4], seconds=0, teacher=run_folder / "teacher")
-    assert given["batch_sizes"]["4"][0]["name"] == "teacher"
-    assert given["batch_sizes"]["4"][0]["score"] is None  # another model than the one that was scored
+    first = bench(run_folder, batch_sizes=[4], seconds=0, teacher=run_folder / "teacher").batch_sizes[4][0]
+    assert (first.name, first.score) == ("teacher", None)  # no score: it may be another model than the run's
 
 
-def test_trimming_options_without_trim_are_wrong_usage(run_folder: Path) -> None:
+def test_trimming_options_without_trim_are_a_usage_error(run_folder: Path) -> None:
     result = CliRunner().invoke(app, ["export", str(run_folder), "--no-index"])
     assert result.exit_code == 2
-    assert "go with --trim" in result.output
+    assert "need --trim" in result.output

@@ -1,4 +1,4 @@
-"""What goes to the Hub is what belongs there and nothing else; tried against a stand-in for the Hub on this machine."""
+"""Exactly the files that belong on the Hub are uploaded; tried against a stand-in for the Hub on this machine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from support.finished_run import finished_run
 
 from augkd.errors import RecipeError, WorkspaceError
 from augkd.runs.cards import write_cards
-from augkd.ship.push import outgoing, push, told
+from augkd.ship.push import plan_upload, push, upload_lines
 from augkd.workspace.files import write_json
 from augkd.workspace.manifests import write_manifest
 
 
 @dataclass
 class StandIn:
-    """A Hub that takes everything, or refuses everything with `status`, and remembers it."""
+    """A Hub that accepts everything, or rejects everything with `status`, and records it."""
 
     address: str = ""
     status: int = 200
@@ -96,7 +96,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run with everything a student's folder may hold, wanted and unwanted."""
+    """A finished run with everything a student's folder may hold, public and private."""
     out = finished_run(tmp_path / "run")
     student = out / "student"
     write_cards(out)
@@ -117,7 +117,7 @@ STUDENT = {
 }
 
 
-def test_a_student_goes_as_a_model_with_exactly_its_own_files(hub: StandIn, run: Path) -> None:
+def test_a_student_is_uploaded_as_a_model_with_exactly_its_own_files(hub: StandIn, run: Path) -> None:
     assert push(run, "ann/polls", private=True) == f"{hub.address}/ann/polls"
     assert set(hub.files) == STUDENT
     (created,) = hub.created
@@ -128,15 +128,15 @@ def test_a_student_goes_as_a_model_with_exactly_its_own_files(hub: StandIn, run:
     assert not any(b"not-a-real-token" in content for content in hub.files.values())
 
 
-def test_a_local_path_is_cut_out_of_the_configuration(hub: StandIn, run: Path) -> None:
+def test_a_local_path_is_removed_from_the_configuration(hub: StandIn, run: Path) -> None:
     push(run / "student", "ann/polls")
     config = json.loads(hub.files["tokenizer_config.json"])
     assert config == {"name_or_path": "big", "unk_token": "[UNK]"}
     assert b"private" not in b"".join(hub.files.values())
-    assert hub.created[0].get("visibility") is None, "public or private as the account has it"
+    assert hub.created[0].get("visibility") is None, "public or private, by the account's default"
 
 
-def test_a_transfer_set_goes_as_a_dataset_without_what_was_withheld(hub: StandIn, run: Path) -> None:
+def test_a_transfer_set_is_uploaded_as_a_dataset_without_the_withheld_texts(hub: StandIn, run: Path) -> None:
     push(run, "ann/polls-set", what="transfer-set")
     assert set(hub.files) == {"README.md", "data/train-00000.parquet"}
     assert hub.created[0]["type"] == "dataset"
@@ -155,7 +155,7 @@ def index_folder(folder: Path, kind: str = "sentence") -> Path:
     return folder
 
 
-def test_an_index_goes_with_a_manifest_that_names_no_folder_and_a_card(hub: StandIn, tmp_path: Path) -> None:
+def test_an_index_is_uploaded_with_a_card_and_a_manifest_without_local_paths(hub: StandIn, tmp_path: Path) -> None:
     push(index_folder(tmp_path / "index"), "ann/mail")
     assert set(hub.files) == {"README.md", "manifest.json", "vectors.faiss", "texts/part-00000.arrow"}
     manifest = json.loads(hub.files["manifest.json"])
@@ -165,28 +165,27 @@ def test_an_index_goes_with_a_manifest_that_names_no_folder_and_a_card(hub: Stan
     assert "Licence: unknown" in hub.files["README.md"].decode()
 
 
-def test_an_index_that_nobody_could_search_is_refused(tmp_path: Path) -> None:
+def test_an_index_that_could_not_be_searched_elsewhere_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="static encoder"):
-        outgoing(index_folder(tmp_path / "index", "static"))
+        plan_upload(index_folder(tmp_path / "index", "static"))
 
 
-def test_without_a_card_a_run_s_student_gets_one_and_a_lone_student_is_refused(run: Path, tmp_path: Path) -> None:
+def test_without_a_card_a_run_s_student_gets_one_and_a_lone_student_is_rejected(run: Path, tmp_path: Path) -> None:
     card = (run / "student" / "README.md").read_text()
     (run / "student" / "README.md").unlink()
-    _, files = outgoing(run)
-    made = next(file.source for file in files if file.name == "README.md")
-    assert made == card.encode()
-    assert not (run / "student" / "README.md").exists(), "looking writes nothing"
+    readme = next(file.source for file in plan_upload(run).files if file.name == "README.md")
+    assert readme == card.encode()
+    assert not (run / "student" / "README.md").exists(), "planning writes nothing"
     lone = tmp_path / "lone"
     (run / "student").rename(lone)
     with pytest.raises(WorkspaceError, match=r"has no README\.md; write one"):
-        outgoing(lone)
+        plan_upload(lone)
 
 
-def test_a_dry_look_lists_files_and_sizes_and_sends_nothing(hub: StandIn, run: Path) -> None:
-    kind, files = outgoing(run)
-    assert (kind, {file.name for file in files}) == ("student", STUDENT)
-    lines = told(kind, files)
+def test_a_planned_upload_lists_files_and_sizes_and_sends_nothing(hub: StandIn, run: Path) -> None:
+    upload = plan_upload(run)
+    assert (upload.kind, {file.name for file in upload.files}) == ("student", STUDENT)
+    lines = upload_lines(upload)
     assert lines[-1].endswith("student, 7 files")
     assert any(line.split() == ["2", "B", "model.safetensors"] for line in lines)
     assert hub.paths == []
@@ -202,10 +201,10 @@ def test_a_card_that_names_a_home_folder_or_a_token_stops_the_push(
     card = run / "student" / "README.md"
     text = card.read_text()
     card.write_text(text + line.format(home=tmp_path / "home" / "ann"))
-    with pytest.raises(WorkspaceError, match=reason) as told_:
+    with pytest.raises(WorkspaceError, match=reason) as caught:
         push(run, "ann/polls")
-    assert f"README.md line {len(text.splitlines()) + 1}" in str(told_.value)
-    assert "\n" not in str(told_.value)
+    assert f"README.md line {len(text.splitlines()) + 1}" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert hub.paths == []
     card.write_text(text)
     push(run, "ann/polls")
@@ -226,26 +225,26 @@ def test_without_a_token_or_a_network_nothing_is_tried(
     assert hub.paths == []
 
 
-def test_a_refusal_of_the_hub_is_told_in_one_line(hub: StandIn, run: Path) -> None:
+def test_a_rejection_by_the_hub_is_a_one_line_error(hub: StandIn, run: Path) -> None:
     hub.status = 403
-    with pytest.raises(WorkspaceError, match="the Hub did not take student") as told_:
+    with pytest.raises(WorkspaceError, match="the Hub rejected the student") as caught:
         push(run, "ann/polls")
-    assert "You may not write here" in str(told_.value)
-    assert "\n" not in str(told_.value)
+    assert "You may not write here" in str(caught.value)
+    assert "\n" not in str(caught.value)
     hub.status = 200
     with pytest.raises(WorkspaceError, match="a/b/c"):
         push(run, "a/b/c")
 
 
-def test_a_folder_of_another_kind_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(WorkspaceError, match="no folder"):
-        outgoing(tmp_path / "nowhere")
+def test_a_folder_of_another_kind_is_rejected(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="is not a folder"):
+        plan_upload(tmp_path / "nowhere")
     with pytest.raises(WorkspaceError, match=r"has no config\.json; give the folder of a finished student"):
-        outgoing(tmp_path)
+        plan_upload(tmp_path)
     with pytest.raises(WorkspaceError, match="holds augkd's transfer_set, not a student"):
-        outgoing(run / "transfer_set", "student")
+        plan_upload(run / "transfer_set", "student")
     write_manifest(tmp_path / "teacher", "teacher", {})
-    with pytest.raises(WorkspaceError, match="augkd's teacher, which does not go to the Hub"):
-        outgoing(tmp_path / "teacher")
+    with pytest.raises(WorkspaceError, match="augkd's teacher, which cannot be pushed"):
+        plan_upload(tmp_path / "teacher")
     with pytest.raises(RecipeError, match="did you mean 'student'"):
-        outgoing(run, "studnet")
+        plan_upload(run, "studnet")

@@ -1,4 +1,4 @@
-"""Trimmed vocabularies against the whole ones: the same tokens and, bit for bit, the same logits."""
+"""Trimmed vocabularies against whole ones: the same tokens and, bit for bit, the same logits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 
 
 def classifier_with(tokenizer: Any, pad: int = 0) -> Classifier:
-    """A tiny random BERT that reads with `tokenizer`."""
+    """A tiny random BERT with this tokenizer."""
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
@@ -77,8 +77,8 @@ def byte_level() -> Any:
 def assert_exact(before: Classifier, folder: Path, texts: Sequence[str], kept: np.ndarray[Any, Any]) -> None:
     after = load_classifier(str(folder), before.labels, before.max_length, before.labels, precision="float32")
     pairs = [(text, None) for text in texts]
-    was, now = before.tokens(pairs), after.tokens(pairs)
-    assert kept[now.ids.numpy()].tolist() == was.ids.tolist()
+    old, new = before.tokens(pairs), after.tokens(pairs)
+    assert kept[new.ids.numpy()].tolist() == old.ids.tolist()
     assert torch.equal(before.predict(pairs), after.predict(pairs))
     assert after.model.get_input_embeddings().weight.shape[0] == len(after.tokenizer) == len(kept)
 
@@ -98,31 +98,31 @@ def copied(classifier: Classifier) -> Classifier:
 @pytest.fixture(scope="module")
 def bert(tiny_bert: Path) -> Classifier:
     """The tiny BERT with a head and the bundled WordPiece tokenizer."""
-    made = load_backbone(str(tiny_bert), ("animal", "food", "tool"), 32, 0, "float32")
-    made.model.eval()
-    return made
+    classifier = load_backbone(str(tiny_bert), ("animal", "food", "tool"), 32, 0, "float32")
+    classifier.model.eval()
+    return classifier
 
 
 # ---- WordPiece ----
 
 
 def test_wordpiece_is_exact_on_its_texts_and_much_smaller(bert: Classifier, tmp_path: Path) -> None:
-    cut = trim(copied(bert), lambda: TEXTS, tmp_path)
-    assert cut.before == 30522
-    assert len(cut.kept) < 2500  # about 2,000 of them single characters
-    assert_exact(bert, tmp_path, TEXTS, cut.kept)
+    vocabulary = trim(copied(bert), lambda: TEXTS, tmp_path)
+    assert vocabulary.before == 30522
+    assert len(vocabulary.kept) < 2500  # about 2,000 of them single characters
+    assert_exact(bert, tmp_path, TEXTS, vocabulary.kept)
 
 
 def test_a_trimmed_student_opens_in_a_transformers_pipeline(bert: Classifier, tmp_path: Path) -> None:
     trim(copied(bert), lambda: TEXTS, tmp_path)
-    (said,) = pipeline("text-classification", str(tmp_path), top_k=None)([TEXTS[0]])
+    (scores,) = pipeline("text-classification", str(tmp_path), top_k=None)([TEXTS[0]])
     expected = bert.predict([(TEXTS[0], None)]).softmax(-1)[0]
-    assert {row["label"]: pytest.approx(row["score"], abs=1e-6) for row in said} == dict(
+    assert {row["label"]: pytest.approx(row["score"], abs=1e-6) for row in scores} == dict(
         zip(bert.labels, expected.tolist(), strict=True)
     )
 
 
-def test_new_words_fall_apart_into_characters_and_without_them_become_unknown(bert: Classifier, tmp_path: Path) -> None:
+def test_new_words_are_split_into_characters_and_without_them_become_unknown(bert: Classifier, tmp_path: Path) -> None:
     new = "zygomorphic"
     for characters, unknown in ((True, False), (False, True)):
         folder = tmp_path / str(characters)
@@ -133,11 +133,9 @@ def test_new_words_fall_apart_into_characters_and_without_them_become_unknown(be
 
 
 def word_pieces() -> Any:
-    """`abcd`: greedy takes `abc`, then `##d` is missing, so it is unknown; with `ab` alone, `##cd` would fit."""
-    vocabulary = {
-        token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "abc", "##cd", "x"])
-    }
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    """`abcd` is unknown: greedy matching takes `abc`, and there is no `##d`. With `ab` alone, `##cd` would match."""
+    ids = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ab", "abc", "##cd", "x"])}
+    backend = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(
@@ -149,11 +147,13 @@ def test_an_unknown_word_stays_unknown(tmp_path: Path, monkeypatch: pytest.Monke
     texts = ["ab abcd", "xcd"]  # ab and ##cd occur, abc does not
     whole = classifier_with(word_pieces())
     assert whole.tokenizer.tokenize("abcd") == ["[UNK]"]
-    cut = trim(copied(whole), lambda: texts, tmp_path / "right")
-    assert_exact(whole, tmp_path / "right", texts, cut.kept)
+    vocabulary = trim(copied(whole), lambda: texts, tmp_path / "right")
+    assert_exact(whole, tmp_path / "right", texts, vocabulary.kept)
 
-    monkeypatch.setattr(tokenizer_kinds, "_taken", lambda *_: set())  # the twin: `abc` goes, and abcd is ab + ##cd
-    with pytest.raises(ModelError, match=r"reads 'ab abcd' otherwise .* export without --trim"):
+    monkeypatch.setattr(
+        tokenizer_kinds, "_greedy_matches", lambda *_: set()
+    )  # the twin: without `abc`, abcd is ab + ##cd
+    with pytest.raises(ModelError, match=r"splits 'ab abcd' differently .* export without --trim"):
         trim(copied(whole), lambda: texts, tmp_path / "wrong")
 
 
@@ -168,19 +168,19 @@ ENTRIES = [
 def test_unigram_is_exact_on_its_texts(tmp_path: Path) -> None:
     texts = ["ab cde", "abcde a☃b", "de ab ab", "bb", "abba cab"]
     whole = classifier_with(unigram(ENTRIES))
-    cut = trim(copied(whole), lambda: texts, tmp_path)
-    assert len(cut.kept) < cut.before
-    assert_exact(whole, tmp_path, texts, cut.kept)
+    vocabulary = trim(copied(whole), lambda: texts, tmp_path)
+    assert len(vocabulary.kept) < vocabulary.before
+    assert_exact(whole, tmp_path, texts, vocabulary.kept)
 
 
 def test_unigram_needs_its_least_likely_entry_and_its_characters(tmp_path: Path) -> None:
-    """Without `zzz` at -40, a character that is not there costs -24 and not -50: ☃☃ would be cheaper than before."""
+    """Without `zzz` at -40, a character without an entry scores -24 and not -50: ☃☃ would be likelier than before."""
     whole = classifier_with(unigram(ENTRIES))
-    cut = trim(copied(whole), lambda: ["ab"], tmp_path)
-    kept = {whole.tokenizer.convert_ids_to_tokens(int(token)) for token in cut.kept}
+    vocabulary = trim(copied(whole), lambda: ["ab"], tmp_path)
+    kept = {whole.tokenizer.convert_ids_to_tokens(int(token)) for token in vocabulary.kept}
     assert {"zzz", "▁", *"abcde"} <= kept
     assert not {"bcde", "cde", "de"} & kept
-    with pytest.raises(ModelError, match="exact only with its single characters; leave --no-characters out"):
+    with pytest.raises(ModelError, match="exact only with its single characters; export without --no-characters"):
         trim(copied(whole), lambda: ["ab"], tmp_path, characters=False)
 
 
@@ -190,18 +190,20 @@ def test_unigram_needs_its_least_likely_entry_and_its_characters(tmp_path: Path)
 def test_byte_level_bpe_is_exact_on_its_texts(tmp_path: Path) -> None:
     texts = TEXTS[:5] + TEXTS[-3:]
     whole = classifier_with(byte_level())
-    cut = trim(copied(whole), lambda: texts, tmp_path)
-    assert len(cut.kept) < cut.before - 50
-    assert_exact(whole, tmp_path, texts, cut.kept)
+    vocabulary = trim(copied(whole), lambda: texts, tmp_path)
+    assert len(vocabulary.kept) < vocabulary.before - 50
+    assert_exact(whole, tmp_path, texts, vocabulary.kept)
 
 
-def test_byte_level_bpe_without_the_steps_between_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_byte_level_bpe_without_intermediate_merges_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tokenizer_kinds, "merges_of", lambda *_: set())
-    with pytest.raises(ModelError, match="otherwise than the whole one"):
+    with pytest.raises(ModelError, match="differently from the whole one"):
         trim(classifier_with(byte_level()), lambda: TEXTS, tmp_path)
 
 
-def test_merges_of_a_token_put_it_together(tmp_path: Path) -> None:
+def test_merges_of_a_token_build_it(tmp_path: Path) -> None:
     described = json.loads(byte_level().backend_tokenizer.to_str())["model"]
     merges = [tuple(merge) for merge in described["merges"]]
     ranks = {merge: rank for rank, merge in enumerate(merges)}
@@ -219,7 +221,7 @@ def test_merges_of_a_token_put_it_together(tmp_path: Path) -> None:
 
 
 def test_a_roberta_keeps_its_positions(tmp_path: Path) -> None:
-    """Its positions start after the number of the padding token, which therefore must not change."""
+    """Its positions start after the id of the padding token, which therefore must not change."""
     tokenizer = byte_level()
     torch.manual_seed(1)
     config = RobertaConfig(
@@ -229,8 +231,8 @@ def test_a_roberta_keeps_its_positions(tmp_path: Path) -> None:
     whole = Classifier(
         RobertaForSequenceClassification(config).eval(), tokenizer, ("a", "b", "c"), 64, precision="float32"
     )
-    cut = trim(copied(whole), lambda: TEXTS[:9], tmp_path)
-    assert_exact(whole, tmp_path, TEXTS[:9], cut.kept)
+    vocabulary = trim(copied(whole), lambda: TEXTS[:9], tmp_path)
+    assert_exact(whole, tmp_path, TEXTS[:9], vocabulary.kept)
 
 
 # ---- what cannot be trimmed ----
@@ -246,14 +248,14 @@ def ignoring_merges() -> Tokenizer:
     return backend
 
 
-def of_letters() -> Tokenizer:
+def by_letters() -> Tokenizer:
     backend = byte_level().backend_tokenizer
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     return backend
 
 
-@pytest.mark.parametrize("make", [word_level, ignoring_merges, of_letters])
-def test_other_tokenizers_are_refused_in_one_line(make: Callable[[], Tokenizer], tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [word_level, ignoring_merges, by_letters])
+def test_other_tokenizers_are_a_one_line_error(make: Callable[[], Tokenizer], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot be trimmed.*; WordPiece, Unigram and byte-level BPE can") as caught:
         trim(classifier_with(wrapped(make())), lambda: ["a"], tmp_path)
     assert "\n" not in str(caught.value)

@@ -105,7 +105,7 @@ def _latency(run: RunData) -> list[Table]:
                 f"{row['median_ms']:.2f} ms",
                 f"{row['p95_ms']:.2f} ms",
                 f"{row['texts_per_second']:,.0f}",
-                f"{row['times_first']:.2f}",
+                f"{row['speedup']:.2f}",
             ]
             for row in rows
         ]
@@ -178,7 +178,7 @@ def _series(name: str, values: Sequence[tuple[float, float]]) -> Series:
 
 def schedule(run: RunData, sheet: Sheet) -> Section | None:
     """How the weights of the losses, and annealing's factor on the teacher, change over the training."""
-    phases, progress = TrainingOptions.model_validate(run.recipe["training"]).phases, np.linspace(0, 1, 101)
+    phases, progress = TrainingOptions.model_validate(run.recipe["training"]).training_stages, np.linspace(0, 1, 101)
     total = sum(phase.epochs for phase in phases)
     courses: dict[str, list[tuple[float, float]]] = {}
     before = 0.0
@@ -203,7 +203,7 @@ def _courses(phase: TrainingOptions, structure: Mapping[str, Any] | None) -> dic
     weights = {name: given for name, given in {**phase.losses, **layers}.items() if isinstance(given, Mapping)}
     found: dict[str, Any] = {}
     for name, given in weights.items():
-        found[name] = schedules.checked(given.get("weight", 1.0), name).at
+        found[name] = schedules.parse(given.get("weight", 1.0), name).at
         if name in phase.losses and (tau := _tau(name, given)):
             found[f"φ of {name}"] = lambda progress, tau=tau: schedules.phi_at(progress, tau)
     return found
@@ -211,7 +211,7 @@ def _courses(phase: TrainingOptions, structure: Mapping[str, Any] | None) -> dic
 
 def _tau(name: str, given: Mapping[str, Any]) -> int | None:
     """Annealing's τ of a loss that has one."""
-    found = [option for option in options.family("loss")[name][1] if option.name == "tau_max"]
+    found = [option for option in options.family("loss")[name].options if option.name == "tau_max"]
     return int(given.get("tau_max", found[0].default)) if found else None
 
 

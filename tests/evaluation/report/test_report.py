@@ -232,7 +232,7 @@ def test_exported_forms_and_measured_times_join_the_headline(tmp_path: Path) -> 
     facts = {"files": {"onnx/model_quantized.onnx": {"bytes": 2048}}, "checks": {"int8": {"score": 0.875}}}
     write_json(folder / "student-trimmed" / "onnx" / "export.json", facts)
     row = {"name": "student", "precision": "int8", "bytes": 2048, "score": None, "median_ms": 1.25, "p95_ms": 2.5}
-    row |= {"texts_per_second": 1234.5, "times_first": 8.5}
+    row |= {"texts_per_second": 1234.5, "speedup": 8.5}
     write_json(folder / "bench.json", {"threads": 2, "batch_sizes": {"32": [row]}})
     first, second = headline(read_run(folder)).blocks
     assert cells(first)[-1] == ["trimmed student, ONNX, INT8", "0.8750", "–", "–", "–", "2 KiB"]
