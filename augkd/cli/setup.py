@@ -1,7 +1,8 @@
-"""The commands around a run: what this machine can do, a first recipe for one's own data, an upload to the Hub."""
+"""The commands before a run: what this machine can do, and a first recipe for your own data."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +19,11 @@ def doctor(
 
     Example: augkd doctor --online
     """
-    from augkd.setup.doctor import examine, lines
+    from augkd.setup.doctor import diagnosis_lines, examine
 
-    facts = examine(online)
-    show(facts, as_json, list(lines(facts)))
-    if facts["problems"]:
+    diagnosis = examine(online)
+    show(asdict(diagnosis), as_json, list(diagnosis_lines(diagnosis)))
+    if diagnosis.problems:
         raise typer.Exit(1)
 
 
@@ -41,31 +42,7 @@ def init(
     from augkd.setup.survey import survey_corpus, survey_task
 
     task = survey_task(data, text, text_pair, label)
-    found = survey_corpus(corpus, task.task, task.lengths.median_words) if corpus else None
-    written = write_recipe(out, task, found, data, force)
-    lines = [*summary(task, found), "", f"written: {out}", "next:", *(f"  {line}" for line in next_commands(out))]
-    show(values(task, found, written), as_json, lines)
-
-
-def push(
-    folder: Annotated[Path, typer.Argument(help="A run (its student goes), a student, a transfer set or an index.")],
-    repo: Annotated[str, typer.Argument(help="The repository, owner/name; made when it is not there.")],
-    what: Annotated[str | None, typer.Option("--what", help="Of a run: student, transfer-set or index.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files that would go.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Upload a student, transfer set or index to the Hugging Face Hub, with its card and without local paths.
-
-    Example: augkd push runs/trec my-name/trec-small --private --dry-run
-    """
-    from augkd.ship.push import outgoing, told
-    from augkd.ship.push import push as upload
-
-    kind, files = outgoing(folder, what)
-    value = {"repo": repo, "kind": kind, "files": {file.name: file.size for file in files}}
-    if dry_run:
-        show(value, as_json, [*told(kind, files), f"nothing was sent; without --dry-run these go to {repo}"])
-        return
-    address = upload(folder, repo, what, private)
-    show(value | {"address": address}, as_json, [f"{kind} {folder}: {address}"])
+    unlabelled = survey_corpus(corpus, task.task, task.lengths.median_words) if corpus else None
+    written = write_recipe(out, task, unlabelled, data, force)
+    lines = [*summary(task, unlabelled), "", f"written: {out}", "next:", *(f"  {line}" for line in next_commands(out))]
+    show(values(task, unlabelled, written), as_json, lines)

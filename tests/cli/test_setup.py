@@ -20,7 +20,7 @@ from support.pages import leaves, parse
 
 from augkd.cli.app import app
 from augkd.cli.terminal import recipe_names
-from augkd.recipe import shipped
+from augkd.recipe import shipped_recipes
 from augkd.runs.cards import write_cards
 
 COMMANDS = dict(leaves(typer.main.get_command(app)))
@@ -83,8 +83,8 @@ def test_names_are_offered_without_a_model_library(tmp_path: Path, monkeypatch: 
     def context(name: str) -> typer.Context:
         return typer.Context(click.Command(name), info_name=name)
 
-    assert recipe_names(context("run"), "") == [*sorted(shipped("pipelines")), "own"]
-    assert recipe_names(context("build"), "") == [*sorted(shipped("indexes")), "own"]
+    assert recipe_names(context("run"), "") == [*sorted(shipped_recipes("pipelines")), "own"]
+    assert recipe_names(context("build"), "") == [*sorted(shipped_recipes("indexes")), "own"]
     assert recipe_names(context("run"), "own/") == ["own/mine.yaml"]
     assert recipe_names(context("run"), "own/x") == []
     code = "import sys, augkd.cli.terminal, augkd.recipe; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
@@ -105,7 +105,7 @@ def test_push_lists_what_would_go_and_sends_nothing(augkd: Augkd, tmp_path: Path
     assert done.code == 0
     assert set(done.json["files"]) == {"README.md", "config.json"}
     shown = augkd("push", tmp_path, "me/polls", "--dry-run").out.splitlines()
-    assert shown[-1] == "nothing was sent; without --dry-run these go to me/polls"
+    assert shown[-1] == "nothing was uploaded; without --dry-run these files go to me/polls"
 
     refused = augkd("push", tmp_path, "me/polls")
     assert refused.code == 1
