@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_FLAGS ?=
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint build
+.PHONY: install demo test lint docs build
 
 install: .venv/.installed
 
@@ -26,6 +26,10 @@ lint: install
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+# The pages and the signatures of the public names, in site/; a broken link or an unknown name is an error.
+docs: install
+	.venv/bin/zensical build --strict --clean
 
 build: install
 	.venv/bin/python -m build

@@ -1,19 +1,40 @@
-"""README and docs/ say what the code does: every key, option, recipe and command is there, and what is there exists."""
+"""README and docs/ describe the code: every key, option, recipe, command and public name is there, and nothing else.
+
+The wording is held too: words that DESIGN §6 replaces occur neither in the pages nor in help texts and error messages.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
-from support.pages import COMMANDS, PAGES, README, RECIPES, ROOT, command_tree, fenced, leaves, parse
+from support.pages import (
+    API,
+    COMMANDS,
+    COMMANDS_PAGE,
+    DOCS,
+    METHODS,
+    PAGES,
+    README,
+    RECIPES,
+    ROOT,
+    command_tree,
+    fenced,
+    leaves,
+    parse,
+)
 
-from augkd.recipe import Comparison, IndexRecipe, Recipe, is_comparison, options, schedules, shipped
+import augkd
+import augkd.errors
+from augkd.recipe import Comparison, IndexRecipe, Recipe, is_comparison, options, schedules, shipped_recipes
+from augkd.recipe.catalogue import catalogue
 
 MEMBERS = [(kind, name) for kind in options.FAMILIES for name in options.family(kind)]
 
@@ -39,7 +60,7 @@ def tables_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def named_keys(text: str) -> set[str]:
-    """What the first column of the tables names, each name between backticks."""
+    """The names in the first column of the tables, each between backticks."""
     return {key for line in text.splitlines() if line.startswith("| `") for key in ticked(line.split("|")[1])}
 
 
@@ -48,7 +69,7 @@ def ticked(text: str) -> set[str]:
 
 
 def described_elsewhere(key: str) -> bool:
-    """Tables that appear twice are described once: `student`, `training`, `structure`, `corpus`, `adapt`."""
+    """Tables that occur twice are described once: `student`, `training`, `structure`, `corpus`, `adapt`."""
     twice = r"assistants\.\w+\.|training\.structure\.|data\.\w+\.adapt\.corpus\.|data\.substitution\.adapt\."
     return bool(re.match(twice, key))
 
@@ -61,30 +82,30 @@ def test_every_key_of_a_recipe_is_in_a_table_of_the_recipe_page(model: type[Base
     assert wanted <= named, f"docs/recipes.md does not name {sorted(wanted - named)}"
 
 
-def test_no_table_of_the_recipe_page_names_a_key_that_is_not_there() -> None:
+def test_no_table_of_the_recipe_page_names_an_unknown_key() -> None:
     known = {key for model in (Recipe, IndexRecipe, Comparison) for key in keys_of(model)}
     dotted = {key for key in named_keys(RECIPES.read_text()) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", key)}
     assert len(dotted) > 80
     assert dotted <= known, f"docs/recipes.md names {sorted(dotted - known)}"
 
 
-def test_a_key_that_a_page_leaves_out_would_be_found() -> None:
+def test_a_missing_key_would_be_noticed() -> None:
     text = RECIPES.read_text().replace("| `data.neighbours.near_copy`", "| near copies")
     assert set(keys_of(Recipe)) - named_keys(text) >= {"data.neighbours.near_copy"}
 
 
-def test_the_default_of_every_plain_key_is_the_one_the_page_says() -> None:
-    said = {}
+def test_the_page_gives_the_default_of_every_plain_key() -> None:
+    listed = {}
     for line in RECIPES.read_text().splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if line.startswith("| `") and len(cells) == 5:
-            said |= dict.fromkeys(ticked(cells[1]), cells[2].strip("`"))
+            listed |= dict.fromkeys(ticked(cells[1]), cells[2].strip("`"))
     checked = 0
     for model in (Recipe, IndexRecipe, Comparison):
         for key, default in plain_defaults(model):
             if described_elsewhere(key) or key.startswith("tasks."):
                 continue
-            assert spoken(said[key]) == default, f"docs/recipes.md: {key} is {default!r}, not {said[key]}"
+            assert parsed(listed[key]) == default, f"docs/recipes.md: {key} is {default!r}, not {listed[key]}"
             checked += 1
     assert checked > 80
 
@@ -105,7 +126,7 @@ def field_at(model: type[BaseModel], key: str) -> Any:
     return field_at(holders[0], rest)
 
 
-def spoken(text: str) -> Any:
+def parsed(text: str) -> Any:
     """A default as the page writes it."""
     if text in ("none", "true", "false"):
         return {"none": None, "true": True, "false": False}[text]
@@ -127,22 +148,22 @@ def row_of(name: str) -> str:
 @pytest.mark.parametrize(("kind", "name"), MEMBERS)
 def test_every_loss_layer_loss_and_selector_has_a_row_with_all_its_options(kind: str, name: str) -> None:
     cell = row_of(name).split("|")[2]
-    found = set(re.findall(r"`(\w+)` \(", cell))
-    known = options.family(kind)[name][1]
-    assert found == {option.name for option in known}
+    described = set(re.findall(r"`(\w+)` \(", cell))
+    known = options.family(kind)[name].options
+    assert described == {option.name for option in known}
     for option in known:
-        (said,) = re.findall(rf"`{option.name}` \(([^)]*)\)", cell)
-        default, *_ = re.split(r"[,;]", said)
+        (facts,) = re.findall(rf"`{option.name}` \(([^)]*)\)", cell)
+        default, *_ = re.split(r"[,;]", facts)
         assert defaults_alike(default.strip("` "), option.default), f"{name}.{option.name}: {default}"
-        assert set(option.choices) <= ticked(f"({said})")
+        assert set(option.choices) <= ticked(f"({facts})")
         for limit in filter(None, option.limits.replace(">=", "≥").replace("<=", "≤").split(",")):
-            assert limit.strip() in said or kind == "selector"
+            assert limit.strip() in facts or kind == "selector"
 
 
-def defaults_alike(said: str, default: Any) -> bool:
+def defaults_alike(written: str, default: Any) -> bool:
     if isinstance(default, bool | str):
-        return said == str(default).lower()
-    above, _, below = said.partition("/")
+        return written == str(default).lower()
+    above, _, below = written.partition("/")
     return float(above) / float(below or 1) == default
 
 
@@ -156,16 +177,17 @@ def test_every_schedule_has_a_row(shape: str) -> None:
 # ---- recipes and commands ----
 
 
-@pytest.mark.parametrize("name", [*shipped("pipelines"), *shipped("indexes")])
-def test_every_shipped_recipe_is_in_the_readme(name: str) -> None:
-    assert re.search(rf"[`\s]{re.escape(name)}[`,\s]", README.read_text())
+@pytest.mark.parametrize("name", shipped_recipes("indexes"))
+def test_every_shipped_index_recipe_is_on_the_page_of_methods(name: str) -> None:
+    assert f"`{name}`" in METHODS.read_text()
 
 
-@pytest.mark.parametrize("name", shipped("pipelines"))
-def test_every_shipped_method_has_a_row_in_the_table_of_methods(name: str) -> None:
-    table = README.read_text().split("## Methods")[1].split("\n## ")[0]
-    rows = [line for line in table.splitlines() if line.startswith("|") and f"`{name}`" in line.split("|")[3]]
-    assert len(rows) == 1
+@pytest.mark.parametrize("name", shipped_recipes("pipelines"))
+def test_every_shipped_pipeline_has_a_row_in_the_table_of_its_group(name: str) -> None:
+    sections = METHODS.read_text().split("\n## ")[1:]
+    rows = [(section, line) for section in sections for line in section.splitlines() if line.startswith("| ")]
+    ((section, _),) = [(section, row) for section, row in rows if f"`{name}`" in row.split("|")[3]]
+    assert section.splitlines()[0].lower() == catalogue("pipelines")["pipelines"][name].group
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -183,13 +205,15 @@ def test_there_are_command_lines_and_a_wrong_one_does_not_parse() -> None:
         parse("augkd run demo")
 
 
-def test_every_command_and_option_is_in_the_readme() -> None:
-    text = README.read_text()
+def test_every_command_and_option_is_on_the_page_of_commands() -> None:
+    text = COMMANDS_PAGE.read_text()
     for path, command in leaves(command_tree()):
-        assert f"{path} " in text, f"README does not show {path}"
+        assert f"{path} " in text, f"docs/commands.md does not show {path}"
         for parameter in command.params:
             for flag in parameter.opts:
-                assert not flag.startswith("-") or flag == "--help" or flag in text, f"README does not name {flag}"
+                assert not flag.startswith("-") or flag == "--help" or flag in text, (
+                    f"docs/commands.md does not name {flag}"
+                )
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "--set" in line])
@@ -205,9 +229,9 @@ def test_every_key_that_a_command_line_sets_exists(line: str) -> None:
         assert assignment.partition("=")[0] in known
 
 
-# ---- Python and links ----
+# ---- Python, public names and links ----
 
-PYTHON = [(path.name, text) for path in PAGES for language, text in fenced(path) if language == "python"]
+PYTHON = [(path.name, block.text) for path in PAGES for block in fenced(path, "python")]
 
 
 @pytest.mark.parametrize(("page", "text"), PYTHON)
@@ -217,6 +241,7 @@ def test_every_python_block_compiles_and_its_imports_resolve(page: str, text: st
         if isinstance(node, ast.Import):
             imported += len([importlib.import_module(alias.name) for alias in node.names])
         if isinstance(node, ast.ImportFrom):
+            assert node.module is None or not node.module.startswith("augkd."), "import from augkd, not from inside it"
             module = importlib.import_module(str(node.module))
             assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
             imported += len(node.names)
@@ -234,8 +259,150 @@ def test_every_link_leads_to_a_page_and_a_heading_that_exist(path: Path) -> None
         assert not anchor or anchor in slugs, target
 
 
-def test_the_pages_are_in_the_source_distribution() -> None:
-    import tomllib
+PUBLIC = [name for name in augkd.__all__ if name != "__version__"]
 
+
+def test_the_public_names_are_those_of_the_api_page_and_of_the_package() -> None:
+    documented = re.findall(r"^::: augkd\.(\w+)$", API.read_text(), flags=re.MULTILINE)
+    assert sorted(documented) == sorted(PUBLIC)
+    assert {*PUBLIC} <= set(dir(augkd))
+    for name in PUBLIC:
+        assert getattr(augkd, name).__doc__, f"augkd.{name} has no docstring"
+
+
+def test_every_error_is_public() -> None:
+    classes = [value for value in vars(augkd.errors).values() if isinstance(value, type)]
+    assert {error.__name__ for error in classes if issubclass(error, augkd.AugkdError)} <= set(PUBLIC)
+
+
+def test_the_python_page_names_every_public_function_and_class() -> None:
+    named = set(re.findall(r"\w+", (DOCS / "python.md").read_text()))
+    assert set(PUBLIC) <= named
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    assert sorted(page for entry in navigation for page in entry.values()) == sorted(p.name for p in DOCS.glob("*.md"))
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 150
+
+
+def test_the_pages_are_in_the_source_distribution() -> None:
     target = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]
     assert {"docs", "README.md", "CHANGELOG.md"} <= set(target["include"])
+
+
+# ---- the captioned tree ----
+
+
+def captioned(text: str) -> dict[str, str]:
+    """Path below augkd/ → caption, from the tree of docs/architecture.md: two spaces of indent for each level."""
+    tree, folders = {}, [""]
+    for line in text.split("```\naugkd/\n")[1].split("```")[0].splitlines():
+        name, _, caption = line.strip().partition("  ")
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = [*folders[:depth], f"{folders[depth - 1]}{name}"]
+        tree[folders[-1]] = caption.strip()
+    return tree
+
+
+def test_the_tree_of_the_architecture_page_captions_every_room_and_file() -> None:
+    tree = captioned((DOCS / "architecture.md").read_text())
+    package = ROOT / "augkd"
+    files = {path.relative_to(package) for path in package.rglob("*.py") if path.parent.name != "__pycache__"}
+    expected = {path.as_posix() for path in files if path.name != "__init__.py"} | {"__init__.py"}
+    expected |= {f"{folder.as_posix()}/" for path in files for folder in path.parents if folder.name}
+    assert set(tree) == expected, f"missing {sorted(expected - set(tree))}, unknown {sorted(set(tree) - expected)}"
+    assert all(tree.values()), f"no caption: {[path for path, caption in tree.items() if not caption]}"
+
+
+# ---- language: DESIGN §6 ----
+
+REPLACED = {  # what a page, help text or error message does not say → what it says instead
+    r"trunks?": "backbone",
+    r"(?<!intermediate-)layer loss(es)?": "intermediate-layer loss",
+    r"climb(s|ed|ing)?": "gradient ascent, gradient-ascent step",
+    r"won back|wins? back|teacher's lead": "teacher gap closed",
+    r"probes?": "held-out queries",
+    r"efforts?": "search parameters",
+    r"fold(s|ed|ing)?": "normalised text, key",
+    r"warm_up|warmed up": "MLM adaptation (adapt)",
+    r"teacher's word|gives its word": "labelled by the teacher",
+    r"reckon(s|ed)?": "estimated",
+    r"refused": "rejected; is an error; unsupported",
+    r"foretold|gainsaid": "estimated; contradicted",
+    r"of no kind": "unsupported file type",
+    r"goes? before|went before": "overrides",
+    r"told|tells no|said": "reported, stated, given; no offset mapping",
+    r"in the middle|\d+ at most": "median 19, max 92",
+    r"(?<!time )(?<!token )(?<!memory )budget": "time budget, token budget, memory budget",
+    r"dear|cheap": "expensive, fast",
+    r"anew": "again; new",
+    r"heard|eats?|whoever|somebody|at hand": "(say what happens, in the field's terms)",
+    r"(is|are) worth( it)?": "(say what is measured)",
+}
+EXCEPTIONS = (
+    "--budget",  # the option of `compare`, which bounds time alone
+    "training.budget",  # the recipe key; its page says "time budget"
+)
+
+
+def prose(page: Path) -> str:
+    """A page without inline code, whose names are the code's, and without the output it quotes."""
+    blocks = re.compile(r"^```(python|yaml|text)\n.*?^```", flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]+`", "", blocks.sub("", page.read_text()))
+
+
+def help_texts() -> Iterator[tuple[str, str]]:
+    for path, command in leaves(command_tree()):
+        yield path, command.help or ""
+        for parameter in command.params:
+            yield f"{path} {parameter.name}", getattr(parameter, "help", None) or ""
+
+
+def error_messages() -> Iterator[tuple[str, str]]:
+    """The literal parts of everything that is raised with a text, by file and line."""
+    for path in sorted((ROOT / "augkd").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                parts = [part.value for part in ast.walk(node.exc) if isinstance(part, ast.Constant)]
+                where = f"{path.relative_to(ROOT)}:{node.lineno}"
+                yield where, " ".join(part for part in parts if isinstance(part, str))
+
+
+def replaced_words(texts: Iterator[tuple[str, str]]) -> list[str]:
+    found = []
+    for where, text in texts:
+        for exception in EXCEPTIONS:
+            text = text.replace(exception, "")
+        for pattern, replacement in REPLACED.items():
+            for match in re.finditer(rf"(?<![\w-])({pattern})(?![\w-])", text, flags=re.IGNORECASE):
+                found.append(f"{where}: '{match[0]}'; say: {replacement}")
+    return found
+
+
+def test_the_pages_use_the_terms_of_the_design() -> None:
+    assert not replaced_words((page.name, prose(page)) for page in PAGES)
+
+
+def test_the_help_texts_use_the_terms_of_the_design() -> None:
+    texts = list(help_texts())
+    assert len(texts) > 80
+    assert not replaced_words(iter(texts))
+
+
+def test_the_error_messages_use_the_terms_of_the_design() -> None:
+    messages = list(error_messages())
+    assert len(messages) > 150
+    assert not replaced_words(iter(messages))
+
+
+def test_a_replaced_word_would_be_noticed() -> None:
+    assert replaced_words(iter([("here", "the Trunk is refused, 92 at most")])) == [
+        "here: 'Trunk'; say: backbone",
+        "here: 'refused'; say: rejected; is an error; unsupported",
+        "here: '92 at most'; say: median 19, max 92",
+    ]
+    assert not replaced_words(iter([("here", "a folder within the time budget, of `--budget 30m`")]))

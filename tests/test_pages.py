@@ -1,4 +1,4 @@
-"""The commands of the pages are run, as a new user would, from a CSV and a text file to a shipped student."""
+"""The commands of the README lead, as a new user would run them, from a CSV and a text file to a shipped student."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from augkd.cli.app import app
 
-FOUND = {"positive": "good", "negative": "bad"}
+WORDS = {"positive": "good", "negative": "bad"}
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder with the two files that the pages name, after the five commands of the README."""
     folder = tmp_path_factory.mktemp("desk")
-    rows = [(text.replace("a ", f"a {FOUND[label]} "), label) for text, label in labelled()]
+    rows = [(text.replace("a ", f"a {WORDS[label]} "), label) for text, label in labelled()]
     with (folder / "reviews.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("remark", "verdict"), *rows])
     (folder / "more-reviews.txt").write_text("\n".join(text for text, _ in sentences(50)))
@@ -36,9 +36,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def labelled() -> list[tuple[str, str]]:
-    """90 short texts, two classes that a word tells apart."""
+    """90 short texts of two classes; a single word distinguishes them."""
     texts = [text for text, _ in sentences() if " a " in f" {text}"]
-    return [(f"{text} no {number}", label) for number in range(2) for text in texts for label in FOUND][:90]
+    return [(f"{text} no {number}", label) for number in range(2) for text in texts for label in WORDS][:90]
 
 
 def run(line: str) -> str:
@@ -57,16 +57,16 @@ def block_with(page: Path, first: str) -> list[str]:
 @pytest.mark.slow
 def test_five_commands_lead_from_two_files_to_a_shipped_student(desk: Path) -> None:
     figures = json.loads((desk / "runs/reviews/results.json").read_text())
-    assert figures["student"]["test"] > 0.8  # one word tells the classes apart
+    assert figures["student"]["test"] > 0.8  # a single word distinguishes the classes
     assert (desk / "runs/reviews/report.html").stat().st_size > 10_000
     assert json.loads((desk / "shipped/onnx/export.json").read_text())
     assert (desk / "shipped/onnx/model_quantized.onnx").exists()
 
 
 @pytest.mark.slow
-def test_what_the_first_steps_say_besides_works_on_what_was_made(desk: Path) -> None:
+def test_the_other_commands_of_the_first_steps_work_on_the_same_run(desk: Path) -> None:
     lines = command_lines(ROOT / "docs" / "start.md")
-    (shown,) = [line for line in lines if "augment show" in line]
+    (shown,) = [line for line in lines if "transfer show" in line]
     assert "neighbours" in run(shown)
     dry = [line for line in lines if "--dry-run" in line]
     assert dry

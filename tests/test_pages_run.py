@@ -1,7 +1,10 @@
-"""Every command, every Python block and every piece of a recipe in README and docs/ is run, page by page, in its order.
+"""Every command, every Python block and every piece of a recipe in README and docs/ is run, page by page.
+
+The commands of a page run in order in one folder. Its Python blocks run in order in another, empty one: a reader may
+start with either. A block that builds on commands names them in a comment above: `<!-- needs: augkd …; augkd … -->`.
 
 The words are the page's; what would take hours is made small: a tiny task, a tiny corpus, a tiny teacher of six layers,
-one seed. Nothing else is changed, so that a command that needs a file or a folder finds what the page made before it.
+one seed.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import csv
 import shlex
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -22,15 +25,14 @@ from support.pages import COMMANDS, PAGES, command_lines, fenced
 from support.tiny import sentences
 from typer.testing import CliRunner
 
-import augkd.recipe
-import augkd.runs.comparison
+import augkd
 from augkd.cli.app import app
-from augkd.recipe import Comparison, Recipe, by_name, load_index_recipe, load_recipe
+from augkd.recipe import Comparison, Recipe, load_recipe
 
 WITH_NEIGHBOURS = {"demo", "vanilla-knn", "minimax-knn"}
-LAST = {  # the last of two like options counts
+APPENDED = {  # the last of two equal options counts
     "compare": ("--seeds", "1", "--jobs", "1"),
-    "push": ("--dry-run",),  # sending is tested against a local stand-in for the Hub: tests/test_hub.py
+    "push": ("--dry-run",),  # sending is tested against a local stand-in for the Hub: tests/ship/test_push.py
     "bench-student": ("--seconds", "0.2"),
 }
 
@@ -40,8 +42,8 @@ def random_bert(folder: Path, tokenizer: Path, width: int, layers: int) -> Path:
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     torch.manual_seed(0)
-    told = {"num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(hidden_size=width, max_position_embeddings=128, **told)).save_pretrained(folder)
+    sizes = {"num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(hidden_size=width, max_position_embeddings=128, **sizes)).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     return folder
 
@@ -59,16 +61,16 @@ def encoder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
 
 
 class Desk:
-    """A working folder with the files that the pages name, and the changes that make a recipe small."""
+    """The files that the pages name, and the overrides that make a recipe small."""
 
     def __init__(self, folder: Path, teacher: Path, encoder: Path):
-        self.folder, self._teacher, self._encoder = folder, teacher, encoder
+        self.folder, self.teacher, self._encoder = folder, teacher, encoder
         for name in ("my-task", "small"):
             for split, start in (("train", 0), ("validation", 10), ("test", 20)):
                 rows = [(*row, *row) for row in sentences(start)[: 90 if split == "train" else 18]]
-                self._rows(folder / name / f"{split}.csv", ("text", "label", "question", "topic"), rows)
-        self._rows(folder / "my.csv", ("text", "label"), sentences())
-        self._rows(folder / "reviews.csv", ("remark", "verdict"), sentences())
+                self._write(folder / name / f"{split}.csv", ("text", "label", "question", "topic"), rows)
+        self._write(folder / "my.csv", ("text", "label"), sentences())
+        self._write(folder / "reviews.csv", ("remark", "verdict"), sentences())
         for number, name in enumerate(("my.txt", "my-corpus.txt", "more-reviews.txt", "new.txt"), 3):
             (folder / name).write_text("\n".join(text for text, _ in sentences(number * 10)) + "\n")
         (folder / "takedown.txt").write_text(sentences(40)[0][0] + "\n")
@@ -76,111 +78,131 @@ class Desk:
             pq.write_table(pa.table({column: [text for text, _ in sentences(90)]}), folder / f"{name}.parquet")
 
     @property
-    def changes(self) -> list[str]:
-        return [f"task.dataset={self.folder / 'small'}", f"teacher.model={self._teacher}", "teacher.epochs=1"]
+    def overrides(self) -> list[str]:
+        """A tiny task and a tiny teacher for a pipeline recipe."""
+        return [f"task.dataset={self.folder / 'small'}", f"teacher.model={self.teacher}", "teacher.epochs=1"]
 
     @property
     def corpus(self) -> str:
+        """A tiny corpus for an index recipe."""
         return f"corpus={self.folder / 'my-corpus.txt'}"
 
     def run(self, line: str) -> str:
-        """Runs one command line of a page."""
+        """Runs a command line of a page in the working folder."""
         arguments = shlex.split(line, comments=True)[1:]
-        arguments += [*self._small(arguments), *LAST.get(arguments[0], ())]
+        arguments += [*self._overrides_for(arguments), *APPENDED.get(arguments[0], ())]
         if "--budget" in arguments:
             arguments += ["--budget", "2s"]
-        asked = "who wrote Faust ?\n\n" if arguments[:2] == ["index", "search"] else None
-        result = CliRunner().invoke(app, arguments, input=asked, catch_exceptions=False)
+        typed = "who wrote Faust ?\n\n" if arguments[:2] == ["index", "search"] else None
+        result = CliRunner().invoke(app, arguments, input=typed, catch_exceptions=False)
         assert result.exit_code == 0, (line, result.output)
         return result.output
 
-    def _small(self, arguments: list[str]) -> list[str]:
+    def _overrides_for(self, arguments: list[str]) -> list[str]:
         command, first, rest = arguments[0], "".join(arguments[1:2]), arguments[1:]
-        sets: list[str] = []
+        overrides: list[str] = []
+        if "--transfer-set" in rest:
+            return ["--student", str(self.teacher)]
         if (command, first) == ("index", "build"):
-            sets = [] if any(word.startswith("corpus=") for word in rest) else [self.corpus]
-            sets += [f"encoder.model={self._encoder}"] if "kind: static" in "".join(rest) else []
-        elif command == "augment" and first in ("show", "jsonl"):
-            return []
+            overrides = [] if any(word.startswith("corpus=") for word in rest) else [self.corpus]
+            overrides += [f"encoder.model={self._encoder}"] if "kind: static" in "".join(rest) else []
         elif command in ("run", "distill", "check", "augment", "compare") or first == "score":
-            recipes = {word for word in rest if word in WITH_NEIGHBOURS}
-            sets = self.changes
-            if recipes and first != "score":
-                sets = [*sets, f"data.neighbours.index.{self.corpus}"]
+            overrides = self.overrides
+            if WITH_NEIGHBOURS & set(rest) and first != "score":
+                overrides = [*overrides, f"data.neighbours.index.{self.corpus}"]
             if "reviews.yaml" in rest or "my-task" in "".join(rest):
-                sets = sets[1:]  # the page's own task
+                overrides = overrides[1:]  # the page's own task
             elif "all-in-one" in rest:
-                sets = [f"tasks=[{self.folder / 'small'}]", *sets[1:]]
-        return [word for one in sets for word in ("--set", one)]
+                overrides = [f"tasks=[{self.folder / 'small'}]", *overrides[1:]]
+        return [word for override in overrides for word in ("--set", override)]
 
     @staticmethod
-    def _rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        path.parent.mkdir(exist_ok=True)
+    def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as stream:
             csv.writer(stream).writerows([columns, *rows])
 
 
 @pytest.fixture
 def desk(tmp_path: Path, teacher: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A working folder with the files that the pages name."""
     monkeypatch.setattr(webbrowser, "open", lambda _: True)
-    made = Desk(tmp_path, teacher, encoder)
-    with chdir(tmp_path):
-        yield made
+    desk = Desk(tmp_path / "desk", teacher, encoder)
+    with chdir(desk.folder):
+        yield desk
 
 
-BEFORE = {  # what a page takes for granted, as the README made it
-    "README.md": [
+TAKEN_FOR_GRANTED = {  # what the commands of a page find in the reader's folder, as an earlier page made it
+    "commands.md": [
         "augkd index build demo --out runs/other",
         *(f"augkd index build demo --shard {part}/4 --out runs/s{part}" for part in (2, 3, 4)),
     ],
-    "compare.md": [],
     "deploy.md": ["augkd run demo --out runs/one"],
     "indexes.md": ["augkd index build demo --out runs/reviews"],
-    "python.md": [],
-    "recipes.md": [],
     "report.md": ["augkd run demo --out runs/one", "augkd compare demo --controls kd --out runs/compare"],
-    "results.md": [],
-    "start.md": [],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_and_python_block_of_a_page_runs(page: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    for line in BEFORE[page.name]:
+@pytest.mark.parametrize("page", [page for page in PAGES if command_lines(page)], ids=lambda page: page.name)
+def test_every_command_of_a_page_runs(page: Path, desk: Desk) -> None:
+    for line in [*TAKEN_FOR_GRANTED.get(page.name, []), *command_lines(page)]:
         desk.run(line)
-    commands = command_lines(page)
-    for line in commands:
-        desk.run(line)
-    blocks = [text for language, text in fenced(page) if language == "python"]
-    made_small(monkeypatch, desk)
-    for text in blocks:
-        exec(compile(text, page.name, "exec"), {"__name__": "page"})  # our own page, nothing from elsewhere
-    assert commands or blocks or page.name == "recipes.md", "pieces of recipes alone: below"
 
 
-def made_small(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
-    """Recipes that a Python block loads, and comparisons it runs, are small too."""
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if fenced(page, "python")], ids=lambda page: page.name)
+def test_the_python_blocks_of_a_page_run_on_an_empty_folder(
+    page: Path, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = fenced(page, "python")
+    if not any(block.needs for block in blocks):  # else the folder with the files that the needed commands read
+        (tmp_path / "empty").mkdir()
+        monkeypatch.chdir(tmp_path / "empty")
+    make_small(monkeypatch, desk)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks:
+        for line in block.needs:
+            desk.run(line)
+        exec(compile(block.text, page.name, "exec"), names)  # our own page, nothing from elsewhere
 
-    def small(load: Callable[..., Any], changes: list[str]) -> Callable[..., Any]:
-        return lambda name, sets=(): load(name, [*sets, *changes])
 
-    corpus = f"data.neighbours.index.{desk.corpus}"
-    monkeypatch.setattr(augkd.recipe, "load_recipe", small(load_recipe, desk.changes))
-    monkeypatch.setattr(augkd.recipe, "load_index_recipe", small(load_index_recipe, [desk.corpus]))
-    monkeypatch.setattr(augkd.recipe, "by_name", small(by_name, [*desk.changes, corpus]))
-    compare, less = augkd.runs.comparison.compare_recipes, {"seeds": 1, "budget": 2}
-    monkeypatch.setattr(
-        augkd.runs.comparison, "compare_recipes", lambda recipes, **told: compare(recipes, **told | less)
-    )
+def make_small(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
+    """Recipes that a Python block loads are small, and so are the comparisons and students it trains."""
+    load, load_index = augkd.load_recipe, augkd.load_index_recipe
+    compare, distil = augkd.compare_recipes, augkd.distill_transfer_set
+
+    def load_small(name: str, overrides: Sequence[str] = ()) -> Any:
+        built = any(override.startswith("data.neighbours.index=") for override in overrides)
+        corpus = [f"data.neighbours.index.{desk.corpus}"] if name in WITH_NEIGHBOURS and not built else []
+        return load(name, [*overrides, *desk.overrides, *corpus])
+
+    replacements = {
+        "load_recipe": load_small,
+        "load_index_recipe": lambda name, overrides=(): load_index(name, [*overrides, desk.corpus]),
+        "compare_recipes": lambda recipes, **options: compare(recipes, **options | {"seeds": 1, "budget": 2}),
+        "distill_transfer_set": lambda given, student, *rest, **options: distil(
+            given, str(desk.teacher), *rest, **options
+        ),
+    }
+    for name, replacement in replacements.items():
+        monkeypatch.setattr(augkd, name, replacement)
 
 
-def test_all_pages_are_run() -> None:
-    assert set(BEFORE) == {page.name for page in PAGES}
+def test_every_page_with_commands_is_run() -> None:
+    assert set(TAKEN_FOR_GRANTED) <= {page.name for page in PAGES}
     assert sum(len(command_lines(page)) for page in PAGES) == len(COMMANDS)
 
 
-PIECES = [(page.name, text) for page in PAGES for language, text in fenced(page) if language == "yaml"]
+def test_a_page_says_which_commands_a_block_needs(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- needs: augkd one; augkd two -->\n```python\npass\n```\n\n```yaml\na: 1\n```\n")
+    with_needs, without = fenced(page)
+    assert with_needs.needs == ("augkd one", "augkd two")
+    assert (without.language, without.needs) == ("yaml", ())
+
+
+PIECES = [(page.name, block.text) for page in PAGES for block in fenced(page, "yaml")]
 
 
 @pytest.mark.parametrize(("page", "text"), PIECES)
