@@ -61,3 +61,9 @@ def short_repr(value: object, width: int = 60) -> str:
     """The repr of `value`, cut to `width` characters so that it fits into a one-line message."""
     text = repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of another library's message, for one of ours; the name of the exception where it has none."""
+    text = str(exc).strip()
+    return text.splitlines()[0][:200] if text else type(exc).__name__

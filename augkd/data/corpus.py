@@ -1,8 +1,8 @@
-"""Unlabelled texts: streamed, cleaned, cut into sentences, deduplicated and counted, from files, the Hub or docstrings.
+"""A corpus of unlabelled text, streamed: cleaned, split into sentences, deduplicated and counted.
 
-Texts go through in batches, for speed, but come out one by one, and what is counted at any moment is what came out and
-what was left out before it: the size of a batch shows nowhere. Memory is bounded by the largest row and the table of
-seen keys. Every text left out is counted with its reason: an index smaller than its file looks like a mistake.
+Texts are processed in batches, for speed, but yielded one by one, and the counts at any moment cover exactly the texts
+yielded or dropped so far, so results do not depend on the batch size. Memory is bounded by the largest row and the
+table of seen keys. Every dropped text is counted with its reason: an index smaller than its file looks like a bug.
 """
 
 from __future__ import annotations
@@ -22,59 +22,62 @@ import xxhash
 
 from augkd.data.cleaning import clean, damaged, is_language, sentences
 from augkd.data.dropped import Dropped
-from augkd.data.formats import Damaged, first_line, kind_of
+from augkd.data.formats import Damaged, format_of
 from augkd.data.near_duplicates import NearDuplicates
+from augkd.data.parquet import parquet_count
+from augkd.data.raw_texts import raw_texts
 from augkd.data.seen import MEMORY, SeenKeys
-from augkd.data.tables import check_column, data_files, from_hub, local_path, parquet_count, read_texts
-from augkd.errors import AugkdError, DataError, RecipeError, did_you_mean, shown
+from augkd.data.tables import DOCSTRINGS, data_files, local_path
+from augkd.errors import AugkdError, DataError, RecipeError, did_you_mean, short_repr
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DOCSTRINGS = "augkd:docstrings"
 DUPLICATES = ("keep", "exact", "near")
 NEAR = 0.8
 
-_BATCH = 4096  # texts judged together, once
-_FIRST_BATCH = 64  # has doubled often enough: a head of a slow source comes soon
-_BATCH_CHARS = 1 << 22  # or fewer, of so many characters
-_NAMED = 20  # damaged files told by name
+_BATCH = 4096  # texts per batch, or fewer once they have this many characters:
+_BATCH_CHARS = 1 << 22
+_FIRST_BATCH = 64  # texts; doubles up to _BATCH, so that the first texts of a slow source come soon
+_NAMED = 20  # damaged files that are named
 
 
 @dataclass(frozen=True)
 class CorpusSource:
-    """Where texts come from and which of them count; `split` and `config` are for Hub names."""
+    """Where the texts come from and which of them are kept; `split` and `config` are for Hub names."""
 
     dataset: str  # file, folder, Hub name or augkd:docstrings
     text: str = "text"
     split: str = "train"
     config: str | None = None
-    limit: int | None = None  # kept texts; None: all
+    limit: int | None = None  # texts to keep; None: all
     min_chars: int = 1
     max_chars: int = 2000
-    sentences: str | None = None  # language code: each row is a document to be split; None: each row is one text
-    duplicates: str = "exact"  # keep: none is left out; exact: copies; near: also texts that overlap by `near` or more
-    near: float = NEAR  # Jaccard of character shingles, 0.5 to 1; about, see `augkd.data.near_duplicates`
+    sentences: str | None = None  # language code: splits each row into sentences; None: a row is a text
+    duplicates: str = "exact"  # keep: drops none; exact: drops copies; near: also texts that overlap by `near`
+    near: float = NEAR  # Jaccard similarity of character shingles, 0.5 to 1; approximate, see `near_duplicates`
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise RecipeError(f"corpus limit is {self.limit}; give at least 1, or leave it out for the whole corpus")
         if not 1 <= self.min_chars <= self.max_chars:
             raise RecipeError(
-                f"corpus min_chars {self.min_chars}, max_chars {self.max_chars}: need 1 <= min_chars <= max_chars"
+                f"corpus min_chars {self.min_chars} and max_chars {self.max_chars} need 1 <= min_chars <= max_chars"
             )
         if self.sentences is not None and not is_language(self.sentences):
             raise RecipeError(f"corpus sentences is {self.sentences!r}; give a language code like en, or leave it out")
         if self.duplicates not in DUPLICATES:
             raise RecipeError(f"corpus duplicates is {self.duplicates!r}{did_you_mean(self.duplicates, DUPLICATES)}")
-        if not 0.5 <= self.near <= 1:  # below, bands of 64 minima catch too much that is unlike
+        if not 0.5 <= self.near <= 1:  # below, bands of 64 minima propose too many texts that differ
             raise RecipeError(f"corpus near is {self.near}; give a Jaccard similarity from 0.5 to 1, like {NEAR}")
         if self.near != NEAR and self.duplicates != "near":
-            raise RecipeError(f"corpus near {self.near} needs duplicates: near, not {self.duplicates}; set one of them")
+            raise RecipeError(
+                f"corpus near {self.near} needs duplicates: near, not {self.duplicates}; change one of them"
+            )
 
     def fingerprint(self) -> str:
-        """Names the content: options and bytes of the files, not where they lie."""
+        """sha256 of the options and the bytes of the files; does not depend on where the files are."""
         options = dataclasses.asdict(self)
         if self.dataset == DOCSTRINGS:
             return fingerprint({**options, "made_of": [sys.version, _installed()]})
@@ -84,46 +87,46 @@ class CorpusSource:
         return fingerprint({**options, "dataset": [[f.name, file_fingerprint(f)] for f in data_files(path)]})
 
     def known_size(self) -> int | None:
-        """At most so many texts will be kept, where that costs nothing to know (rows of Parquet files), else None."""
+        """An upper bound of the texts that will be kept, where it is free (the rows of Parquet files), else None."""
         path = None if self.dataset == DOCSTRINGS or self.sentences else local_path(self.dataset)
         files = data_files(path) if path else []
-        if not files or any(kind_of(file) != ".parquet" for file in files):
+        if not files or any(format_of(file) != ".parquet" for file in files):
             return None
-        rows = sum(parquet_count(file) or 0 for file in files)  # a damaged footer: none of its rows will come
+        rows = sum(parquet_count(file) or 0 for file in files)  # with a damaged footer no row can be read
         return rows if self.limit is None else min(rows, self.limit)
 
 
 @dataclass
 class CorpusCounts:
-    """What became of the texts read: `read` = `kept` + the fields from `malformed` to `near_duplicates`.
+    """How many texts were read, kept, and dropped by each rule.
 
-    A text is a row or, with `sentences`, a sentence; a row that is blank or malformed is one text. `rows`,
-    `bad_encoding` and `unreadable` count other things and are in no sum.
+    `read` = `kept` + the fields from `malformed` to `near_duplicates`. A text is a row or, with `sentences`, a
+    sentence; a blank or malformed row is one text. `rows`, `bad_encoding` and `unreadable` are not part of that sum.
     """
 
     read: int = 0
     kept: int = 0
-    malformed: int = 0  # rows that do not parse: not JSON, another number of fields than the header
+    malformed: int = 0  # rows that cannot be parsed: invalid JSON, more or fewer fields than the header
     empty: int = 0
     too_short: int = 0
     too_long: int = 0
-    duplicates: int = 0  # equal, once cleaned, to an earlier text that passed the rules above
+    duplicates: int = 0  # after cleaning equal to an earlier text that passed the rules above
     near_duplicates: int = 0
     rows: int = 0
-    bad_encoding: int = 0  # rows in which bytes that are not UTF-8 became U+FFFD; they go on to the rules
-    unreadable: int = 0  # files cut short or damaged: what came before the damage was read
-    unreadable_files: list[str] = field(default_factory=list)  # the first 20 of them, with what is wrong
+    bad_encoding: int = 0  # rows whose bytes that are not UTF-8 became U+FFFD; the rules then apply to them
+    unreadable: int = 0  # truncated or damaged files; what comes before the damage is read
+    unreadable_files: list[str] = field(default_factory=list)  # messages about the first 20 of them
 
 
 class _Text(NamedTuple):
-    """A text and what is to be said of it; `rule` is '' while nothing speaks against it."""
+    """A cleaned text with the rule that drops it, '' for none, and its place in the corpus."""
 
     text: str
     rule: str
     file: str
     row: int
-    begins: bool  # whether it is the first text of its row
-    repaired: bool  # whether its row had bytes that are not UTF-8
+    begins: bool  # it is the first text of its row
+    repaired: bool  # its row had bytes that are not UTF-8
 
 
 def stream_corpus(
@@ -134,10 +137,10 @@ def stream_corpus(
     scratch: Path | None = None,
     memory: int = MEMORY,
 ) -> Iterator[str]:
-    """The cleaned texts in the order of the files, up to `source.limit`; `counts` and `dropped` follow along.
+    """Yields the cleaned texts in the order of the files, up to `source.limit`; updates `counts` and `dropped`.
 
-    Of texts that are alike the first stays. Keys beyond `memory` bytes go to files in `scratch` (None: the system's
-    folder) that have no name and are gone when the generator ends or is closed, or the process is killed.
+    The first of equal or similar texts is kept. Keys beyond `memory` bytes go to unnamed files in `scratch` (None: the
+    system's temporary folder), which vanish when the generator ends or is closed, or the process is killed.
     """
     with ExitStack() as stack:
         tests: dict[str, Callable[[list[str]], NDArray[np.bool_]]] = {}
@@ -171,14 +174,14 @@ def check_not_empty(source: CorpusSource, counts: CorpusCounts) -> None:
         )
 
 
-# ---- judging ----
+# ---- rules ----
 
 
 def _apply(rule: str, rules: list[str], batch: list[_Text], test: Callable[[list[str]], NDArray[np.bool_]]) -> None:
-    """Puts `rule` down for those of the texts not yet left out for which `test` is true."""
-    left = [place for place, found in enumerate(rules) if not found]
-    for place in np.flatnonzero(test([batch[place].text for place in left])).tolist() if left else ():
-        rules[left[place]] = rule
+    """Sets `rule` for the texts that no rule has dropped yet and for which `test` is true."""
+    kept = [place for place, dropped_by in enumerate(rules) if not dropped_by]
+    for place in np.flatnonzero(test([batch[place].text for place in kept])).tolist() if kept else ():
+        rules[kept[place]] = rule
 
 
 def _repeated(seen: SeenKeys, texts: list[str]) -> NDArray[np.bool_]:  # (n,)
@@ -206,15 +209,15 @@ def _count(text: _Text, rule: str, counts: CorpusCounts, dropped: Dropped | None
         dropped.add(rule, text.file, text.row, text.text)
 
 
-# ---- reading ----
+# ---- texts of a row ----
 
 
 def _batches(source: CorpusSource) -> Iterator[list[_Text]]:
-    """Texts with the rules that need no other text. What was read before an error still comes, as without batches."""
+    """Texts with the rules that need no other text; before an error is raised, the texts read so far are yielded."""
     batch: list[_Text] = []
     size, full = 0, min(_FIRST_BATCH, _BATCH)
     try:
-        for file, row, value in _rows(source):
+        for file, row, value in raw_texts(source.dataset, source.text, source.split, source.config):
             for text in _texts_of_row(source, file, row, value):
                 batch.append(text)
                 size += len(text.text)
@@ -233,7 +236,7 @@ def _texts_of_row(source: CorpusSource, file: str, row: int, value: Any) -> Iter
         return (_Text(value.message, rule, file, 0 if value.whole else row, not value.whole, False),)
     if isinstance(value, list | dict):
         raise DataError(
-            f"{file} row {row}: column {source.text!r} is {shown(value)}, not a text; name another with `text`"
+            f"{file} row {row}: column {source.text!r} is {short_repr(value)}, not a text; name another with `text`"
         )
     raw = "" if value is None else str(value)
     if source.sentences is not None:
@@ -247,7 +250,7 @@ def _sentences_of_row(source: CorpusSource, language: str, file: str, row: int, 
     begins = True
     for sentence in sentences(raw, language):
         text = clean(sentence)
-        if text:  # of a piece of controls nothing is left
+        if text:  # nothing is left of a piece that is control characters only
             yield _Text(text, _length_rule(text, source), file, row, begins, broken)
             begins = False
     if begins:
@@ -262,42 +265,6 @@ def _length_rule(text: str, source: CorpusSource) -> str:
     return "too_long" if len(text) > source.max_chars else ""
 
 
-def _rows(source: CorpusSource) -> Iterator[tuple[str, int, Any]]:
-    """File (as a path below the corpus's folder), row from 1, value of the text column or `Damaged`."""
-    if source.dataset == DOCSTRINGS:
-        from augkd.data.docstrings import corpus_texts
-
-        for row, text in enumerate(corpus_texts(), 1):
-            yield DOCSTRINGS, row, text
-        return
-    path = local_path(source.dataset)
-    if path is None:
-        for row, text in enumerate(_hub_texts(source), 1):
-            yield source.dataset, row, text
-        return
-    for file in data_files(path):
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        for row, value in enumerate(read_texts(file, source.text), 1):
-            yield name, row, value
-
-
-def _hub_texts(source: CorpusSource) -> Iterator[Any]:
-    where = f"Hub dataset {source.dataset!r}"
-    rows = iter(from_hub(source.dataset, source.config, split=source.split, streaming=True))
-    number = 0
-    while True:
-        try:
-            row = next(rows, None)
-        except Exception as exc:  # the connection, long after it was opened
-            raise DataError(f"{where} failed after row {number} ({first_line(exc)}); run again") from exc
-        if row is None:
-            return
-        number += 1
-        if number == 1:
-            check_column(source.text, list(row), where)
-        yield row.get(source.text)
-
-
 def _installed() -> list[str]:
-    """`name==version` of every installed package: the docstrings come from these."""
-    return sorted({f"{found.name}=={found.version}" for found in importlib.metadata.distributions()})
+    """`name==version` of every installed package, since the docstrings come from these."""
+    return sorted({f"{package.name}=={package.version}" for package in importlib.metadata.distributions()})

@@ -1,6 +1,6 @@
-"""The raw rows of a task by split, from a folder, a file, the Hub or the built-in docstrings; nothing decided yet.
+"""The raw rows of a task by split, from a folder, a file, the Hub or the built-in docstrings, before any decision.
 
-Which file is which split is read off the names; two candidates for one split are refused and not joined.
+The names of the files tell their splits; two candidates for one split are an error and are not joined.
 """
 
 from __future__ import annotations
@@ -8,89 +8,129 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from augkd.data.tables import Row, column_names, data_files, from_hub, local_path, read_rows
-from augkd.errors import DataError, did_you_mean, shown
+from augkd.data.formats import Row
+from augkd.data.tables import DOCSTRINGS, column_names, data_files, from_hub, local_path, read_rows
+from augkd.errors import DataError, did_you_mean, short_repr
 
-DOCSTRINGS = "augkd:docstrings"
 SPLITS = ("train", "validation", "test")
 
 _SPLIT_NAMES = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test"}
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
-@dataclass
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a source states about its task: `labels.json`, or the features of a Hub data set."""
+
+    name: str | None = None
+    regression: bool | None = None  # None: not stated
+    label_names: tuple[str, ...] = ()  # in index order
+    text_columns: tuple[str, ...] = ()
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
 class RawTask:
-    """What a source gives before anything is decided."""
+    """The rows of a source and what it states about them."""
 
     name: str
-    rows: dict[str, list[Row]]
-    where: dict[str, str]  # how a split is called in messages
+    rows: dict[str, list[Row]]  # by split
+    where: dict[str, str]  # split → what messages call it
     columns: list[str]
-    facts: Row = field(default_factory=dict)  # labels.json, or the same keys from a Hub dataset
-    null: int | None = None  # a label that means none: -1 in Hub datasets
+    facts: TaskFacts = TaskFacts()
+    null: int | None = None  # the label that stands for none: -1 in Hub data sets
 
 
 def read_task(dataset: str, splits: Mapping[str, str] | None, config: str | None, label: str) -> RawTask:
+    """The rows of `dataset`: `augkd:docstrings`, a file, a folder, or a name on the Hub; raises DataError.
+
+    `splits` maps our split names to files of the folder, or to splits of the Hub data set; None reads them off the
+    names. `config` and `label` are for the Hub: the configuration, and the column whose class names are read.
+    """
     if dataset == DOCSTRINGS:
         return _read_docstrings()
     path = local_path(dataset)
     if path is None:
         return _read_hub(dataset, splits, config, label)
-    if not path.is_dir():
-        if splits:
-            raise DataError(f"task file {path} has no splits to name; drop `splits`, or give the folder")
-        files = {"train": data_files(path)}
-    else:
-        files = _named_files(path, splits) if splits else _found_files(path)
-    rows = {split: [row for file in some for row in read_rows(file)] for split, some in files.items()}
-    where = {split: str(some[0]) + (f" (+{len(some) - 1})" if some[1:] else "") for split, some in files.items()}
-    facts = _read_facts(path / "labels.json") if path.is_dir() else {}
-    name = str(facts.get("task") or (path.resolve().name if path.is_dir() else path.name.split(".")[0]))
+    if path.is_dir():
+        return _read_folder(path, splits)
+    if splits:
+        raise DataError(f"task file {path} has no splits to name; drop `splits`, or give the folder")
+    return _read_files(path.name.split(".")[0], {"train": data_files(path)}, TaskFacts())
+
+
+def _read_folder(folder: Path, splits: Mapping[str, str] | None) -> RawTask:
+    files = _named_files(folder, splits) if splits else _files_by_name(folder)
+    facts = _read_facts(folder / "labels.json")
+    return _read_files(facts.name or folder.resolve().name, files, facts)
+
+
+def _read_files(name: str, files: Mapping[str, list[Path]], facts: TaskFacts) -> RawTask:
+    rows = {split: [row for file in shards for row in read_rows(file)] for split, shards in files.items()}
+    where = {
+        split: str(shards[0]) + (f" (+{len(shards) - 1})" if shards[1:] else "") for split, shards in files.items()
+    }
     return RawTask(name, rows, where, column_names(files["train"][0]), facts)
 
 
 def _named_files(folder: Path, splits: Mapping[str, str]) -> dict[str, list[Path]]:
     for split, file in splits.items():
         if not (folder / file).is_file():
-            there = [found.relative_to(folder).as_posix() for found in data_files(folder)]
+            there = [path.relative_to(folder).as_posix() for path in data_files(folder)]
             raise DataError(f"task folder {folder} has no file {file!r} for {split}{did_you_mean(file, there)}")
     return {split: data_files(folder / file) for split, file in splits.items()}
 
 
-def _found_files(folder: Path) -> dict[str, list[Path]]:
-    found = data_files(folder)
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split by their names, several only when they are numbered shards."""
+    there = data_files(folder)
     files = {}
     for split, names in _SPLIT_NAMES.items():
-        mine = [file for file in found if re.match(rf"({names})(?![a-z])", file.name.lower())]
-        if len(mine) > 1 and not all(_SHARD.search(file.name.split(".")[0]) for file in mine):
+        matches = [file for file in there if re.match(rf"({names})(?![a-z])", file.name.lower())]
+        if len(matches) > 1 and not all(_SHARD.search(file.name.split(".")[0]) for file in matches):
             raise DataError(
-                f"task folder {folder} has {len(mine)} files for {split} ({', '.join(f.name for f in mine)}); "
-                f"keep one, or name it: splits: {{{split}: {mine[0].name}}}"
+                f"task folder {folder} has {len(matches)} files for {split} ({', '.join(f.name for f in matches)}); "
+                f"keep one, or name it: splits: {{{split}: {matches[0].name}}}"
             )
-        if mine:
-            files[split] = mine
+        if matches:
+            files[split] = matches
     if "train" not in files:
-        there = ", ".join(file.name for file in found[:5])
+        names = ", ".join(file.name for file in there[:5])
         raise DataError(
-            f"task folder {folder} has no train file (it has: {there}); rename one or name it with `splits`"
+            f"task folder {folder} has no train file (it has: {names}); rename one or name it with `splits`"
         )
     return files
 
 
-def _read_facts(path: Path) -> Row:
+def _read_facts(path: Path) -> TaskFacts:
     if not path.exists():
-        return {}
+        return TaskFacts()
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise DataError(f"{path} is not JSON ({exc}); mend or remove it") from exc
-    lists = [facts.get(key) or [] for key in ("label_names", "text_columns", "metrics")] if type(facts) is dict else [0]
-    if not all(isinstance(some, list) and all(isinstance(item, str) for item in some) for some in lists):
-        raise DataError(f"{path}: label_names, text_columns and metrics must be lists of names: {shown(facts)}")
-    return dict(facts)
+        raise DataError(f"{path} is not valid JSON ({exc}); fix or remove it") from exc
+    if not isinstance(facts, dict) or not all(map(_is_list_of_names, _lists(facts))):
+        raise DataError(f"{path}: label_names, text_columns and metrics must be lists of names: {short_repr(facts)}")
+    label_names, text_columns, metrics = _lists(facts)
+    return TaskFacts(
+        name=str(facts["task"]) if facts.get("task") else None,
+        regression=facts["type"] == "regression" if facts.get("type") in ("regression", "classification") else None,
+        label_names=tuple(label_names),
+        text_columns=tuple(text_columns),
+        metric=metrics[0] if metrics else None,
+    )
+
+
+def _lists(facts: Mapping[str, Any]) -> list[Any]:
+    return [facts.get(key) or [] for key in ("label_names", "text_columns", "metrics")]
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _read_docstrings() -> RawTask:
@@ -109,11 +149,11 @@ def _read_hub(dataset: str, splits: Mapping[str, str] | None, config: str | None
     for split in {"train": "train", **chosen}.values():
         if split not in there:
             raise DataError(
-                f"Hub dataset {dataset!r} has no split {split!r} (it has: {', '.join(there)}); use `splits`"
+                f"Hub data set {dataset!r} has no split {split!r} (it has: {', '.join(there)}); use `splits`"
             )
     features = loaded[chosen["train"]].features
     names = getattr(features.get(label), "names", None)
     rows = {split: list(loaded[theirs]) for split, theirs in chosen.items()}
-    where = {split: f"Hub dataset {dataset!r} split {theirs!r}" for split, theirs in chosen.items()}
-    name = config or dataset.rsplit("/", 1)[-1]
-    return RawTask(name, rows, where, list(features), {"label_names": names}, null=-1 if names else None)
+    where = {split: f"Hub data set {dataset!r} split {theirs!r}" for split, theirs in chosen.items()}
+    facts = TaskFacts(label_names=tuple(names or ()))
+    return RawTask(config or dataset.rsplit("/", 1)[-1], rows, where, list(features), facts, null=-1 if names else None)

@@ -1,4 +1,4 @@
-"""Cleaning has a normal form, sentences lose nothing at any length, and near-duplicates follow their S-curve."""
+"""Cleaning has a normal form, sentence splitting loses nothing at any length, near-duplicates follow their S-curve."""
 
 from __future__ import annotations
 
@@ -50,8 +50,12 @@ def test_bytes_that_are_not_utf8_are_seen_as_damage() -> None:
 
 def test_a_document_splits_into_its_sentences() -> None:
     text = "Dr. Smith went to Rome. He left at 3.5 p.m. today!\n\nWas it good? Yes"
-    found = [sentence.strip() for sentence in sentences(text, "en")]
-    assert found == ["Dr. Smith went to Rome.", "He left at 3.5 p.m. today!", "Was it good?", "Yes"]
+    assert [sentence.strip() for sentence in sentences(text, "en")] == [
+        "Dr. Smith went to Rome.",
+        "He left at 3.5 p.m. today!",
+        "Was it good?",
+        "Yes",
+    ]
 
 
 def test_sentences_are_the_same_whatever_the_window() -> None:
@@ -68,7 +72,7 @@ def test_a_line_of_five_megabytes_without_an_end_is_one_sentence() -> None:
 
 
 def test_no_white_space_breaks_the_splitter() -> None:
-    # sentencex 1.0.32 panics at each of these when they are handed to it as they are
+    # sentencex 1.0.32 panics at each of these when they are passed on unchanged
     rng = random.Random(0)
     parts = [
         "a",
@@ -103,8 +107,8 @@ def shingles(text: str) -> set[str]:
     return {text[i : i + 5] for i in range(max(len(text) - 4, 1))}
 
 
-def jaccard(one: str, other: str) -> float:
-    a, b = shingles(one), shingles(other)
+def jaccard(first: str, second: str) -> float:
+    a, b = shingles(first), shingles(second)
     return len(a & b) / len(a | b)
 
 
@@ -135,7 +139,7 @@ def test_pairs_share_a_band_as_often_as_their_jaccard_says() -> None:
         assert share == pytest.approx(expected, abs=0.075), changes  # 3 standard errors
 
 
-def test_pairs_above_the_threshold_go_and_pairs_well_below_it_stay() -> None:
+def test_pairs_above_the_threshold_are_dropped_and_pairs_well_below_it_kept() -> None:
     rng = random.Random(0)
     shares = {}
     for changes in (1, 3, 5, 8):
@@ -157,7 +161,7 @@ def test_the_bands_catch_at_least_ninety_percent_at_the_threshold(near: float) -
     assert caught(near, count, rows) >= 0.9
 
 
-def test_minima_do_not_depend_on_the_texts_beside() -> None:
+def test_minima_do_not_depend_on_the_other_texts() -> None:
     texts = ["", "a", "abcd", "abcde", "a longer text, é and 中文 in it", "x" * 100_000, "end"]
     together = minhash._minima(texts).T
     assert together.tolist() == [minhash._minima([text])[:, 0].tolist() for text in texts]
@@ -193,18 +197,18 @@ def by_loop(texts: list[str]) -> list[bool]:
 
 
 @pytest.mark.parametrize(("batch", "memory"), [(1, 1 << 28), (7, 1 << 15), (500, 1 << 28), (800, 1 << 15)])
-def test_a_text_goes_exactly_when_it_resembles_one_kept_before(batch: int, memory: int) -> None:
+def test_a_text_is_dropped_exactly_when_it_resembles_an_earlier_kept_one(batch: int, memory: int) -> None:
     texts = variants(800)
     with NearDuplicates(0.8, memory=memory) as near:
-        found = [near.add(texts[start : start + batch]).tolist() for start in range(0, 800, batch)]
-    assert [flag for part in found for flag in part] == by_loop(texts)
+        flags = [near.add(texts[start : start + batch]).tolist() for start in range(0, 800, batch)]
+    assert [flag for part in flags for flag in part] == by_loop(texts)
     assert 200 < sum(by_loop(texts)) < 700
 
 
 # ---- what was dropped ----
 
 
-def test_dropped_texts_read_back_the_first_of_each_rule_cut_short(tmp_path: Path) -> None:
+def test_the_first_dropped_texts_of_each_rule_are_read_back_truncated(tmp_path: Path) -> None:
     dropped = Dropped(first=2, width=5)
     for row in range(1, 5):
         dropped.add("too_long", "a/b.txt", row, f"text é {row}")
@@ -217,9 +221,9 @@ def test_dropped_texts_read_back_the_first_of_each_rule_cut_short(tmp_path: Path
     ]
 
 
-def test_a_file_of_something_else_is_not_read_as_dropped_texts(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dropped\.jsonl does not exist; .*build the index again"):
+def test_another_file_is_not_read_as_dropped_texts(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dropped\.jsonl does not exist; build the index again"):
         list(read_dropped(tmp_path / "dropped.jsonl"))
     (tmp_path / "dropped.jsonl").write_text('{"text": "a"}\n')
-    with pytest.raises(DataError, match=r"row 1 is no dropped text: \{'text': 'a'\}"):
+    with pytest.raises(DataError, match=r"row 1 is not a dropped text: \{'text': 'a'\}"):
         list(read_dropped(tmp_path / "dropped.jsonl"))

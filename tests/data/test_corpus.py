@@ -1,4 +1,4 @@
-"""A corpus is cleaned, split, deduplicated, counted and bounded; damage in it is counted and loses nothing else."""
+"""A corpus is cleaned, split, deduplicated, counted and bounded; damage is counted and costs no other text."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from augkd.errors import DataError, RecipeError
 def read(**options: Any) -> tuple[list[str], CorpusCounts]:
     counts = CorpusCounts()
     texts = list(stream_corpus(CorpusSource(**options), counts))
-    assert counts.read == adds_up(counts)
+    assert counts.read == sum_of(counts)
     return texts, counts
 
 
-def adds_up(counts: CorpusCounts) -> int:
+def sum_of(counts: CorpusCounts) -> int:
     rules = ("malformed", "empty", "too_short", "too_long", "duplicates", "near_duplicates")
     return counts.kept + sum(getattr(counts, rule) for rule in rules)
 
@@ -39,13 +39,13 @@ def test_clean_composes_and_leaves_single_spaces_only() -> None:
     assert clean("x\ud800") == "x\ufffd"
 
 
-def test_fold_ignores_case_punctuation_width_and_spaces() -> None:
+def test_normalised_texts_ignore_case_punctuation_width_and_spaces() -> None:
     assert normalised("What's  UP?") == normalised("whats up") == "whatsup"
     assert normalised("Straße ２") == "strasse2"
     assert normalised("?!") == ""
 
 
-def test_every_text_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
+def test_every_dropped_text_is_counted_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\n \t\nlonger text\nab\n")
     texts, counts = read(dataset=str(tmp_path), min_chars=3, max_chars=5)
     assert texts == ["one"]
@@ -60,7 +60,7 @@ def test_the_limit_counts_kept_texts_over_all_files(tmp_path: Path) -> None:
     assert counts.read == 3
 
 
-def test_a_missing_text_column_names_the_columns_there_are(tmp_path: Path) -> None:
+def test_a_missing_text_column_is_reported_with_the_columns_there_are(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("sentence,score\na,1\n")
     with pytest.raises(DataError, match=r"a\.csv has no column 'text' \(it has: sentence, score\)"):
         read(dataset=str(tmp_path / "a.csv"))
@@ -68,7 +68,7 @@ def test_a_missing_text_column_names_the_columns_there_are(tmp_path: Path) -> No
         read(dataset=str(tmp_path / "a.csv"), text="sentense")
 
 
-def test_a_list_is_no_text(tmp_path: Path) -> None:
+def test_a_list_is_not_a_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": ["a"]}\n')
     with pytest.raises(DataError, match=r"a\.jsonl row 2: column 'text' is \['a'\]"):
         read(dataset=str(tmp_path / "a.jsonl"))
@@ -99,7 +99,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
         CorpusSource("a.txt", **options)
 
 
-def test_a_rule_for_duplicates_that_is_misspelt_gets_a_suggestion() -> None:
+def test_a_misspelt_rule_for_duplicates_gets_a_suggestion() -> None:
     with pytest.raises(RecipeError, match=r"duplicates is 'exakt'; did you mean 'exact'"):
         CorpusSource("a.txt", duplicates="exakt")
 
@@ -108,7 +108,7 @@ def test_a_rule_for_duplicates_that_is_misspelt_gets_a_suggestion() -> None:
 
 
 def mixed_file(path: Path, rows: int = 300) -> Path:
-    """Lines of which many are empty, too short, too long, or repeat an earlier one up to white space."""
+    """Lines of which many are empty, too short, too long, or equal to an earlier one but for white space."""
     rng = random.Random(0)
     kinds = ("", "a", "x" * 50, *(f"text  number {n}" for n in range(60)), *(f"text number {n} " for n in range(60)))
     path.write_text("".join(f"{rng.choice(kinds)}\n" for _ in range(rows)))
@@ -133,7 +133,7 @@ def naive(path: Path, limit: int | None) -> tuple[list[str], CorpusCounts]:
 
 @pytest.mark.parametrize("batch", [1, 7, 4096])
 @pytest.mark.parametrize("limit", [1, 10, 33, None])
-def test_of_equal_texts_the_first_stays_whatever_the_batch(
+def test_the_first_of_equal_texts_is_kept_whatever_the_batch_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, batch: int
 ) -> None:
     monkeypatch.setattr("augkd.data.corpus._BATCH", batch)
@@ -141,21 +141,23 @@ def test_of_equal_texts_the_first_stays_whatever_the_batch(
     assert read(dataset=str(path), min_chars=3, max_chars=40, limit=limit) == naive(path, limit)
 
 
-def test_counts_follow_every_text_that_comes_out(tmp_path: Path) -> None:
+def test_counts_are_exact_at_every_yielded_text(tmp_path: Path) -> None:
     path = mixed_file(tmp_path / "a.txt")
     counts = CorpusCounts()
     for number, _ in enumerate(stream_corpus(CorpusSource(str(path), min_chars=3, max_chars=40), counts), 1):
         assert counts == naive(path, number)[1]
 
 
-def test_duplicates_stay_when_they_are_kept(tmp_path: Path) -> None:
+def test_duplicates_are_kept_on_request(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\none \ntwo\none\n")
     assert read(dataset=str(tmp_path), duplicates="keep")[0] == ["one", "one", "two", "one"]
     assert read(dataset=str(tmp_path))[0] == ["one", "two"]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4096])
-def test_near_duplicates_go_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+def test_near_duplicates_are_dropped_only_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
     monkeypatch.setattr("augkd.data.corpus._BATCH", batch)
     text = "The quick brown fox jumps over the lazy dog near the old stone bridge by the river in spring"
     lines = [text, "Something else altogether, of another length", text.upper(), text + ".", text, text[:45]]
@@ -166,10 +168,10 @@ def test_near_duplicates_go_only_when_asked(tmp_path: Path, monkeypatch: pytest.
     assert read(dataset=str(tmp_path))[0] == [*lines[:4], lines[5]]
 
 
-def test_keys_beyond_the_memory_bound_change_nothing_and_leave_nothing(tmp_path: Path) -> None:
+def test_keys_beyond_the_memory_bound_change_no_result_and_leave_no_file(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    lines = [f"text {n * 7919 % 9000}" for n in range(20_000)]  # each of 9000 texts, most of them twice or more
+    lines = [f"text {n * 7919 % 9000}" for n in range(20_000)]  # 9000 texts, most of them at least twice
     (tmp_path / "a.txt").write_text("\n".join(lines))
     source = CorpusSource(str(tmp_path / "a.txt"))
     stream = stream_corpus(source, CorpusCounts(), scratch=scratch, memory=1 << 15)
@@ -190,7 +192,7 @@ def test_keys_beyond_the_memory_bound_change_nothing_and_leave_nothing(tmp_path:
 # ---- sentences ----
 
 
-def test_a_document_gives_its_sentences_and_a_blank_one_counts_once(tmp_path: Path) -> None:
+def test_a_document_yields_its_sentences_and_a_blank_one_counts_once(tmp_path: Path) -> None:
     rows = ["One is here. Two is\nhere.\n\nThree", " \n\n ", "One is here. \x00", "Mr. J.\xa0Doe sat. " + "y" * 60]
     pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet")
     texts, counts = read(dataset=str(tmp_path), sentences="en", max_chars=50)
@@ -203,8 +205,8 @@ def test_a_document_gives_its_sentences_and_a_blank_one_counts_once(tmp_path: Pa
 # ---- damage ----
 
 
-def nasty(folder: Path) -> list[str]:
-    """Files with every damage of the trade; the texts that a corpus of them must give."""
+def damaged_corpus(folder: Path) -> list[str]:
+    """Writes files with every kind of damage; returns the texts that a corpus of them must yield."""
     (folder / "a.txt").write_bytes(
         b"caf\xe9 one\nn\x00ul\n\n" + b"x" * 5_000_000 + b"\nafter the long line\n\xff\xfe\n"
     )
@@ -221,7 +223,7 @@ def nasty(folder: Path) -> list[str]:
     text = pa.array([b"fine", b"bad \xff", None], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"text": text}), folder / "h.parquet")
     (folder / "i.txt").write_text("the end\n")
-    # what zlib can make of the cut file, whole lines only
+    # what zlib can decompress of the truncated file, complete lines only
     whole = zlib.decompressobj(wbits=31).decompress(packed).decode().split("\n")[:-1]
     assert lines[: len(whole)] == whole
     assert len(whole) > 3000
@@ -239,8 +241,8 @@ def nasty(folder: Path) -> list[str]:
     ]
 
 
-def test_a_damaged_corpus_is_counted_and_loses_nothing_else(tmp_path: Path) -> None:
-    expected = nasty(tmp_path)
+def test_damage_in_a_corpus_is_counted_and_costs_no_other_text(tmp_path: Path) -> None:
+    expected = damaged_corpus(tmp_path)
     texts, counts = read(dataset=str(tmp_path))
     assert texts == expected
     assert (counts.malformed, counts.empty, counts.too_long) == (5, 2, 1)
@@ -253,20 +255,20 @@ def test_a_damaged_corpus_is_counted_and_loses_nothing_else(tmp_path: Path) -> N
     json.dumps(dataclasses.asdict(counts))  # goes into the manifest
 
 
-def test_what_was_dropped_is_told_with_file_and_row(tmp_path: Path) -> None:
-    nasty(tmp_path)
+def test_a_dropped_text_is_recorded_with_file_and_row(tmp_path: Path) -> None:
+    damaged_corpus(tmp_path)
     counts, dropped = CorpusCounts(), Dropped()
     list(stream_corpus(CorpusSource(str(tmp_path)), counts, dropped))
-    found = {(text.rule, text.file, text.row) for text in dropped.texts}
-    assert {("empty", "a.txt", 3), ("too_long", "a.txt", 4), ("bad_encoding", "a.txt", 6)} <= found
-    assert {("malformed", "c.jsonl", 2), ("malformed", "c.jsonl", 3), ("malformed", "d.csv", 2)} <= found
-    assert {("unreadable", "b.txt.gz", 0), ("unreadable", "e.parquet", 0), ("empty", "h.parquet", 3)} <= found
+    places = {(text.rule, text.file, text.row) for text in dropped.texts}
+    assert {("empty", "a.txt", 3), ("too_long", "a.txt", 4), ("bad_encoding", "a.txt", 6)} <= places
+    assert {("malformed", "c.jsonl", 2), ("malformed", "c.jsonl", 3), ("malformed", "d.csv", 2)} <= places
+    assert {("unreadable", "b.txt.gz", 0), ("unreadable", "e.parquet", 0), ("empty", "h.parquet", 3)} <= places
     assert max(len(text.text) for text in dropped.texts) == 200
     for rule in ("malformed", "empty", "too_long", "unreadable", "bad_encoding"):
         assert sum(text.rule == rule for text in dropped.texts) == getattr(counts, rule)
 
 
-def test_a_corpus_of_one_damaged_file_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_a_corpus_of_one_damaged_file_reports_its_damage(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 cut short")
     source, counts = CorpusSource(str(tmp_path / "a.parquet")), CorpusCounts()
     assert list(stream_corpus(source, counts)) == []
@@ -276,7 +278,7 @@ def test_a_corpus_of_one_damaged_file_says_what_is_wrong_with_it(tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
-def test_texts_before_an_error_come_out_as_without_batches(tmp_path: Path) -> None:
+def test_texts_before_an_error_are_yielded(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": ["two"]}\n')
     assert read(dataset=str(tmp_path), limit=1)[0] == ["one"]
     stream = stream_corpus(CorpusSource(str(tmp_path)), CorpusCounts())
@@ -305,26 +307,26 @@ def test_the_fingerprint_follows_content_and_options_but_not_the_place(tmp_path:
 def test_a_hub_corpus_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    asked = []
+    calls = []
 
     def load(*args: Any, **options: Any) -> Any:
-        asked.append((args, options))
+        calls.append((args, options))
         return datasets.Dataset.from_list([{"text": " a "}, {"text": None}]).to_iterable_dataset()
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     texts, counts = read(dataset="org/name", split="extra", config="en")
     assert (texts, counts.empty) == (["a"], 1)
-    assert asked == [(("org/name", "en"), {"split": "extra", "streaming": True})]
+    assert calls == [(("org/name", "en"), {"split": "extra", "streaming": True})]
 
 
-def test_what_goes_wrong_at_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_hub_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def load(*args: Any, **options: Any) -> Any:
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(DataError, match=r"'org/name' is no file or folder here .*\(no route\)"):
+    with pytest.raises(DataError, match=r"'org/name' is not a file or folder .*\(no route\)"):
         read(dataset="org/name")
 
 

@@ -1,4 +1,4 @@
-"""Every format and compression reads back what was written, and every damage is told with its file and line."""
+"""Every format and compression reads back what was written, and every damage is reported with its file and line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from augkd.data import formats as rows
+from augkd.data import parquet
 from augkd.data.formats import Damaged
-from augkd.data.tables import column_names, data_files, local_path, parquet_count, read_rows, read_texts
+from augkd.data.parquet import parquet_batches, parquet_count
+from augkd.data.tables import column_names, data_files, local_path, read_rows, read_texts
 from augkd.errors import DataError
 
 ROWS = [{"text": "a, b", "label": "x"}, {"text": "né ✓", "label": "y"}]
@@ -55,7 +56,7 @@ def test_parquet_reads_only_the_wanted_columns(tmp_path: Path) -> None:
     assert (column_names(path), parquet_count(path)) == (["text", "label"], 2)
 
 
-def test_zst_frames_written_one_after_the_other_are_all_read(tmp_path: Path) -> None:
+def test_consecutive_zst_frames_are_all_read(tmp_path: Path) -> None:
     path = tmp_path / "a.txt.zst"
     path.write_bytes(zstandard.compress(b"one\n") + zstandard.compress(b"two\n"))
     assert [row["text"] for row in read_rows(path)] == ["one", "two"]
@@ -79,18 +80,18 @@ def test_a_lone_surrogate_in_json_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"text": "a"}\n{"text": \n', r"a\.jsonl line 2 is not JSON .*one object per line"),
+        ("a.jsonl", '{"text": "a"}\n{"text": \n', r"a\.jsonl line 2 is not valid JSON .*one object per line"),
         ("a.jsonl", '{"text": "a"}\n\n[1, 2]\n', r"a\.jsonl line 3 is a list, not an object: \[1, 2\]"),
         ("a.csv", "text,label\na,x\na,b,x\n", r"a\.csv line 3 has 3 fields, its header has 2: .*quote fields"),
-        ("a.csv", 'text\n"open\n', r"a\.csv line 2 is not CSV .*quotes"),
+        ("a.csv", 'text\n"open\n', r"a\.csv line 2 is not valid CSV .*quotes"),
         ("a.csv", "", r"a\.csv is empty; its first line must name the columns"),
         ("a.csv", "text,text\n", r"a\.csv names the column 'text' twice"),
         ("a.tsv", "text\tlabel\na\tb\tc\n", r"a\.tsv line 2 has 3 fields.*as \.csv"),
         ("a.parquet", "PAR1 no", r"a\.parquet is not a readable Parquet file"),
-        ("a.xlsx", "", r"a\.xlsx is of no kind augkd reads; give \.txt"),
+        ("a.xlsx", "", r"a\.xlsx has an unsupported file type; give \.txt"),
     ],
 )
-def test_a_bad_file_is_told_with_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_a_bad_file_is_reported_with_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
     path = write(tmp_path / name, content.encode())
     with pytest.raises(DataError, match=message) as caught:
         list(read_rows(path))
@@ -98,7 +99,7 @@ def test_a_bad_file_is_told_with_its_line(tmp_path: Path, name: str, content: st
 
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst"])
-def test_a_compressed_file_cut_short_or_foreign_is_damaged(tmp_path: Path, name: str) -> None:
+def test_a_compressed_file_that_is_truncated_or_foreign_is_damaged(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, "".join(f"line {n * n * 7919 % 10007}\n" for n in range(5000)).encode())
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match=rf"{name} is damaged after row \d+ .*copy or write it again"):
@@ -136,21 +137,21 @@ def test_parquet_text_that_is_not_utf8_is_refused_in_rows_and_kept_in_texts(tmp_
         assert list(read_texts(path, "text")) == ["one", "caf\udce9", None]
 
 
-def test_damage_stands_between_the_texts_that_are_whole(tmp_path: Path) -> None:
+def test_damage_stands_between_the_texts_that_can_be_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", b'text,n\none,1\na,b,c\n"bad"quote,2\ntwo,2\n"open,3\nlost')
-    found = list(read_texts(path, "text"))
-    assert [value if isinstance(value, str) else value.message.split(" (")[0] for value in found] == [
+    values = list(read_texts(path, "text"))
+    assert [value if isinstance(value, str) else value.message.split(" (")[0] for value in values] == [
         "one",
         f"{path} line 3 has 3 fields, its header has 2: ['a', 'b', 'c']; quote fields that hold commas",
-        f"{path} line 4 is not CSV",
+        f"{path} line 4 is not valid CSV",
         "two",
-        f"{path} line 7 is not CSV",
+        f"{path} line 7 is not valid CSV",
     ]
-    assert not any(value.whole for value in found if isinstance(value, Damaged))
+    assert not any(value.whole for value in values if isinstance(value, Damaged))
 
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst"])
-def test_a_file_cut_short_gives_its_whole_lines_then_the_damage(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_gives_its_complete_lines_then_the_damage(tmp_path: Path, name: str) -> None:
     rng = random.Random(0)
     lines = [f"line {rng.random()}" for _ in range(20_000)]
     path = write(tmp_path / name, "".join(f"{line}\n" for line in lines).encode())
@@ -163,22 +164,22 @@ def test_a_file_cut_short_gives_its_whole_lines_then_the_damage(tmp_path: Path, 
     assert f"{name} is damaged after row {len(texts)} (" in damage.message
 
 
-def test_a_folder_is_no_damaged_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(DataError, match=r"cannot be read .*check the path"):
         list(read_texts(tmp_path / "a.txt", "text"))
 
 
 def test_large_rows_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_BATCH_BYTES", 1 << 14)
+    monkeypatch.setattr(parquet, "_BATCH_BYTES", 1 << 14)
     path = tmp_path / "a.parquet"
     texts = [f"{n:07d}" * 300 for n in range(20)]  # 2.1 kB each
     pq.write_table(pa.table({"text": texts}), path, use_dictionary=False)
-    assert [batch.num_rows for batch in rows.batches_of(path, ["text"])] == [7, 7, 6]
+    assert [batch.num_rows for batch in parquet_batches(path, ["text"])] == [7, 7, 6]
     assert list(read_texts(path, "text")) == texts
 
 
-def test_a_damaged_header_is_told_too(tmp_path: Path) -> None:
+def test_a_damaged_header_is_reported_too(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(b"plain text")
     with pytest.raises(DataError, match="damaged in line 1"):
         column_names(tmp_path / "a.csv.gz")

@@ -1,4 +1,4 @@
-"""Labels mean what the file says, splits that are cut never overlap, and what is ambiguous is refused by name."""
+"""Labels mean what the file says, splits cut from train never overlap, and what is ambiguous is refused by name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from augkd.data.augmented_samples import read_augmented_samples
 from augkd.data.splits import cut, subsample
-from augkd.data.task import Example, Task, load_task, read_augmented_samples
+from augkd.data.target import Target
+from augkd.data.task import Example, Task, load_task
 from augkd.errors import DataError, RecipeError
 
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -45,19 +47,18 @@ def indices(task: Task) -> list[Any]:
     [
         (["b", "a", "c"], ("a", "b", "c"), [1, 0, 2]),
         ([10, 9, 10], ("9", "10"), [1, 0, 1]),
-        (["10", "9", "10"], ("9", "10"), [1, 0, 1]),  # all a CSV can say
+        (["10", "9", "10"], ("9", "10"), [1, 0, 1]),  # as a CSV writes them
         ([True, False, True], ("False", "True"), [1, 0, 1]),
         ([1.0, 0.0, 1.0], ("0", "1"), [1, 0, 1]),
         ([0.5, 1, 2], (), [0.5, 1.0, 2.0]),
         (["0.5", "1", "2"], (), [0.5, 1.0, 2.0]),
     ],
 )
-def test_labels_are_read_off_what_is_written(tmp_path: Path, labels: Any, names: Any, expected: Any) -> None:
+def test_written_labels_decide_names_and_kind(tmp_path: Path, labels: Any, names: Any, expected: Any) -> None:
     task = three(tmp_path, *labels)
     assert (task.labels, indices(task)) == (names, expected)
     assert task.metric == ("accuracy" if names else "pearson")
-    assert task.num_outputs == (len(names) or 1)
-    assert task.regression is not bool(names)
+    assert task.target == Target(names)
 
 
 @pytest.mark.parametrize("labels", [[1, 0, 1], ["neg", "pos", "neg"], ["1", "0", "1"], [True, False, True]])
@@ -74,8 +75,8 @@ def test_labels_json_gives_names_pair_and_metric(tmp_path: Path) -> None:
         "label_names": ["no", "yes"],
         "metrics": ["matthews_corrcoef"],
     }
-    some = [{"q": f"q{n}", "a": f"a{n}", "label": n % 2} for n in range(2)]
-    task = load_task(dataset=folder(tmp_path, facts, train=some, validation=some, test=some))
+    examples = [{"q": f"q{n}", "a": f"a{n}", "label": n % 2} for n in range(2)]
+    task = load_task(dataset=folder(tmp_path, facts, train=examples, validation=examples, test=examples))
     assert (task.name, task.labels, task.metric, task.is_pair) == ("mine", ("no", "yes"), "matthews", True)
     assert task.train[1] == Example("train-1", "q1", "a1", 1)
     assert list(task.evaluation_texts()) == ["q0", "a0", "q1", "a1"] * 2
@@ -86,16 +87,16 @@ def test_whole_numbers_are_regression_when_labels_json_says_so(tmp_path: Path) -
     assert (task.labels, indices(task), task.metric) == ((), [5.0, 0.0, 3.0], "spearman")
 
 
-def test_train_may_lack_some_labels_and_says_so(tmp_path: Path) -> None:
+def test_train_may_lack_some_labels_and_a_note_counts_them(tmp_path: Path) -> None:
     name = folder(tmp_path, train=rows("a", None, "b", ""), dev=rows("a"), test=rows("b"))
     task = load_task(dataset=name)
     assert indices(task) == [0, None, 1, None]
-    assert task.notes == ("train: 2 of 4 rows have no label, only a teacher's",)
+    assert task.notes == ("train: 2 of 4 rows have no label, only the teacher's outputs",)
 
 
 def test_a_task_without_label_column_is_unlabelled_throughout(tmp_path: Path) -> None:
-    some = [{"text": f"t{n}"} for n in range(30)]
-    task = load_task(dataset=folder(tmp_path, train=some))
+    examples = [{"text": f"t{n}"} for n in range(30)]
+    task = load_task(dataset=folder(tmp_path, train=examples))
     assert {e.label for e in task.train + task.validation + task.test} == {None}
     assert (len(task.train), len(task.validation), len(task.test)) == (24, 3, 3)
     assert "no label column" in task.notes[0]
@@ -105,8 +106,13 @@ def test_a_task_without_label_column_is_unlabelled_throughout(tmp_path: Path) ->
     ("train", "dev", "options", "message"),
     [
         (["a", "b"], ["c"], {}, r"dev\.jsonl row 1: label 'c' never occurs in train \(a, b\).*`labels`"),
-        (["a", "b"], ["c"], {"labels": ["a", "b"]}, r"dev\.jsonl row 1: label 'c' is none of the 2 names \(a, b\)"),
-        ([0, 7], [0], {"labels": ["a", "b"]}, r"train\.jsonl row 2: label 7 is none of .* index 0\.\.1"),
+        (
+            ["a", "b"],
+            ["c"],
+            {"labels": ["a", "b"]},
+            r"dev\.jsonl row 1: label 'c' is neither one of the 2 names \(a, b\)",
+        ),
+        ([0, 7], [0], {"labels": ["a", "b"]}, r"train\.jsonl row 2: label 7 is neither one of .* index 0\.\.1"),
         (["a", "b"], [None], {}, r"dev\.jsonl: 1 of 1 validation rows have no label \(first: validation-0\)"),
         ([1, float("nan")], [1], {}, r"train\.jsonl row 2: label is nan"),
         (["a", "a"], ["a"], {}, r"train\.jsonl: every training label is 'a'"),
@@ -118,7 +124,7 @@ def test_a_task_without_label_column_is_unlabelled_throughout(tmp_path: Path) ->
         (["a", "b"], ["a"], {"text": "body"}, r"no column 'body' \(it has: text, label\); name one with `text`"),
     ],
 )
-def test_labels_that_cannot_be_meant_are_refused(
+def test_labels_that_contradict_each_other_are_refused(
     tmp_path: Path, train: Any, dev: Any, options: Any, message: str
 ) -> None:
     name = folder(tmp_path, train=rows(*train), dev=rows(*dev), test=rows(train[0]))
@@ -129,27 +135,27 @@ def test_labels_that_cannot_be_meant_are_refused(
 # ---- texts, pairs, ids ----
 
 
-def test_empty_texts_are_dropped_noted_and_keep_the_numbers_of_the_others(tmp_path: Path) -> None:
-    some = rows("a", "b", "a")
-    some[1]["text"] = "  "
-    some.append({"text": "last", "label": "b"})
-    task = load_task(dataset=folder(tmp_path, train=some, dev=rows("a"), test=rows("b")))
+def test_empty_texts_are_dropped_and_noted_and_the_other_rows_keep_their_numbers(tmp_path: Path) -> None:
+    examples = rows("a", "b", "a")
+    examples[1]["text"] = "  "
+    examples.append({"text": "last", "label": "b"})
+    task = load_task(dataset=folder(tmp_path, train=examples, dev=rows("a"), test=rows("b")))
     assert [example.id for example in task.train] == ["train-0", "train-2", "train-3"]
     assert task.notes == ("train: 1 of 4 rows dropped, their text is empty",)
 
 
 def test_a_split_without_text_is_refused(tmp_path: Path) -> None:
     name = folder(tmp_path, train=rows("a", "b"), dev=[{"text": "", "label": "a"}], test=rows("b"))
-    with pytest.raises(DataError, match=r"dev\.jsonl: split validation has no text in column 'text' \(1 rows\)"):
+    with pytest.raises(DataError, match=r"dev\.jsonl: no row of validation has a text in column 'text' \(1 rows\)"):
         load_task(dataset=name)
 
 
 def test_a_pair_with_one_side_is_refused_and_an_empty_pair_column_is_none(tmp_path: Path) -> None:
-    some = [{"text": f"t{n}", "text_pair": pair, "label": n} for n, pair in enumerate(["x", "", None])]
-    name = folder(tmp_path, train=some, dev=some[:1], test=some[:1])
+    examples = [{"text": f"t{n}", "text_pair": pair, "label": n} for n, pair in enumerate(["x", "", None])]
+    name = folder(tmp_path, train=examples, dev=examples[:1], test=examples[:1])
     with pytest.raises(DataError, match=r"pair column 'text_pair' is empty in 2 of 3 rows \(first: train-1\)"):
         load_task(dataset=name)
-    name = folder(tmp_path, train=some[1:], dev=some[1:], test=some[1:])
+    name = folder(tmp_path, train=examples[1:], dev=examples[1:], test=examples[1:])
     assert not load_task(dataset=name).is_pair
     with pytest.raises(DataError, match="is empty in 2 of 2 rows"):
         load_task(dataset=name, text_pair="text_pair")
@@ -157,14 +163,14 @@ def test_a_pair_with_one_side_is_refused_and_an_empty_pair_column_is_none(tmp_pa
 
 @pytest.mark.parametrize("column", ["id", "guid"])
 def test_ids_are_the_files_own_where_they_are_unique(tmp_path: Path, column: str) -> None:
-    some = [row | {column: 7 + n} for n, row in enumerate(rows("a", "b"))]
-    task = load_task(dataset=folder(tmp_path, train=some, dev=[some[0], some[0]], test=some))
+    examples = [row | {column: 7 + n} for n, row in enumerate(rows("a", "b"))]
+    task = load_task(dataset=folder(tmp_path, train=examples, dev=[examples[0], examples[0]], test=examples))
     assert [e.id for e in task.train] == ["7", "8"]
     assert [e.id for e in task.validation] == ["validation-0", "validation-1"]
 
 
 def test_glitter_files_give_texts_and_candidates_under_one_id(tmp_path: Path) -> None:
-    some = [
+    examples = [
         {"guid": "g1", "label": "a", "text_a": "p", "text_b": None, "augmented_samples": ["p1", "p2"]},
         {
             "guid": "g2",
@@ -174,11 +180,10 @@ def test_glitter_files_give_texts_and_candidates_under_one_id(tmp_path: Path) ->
             "augmented_samples": [{"text_a": "x", "text_b": "y"}],
         },
     ]
-    name = folder(tmp_path, train=some, dev=some[:1], test=some[:1])
+    name = folder(tmp_path, train=examples, dev=examples[:1], test=examples[:1])
     task = load_task(dataset=name)
     assert [(e.id, e.text, e.text_pair) for e in task.train] == [("g1", "p", None), ("g2", "q", None)]
-    found = read_augmented_samples(tmp_path / "train.jsonl")
-    assert found == {"g1": [("p1", None), ("p2", None)], "g2": [("x", "y")]}
+    assert read_augmented_samples(tmp_path / "train.jsonl") == {"g1": [("p1", None), ("p2", None)], "g2": [("x", "y")]}
 
 
 def test_candidates_without_guid_are_keyed_by_row_and_checked(tmp_path: Path) -> None:
@@ -187,28 +192,28 @@ def test_candidates_without_guid_are_keyed_by_row_and_checked(tmp_path: Path) ->
     with pytest.raises(DataError, match="no column 'augmented_samples'"):
         read_augmented_samples(tmp_path / "b.jsonl")
     folder(tmp_path, c=[{"augmented_samples": [3]}])
-    with pytest.raises(DataError, match=r"c\.jsonl row 1: augmented sample 3 is no text"):
+    with pytest.raises(DataError, match=r"c\.jsonl row 1: augmented sample 3 is not a text"):
         read_augmented_samples(tmp_path / "c.jsonl")
 
 
 # ---- splits ----
 
 
-def one_file(path: Path) -> str:
+def single_file(path: Path) -> str:
     labels = ["a"] * 60 + ["b"] * 30 + ["rare"] * 3
     (path / "all.csv").write_text("text,label\n" + "".join(f"t{n},{label}\n" for n, label in enumerate(labels)))
     return str(path / "all.csv")
 
 
 def test_missing_splits_are_cut_by_label_without_overlap_and_repeat(tmp_path: Path) -> None:
-    task = load_task(dataset=one_file(tmp_path), seed=1)
+    task = load_task(dataset=single_file(tmp_path), seed=1)
     for split in (task.validation, task.test):
         assert Counter(example.label for example in split) == {0: 6, 1: 3, 2: 1}
     texts = [example.text for split in (task.train, task.validation, task.test) for example in split]
     assert sorted(texts) == sorted(f"t{n}" for n in range(93))
-    assert task.notes[0] == "validation: 10 of 93 training rows cut off for it (seed 1)"
-    assert load_task(dataset=one_file(tmp_path), seed=1) == task
-    assert load_task(dataset=one_file(tmp_path), seed=2).fingerprint != task.fingerprint
+    assert task.notes[0] == "validation: cut from train, 10 of 93 rows (seed 1)"
+    assert load_task(dataset=single_file(tmp_path), seed=1) == task
+    assert load_task(dataset=single_file(tmp_path), seed=2).fingerprint != task.fingerprint
 
 
 def test_only_the_missing_split_is_cut(tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_subsample_keeps_proportions_and_every_class() -> None:
 
 
 def test_max_train_takes_some_of_train_and_notes_it(tmp_path: Path) -> None:
-    task = load_task(dataset=one_file(tmp_path), max_train=10)
+    task = load_task(dataset=single_file(tmp_path), max_train=10)
     assert (len(task.train), len(task.validation)) == (10, 10)
     assert task.notes[-1] == "train: 10 of 73 rows taken (max_train, seed 0)"
 
@@ -249,7 +254,7 @@ def test_too_few_rows_to_cut_from_is_refused(tmp_path: Path) -> None:
         load_task(dataset=folder(tmp_path, train=rows("a", "b")))
 
 
-def test_splits_names_files_and_is_the_whole_list(tmp_path: Path) -> None:
+def test_the_splits_option_names_files_and_is_the_complete_list(tmp_path: Path) -> None:
     name = folder(tmp_path, big=rows(*"ab" * 20), held=rows("a", start=50), test=rows("b", start=60))
     task = load_task(dataset=name, splits={"train": "big.jsonl", "validation": "held.jsonl"})
     assert (len(task.train), len(task.validation), len(task.test)) == (36, 1, 4)
@@ -291,10 +296,10 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(tmp_path: Path) ->
         load_task(dataset=str(tmp_path / "gone.csv"))
 
 
-def test_a_damaged_labels_json_is_told(tmp_path: Path) -> None:
+def test_a_damaged_labels_json_is_an_error(tmp_path: Path) -> None:
     name = folder(tmp_path, train=rows("a", "b"))
     (tmp_path / "labels.json").write_text("{")
-    with pytest.raises(DataError, match=r"labels.json is not JSON"):
+    with pytest.raises(DataError, match=r"labels.json is not valid JSON"):
         load_task(dataset=name)
 
 
@@ -337,4 +342,4 @@ def test_real_tasks_load_whole(name: str, sizes: tuple[int, int, int], outputs: 
         pytest.skip(f"{DATA / name} is absent")
     task = load_task(dataset=str(DATA / name))
     assert (len(task.train), len(task.validation), len(task.test)) == sizes
-    assert (task.num_outputs, task.metric, task.notes) == (outputs, metric, ())
+    assert (task.target.outputs, task.metric, task.notes) == (outputs, metric, ())

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from augkd.data import transfer_set
-from augkd.data.task import read_augmented_samples
-from augkd.data.transfer_set import TransferSet, described, in_memory, write_card, write_rows
+from augkd.data.augmented_samples import read_augmented_samples
+from augkd.data.transfer_set import TransferSet, describe, in_memory, write_card, write_rows
 from augkd.errors import DataError
 
 LABELS = ("animal", "food")
@@ -178,6 +178,6 @@ def test_the_jsonl_is_a_task_for_load_task(tmp_path: Path) -> None:
 
 
 def test_a_described_row_shows_what_the_teacher_believes() -> None:
-    lines = list(described(ROWS[0], LABELS))
+    lines = list(describe(ROWS[0], LABELS))
     assert lines[0] == "[train-0] text 0  (label food; teacher food 0.73)"  # 1 / (1 + e⁻¹) = 0.731
     assert lines[1] == "    0.875 corpus: candidate 1  (teacher food 0.73)"

@@ -1,0 +1,75 @@
+"""Parquet files, read one batch at a time; a batch is small where rows are large, so that memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augkd.errors import DamagedFileError, DataError, first_line
+
+_BATCH = 1024  # rows of a batch, fewer where so many have more bytes than this:
+_BATCH_BYTES = 1 << 24
+
+
+def parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    """The rows in order, with only `columns` when given; raises DataError where a text is not UTF-8."""
+    for batch in parquet_batches(path, columns):
+        try:
+            yield from batch.to_pylist()
+        except UnicodeDecodeError as exc:  # raised before its first row
+            raise DataError(f"{path} holds text that is not UTF-8 ({first_line(exc)}); write it as UTF-8") from exc
+
+
+def parquet_column(path: Path, column: str) -> Iterator[Any]:
+    """The values of one column in order; bytes that are not UTF-8, which Parquet does not check, as lone surrogates."""
+    for batch in parquet_batches(path, [column]):
+        yield from _values(batch.column(0))
+
+
+def _values(column: Any) -> list[Any]:  # pa.Array
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        raw = plain.cast(pa.large_binary()).to_pylist()
+        return [value if value is None else value.decode("utf-8", "surrogateescape") for value in raw]
+
+
+def parquet_batches(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:  # pa.RecordBatch
+    """The file as record batches; a column it lacks is left out. Raises DamagedFileError."""
+    file = _open(path)
+    there = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    row_bytes = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    rows = min(max(_BATCH_BYTES // max(row_bytes, 1), 1), _BATCH)
+    try:
+        yield from file.iter_batches(batch_size=rows, columns=there, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as exc:
+        raise DamagedFileError(f"{path} is a damaged Parquet file ({first_line(exc)}); copy or write it again") from exc
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of the columns; raises DamagedFileError."""
+    return [str(name) for name in _open(path).schema_arrow.names]
+
+
+def parquet_count(path: Path) -> int | None:
+    """The number of rows, from the footer alone; None when that is damaged."""
+    try:
+        return int(_open(path).metadata.num_rows)
+    except DamagedFileError:
+        return None
+
+
+def _open(path: Path) -> Any:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError, ValueError) as exc:
+        reason = first_line(exc)
+        if isinstance(exc, OSError) and exc.errno is not None:  # the system's; Arrow raises OSError without a number
+            raise DataError(f"{path} cannot be read ({reason}); check the path and its permissions") from exc
+        raise DamagedFileError(f"{path} is not a readable Parquet file ({reason}); copy or write it again") from exc
