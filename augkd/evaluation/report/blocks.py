@@ -1,6 +1,6 @@
-"""What a report's page is built of: sections of plots, tables and texts. The template knows these and nothing else.
+"""Building blocks of a report page: sections of plots, tables and texts. The template knows nothing else.
 
-Texts in blocks are plain: the template escapes them. The one exception is a plot, whose SVG comes from `figures`.
+Texts in blocks are plain: the template escapes them. The only exception is a plot, whose SVG comes from `figures`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from augkd.recipe.units import show_bytes
+from augkd.recipe.units import format_bytes, format_seconds
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell: `shade` from 0 to 10 colours it, `href` makes it a link."""
+    """A table cell: `shade` from 0 to 10 colours it, `href` makes it a link."""
 
     text: str
     shade: int | None = None
@@ -26,18 +26,18 @@ Row = Sequence[str | Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below a head; the first cell of each row is its header."""
+    """A table; the first cell of each row is its header."""
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Row]
-    corner: str = ""  # what the columns of a matrix are, said above them
+    corner: str = ""  # heading above the columns of a matrix
     kind: str = "table"
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing with the sentence that says what it shows."""
+    """An SVG plot, with a sentence that states what it shows."""
 
     svg: str
     caption: str
@@ -46,7 +46,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Words:
-    """Texts made from originals: each original, and its texts as (word, whether it was replaced)."""
+    """Originals, each with the texts made from it as (word, whether it was replaced)."""
 
     groups: Sequence[tuple[str, Sequence[Sequence[tuple[str, bool]]]]]
     kind: str = "words"
@@ -54,7 +54,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to copy."""
+    """Code to copy."""
 
     label: str
     text: str
@@ -63,7 +63,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Explorer:
-    """Where the script puts the transfer set."""
+    """The transfer set, to be filled in by the page's script."""
 
     kind: str = "explorer"
 
@@ -73,7 +73,7 @@ Block = Table | Plot | Words | Code | Explorer
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph, blocks."""
+    """A heading, a paragraph and blocks."""
 
     id: str
     title: str
@@ -81,39 +81,35 @@ class Section:
     blocks: Sequence[Block] = ()
 
 
-def figure(value: float | None, sign: str = "") -> str:
-    """A metric's value with four decimals; a dash where there is none."""
+def decimal(value: float | None, sign: str = "") -> str:
+    """A number with four decimals; a dash for none."""
     return "–" if value is None or math.isnan(value) else f"{value:{sign}.4f}".replace("-", "−")
 
 
 def count(value: float | None) -> str:
-    """A number of things."""
+    """A whole number with thousands separators; a dash for none."""
     return "–" if value is None else f"{value:,.0f}"
 
 
-def share(part: float, whole: float) -> str:
-    """A share in per cent."""
+def percent(part: float, whole: float) -> str:
+    """A share as a percentage; a dash for a share of nothing."""
     return "–" if not whole else f"{100 * part / whole:.1f} %"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
-    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60} min"
+    """A time in seconds, with a decimal below a minute."""
+    return f"{seconds:.1f} s" if seconds < 60 else format_seconds(seconds)
 
 
 def size(value: int | None) -> str:
-    """Bytes as a person says them."""
-    return "–" if value is None else show_bytes(value)
+    """A size in bytes; a dash for none."""
+    return "–" if value is None else format_bytes(value)
 
 
 def shaded(values: Sequence[Sequence[float]], texts: Sequence[Sequence[str]]) -> list[list[Cell]]:
-    """Cells whose shade is their value's share of the largest."""
+    """Cells shaded by their value's share of the largest."""
     largest = max((value for row in values for value in row), default=0.0) or 1.0
     return [
-        [Cell(text, math.ceil(10 * max(0.0, value) / largest)) for value, text in zip(row, said, strict=True)]
-        for row, said in zip(values, texts, strict=True)
+        [Cell(text, math.ceil(10 * max(0.0, value) / largest)) for value, text in zip(row, row_texts, strict=True)]
+        for row, row_texts in zip(values, texts, strict=True)
     ]

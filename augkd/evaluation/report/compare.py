@@ -1,229 +1,222 @@
 """The sections of a comparison's report: differences with their intervals, every seed, cost against quality.
 
-Everything is read from compare.json as `augkd compare` wrote it; intervals that an older one does not have are left out
-and said to be. Runs whose own reports lie beside them are linked.
+Everything is read from compare.json. Runs that have a report of their own are linked.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from augkd.evaluation.report.blocks import Cell, Code, Plot, Section, Table, count, duration, figure, size
-from augkd.evaluation.report.figures import Effect, Series, Sheet, forest, points
+from augkd.evaluation.compare.schema import (
+    AverageRow,
+    AverageSummary,
+    ComparisonSummary,
+    RecipeSummary,
+    SeedScores,
+)
+from augkd.evaluation.compare.summary import run_folder
+from augkd.evaluation.report.blocks import Cell, Code, Plot, Section, Table, count, decimal, duration, size
+from augkd.evaluation.report.figures import Effect, Series, StyleSheet, forest, points
 
-Facts = Mapping[str, Any]
 
-
-def comparison_sections(value: Facts, folder: Path, page: Path, sheet: Sheet) -> list[Section]:
-    """Sections for compare.json's `value` in `folder`, for a page that lies at `page`."""
-    if "tasks" in value:
-        return [_average(value, folder, page)]
-    found = [_table(value), _differences(value, sheet), _seeds(value, sheet), _cost(value, sheet)]
-    return [*(section for section in found if section is not None), _runs(value, folder, page)]
+def comparison_sections(summary: ComparisonSummary, folder: Path, page: Path, sheet: StyleSheet) -> list[Section]:
+    """Sections on a comparison in `folder`, for a page at `page`."""
+    sections = [_headline(summary), _differences(summary, sheet), _seeds(summary, sheet), _cost(summary, sheet)]
+    return [*(section for section in sections if section is not None), _runs(summary, folder, page)]
 
 
 # ---- quality ----
 
 
-def _table(value: Facts) -> Section:
-    metric, split = value["metric"], _split(value)
-    head = ["recipe", f"validation {metric}", f"test {metric}", f"difference to {value['baseline']}", "95 % interval"]
-    head += ["verdict", "lead won back", "seeds"]
-    rows = [_recipe_row(row) for row in value["rows"]]
-    teacher = value["teacher"]
-    rows.append(["teacher", figure(teacher["validation"]), figure(teacher["test"]), "", "", "", "", ""])
-    best = max((row for row in value["rows"] if row[split]["mean"] is not None), key=lambda row: row[split]["mean"])
-    lead = f"Task {value['task']}. The highest mean on the {split} split is {best['recipe']}'s, "
-    lead += f"{figure(best[split]['mean'])}; the teacher has {figure(teacher[split])}. "
-    if any(_interval(row) for row in value["rows"]):
-        lead += "Intervals are for examples and seeds drawn anew, and hold for all recipes at once"
-        lead += f" ({value['examples']:,} texts, {value['draws']:,} draws)." if value.get("examples") else "."
+def _headline(summary: ComparisonSummary) -> Section:
+    metric, split, teacher = summary["metric"], summary["split"], summary["teacher"]
+    head = ["recipe", f"validation {metric}", f"test {metric}", f"difference to {summary['baseline']}"]
+    head += ["95 % interval", "verdict", "teacher gap closed", "seeds"]
+    rows = [_recipe_row(row) for row in summary["rows"]]
+    rows.append(["teacher", decimal(teacher["validation"]), decimal(teacher["test"]), "", "", "", "", ""])
+    scores = _scores(summary)
+    best = max(scores, key=lambda name: scores[name])
+    lead = (
+        f"Task {summary['task']}. {best} has the highest mean {metric} on the {split} split, {decimal(scores[best])}; "
+    )
+    lead += f"the teacher has {decimal(teacher[split])}. "
+    if any(row["difference"]["interval"] for row in summary["rows"]):
+        lead += "Intervals account for the choice of examples and seeds and hold for all recipes simultaneously"
+        lead += f" ({summary['examples']:,} texts, {summary['resamples']:,} bootstrap resamples)."
     else:
-        lead += "No intervals were recorded: a difference here can be chance."
-    return Section("headline", "Result", lead, [Table("Recipes, means ± standard deviation over seeds", head, rows)])
+        lead += "No intervals were recorded, so differences may be due to chance."
+    return Section("headline", "Result", lead, [Table("Mean ± standard deviation over seeds", head, rows)])
 
 
-def _recipe_row(row: Facts) -> list[str]:
-    difference, lead, interval = row["difference"], row.get("lead"), _interval(row)
+def _scores(summary: ComparisonSummary) -> dict[str, float]:
+    """Recipe → mean on the split that recipes are compared on."""
+    means = {row["recipe"]: row[summary["split"]]["mean"] for row in summary["rows"]}
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _recipe_row(row: RecipeSummary) -> list[str]:
+    difference, gap = row["difference"], row["gap_closed"]
     return [
         row["recipe"],
         _spread(row["validation"]),
         _spread(row["test"]),
-        figure(difference["mean"], "+"),
-        _around(interval),
-        difference.get("verdict") or "–",
-        f"{100 * lead['share']:.0f} %" if lead else "–",
+        decimal(difference["mean"], "+"),
+        _interval(difference["interval"]),
+        difference["verdict"] or "–",
+        f"{100 * gap['share']:.0f} %" if gap else "–",
         str(row["seeds"]),
     ]
 
 
-def _spread(figures: Facts) -> str:
-    sd = f" ± {figures['sd']:.4f}" if figures["sd"] is not None else ""
-    return f"{figure(figures['mean'])}{sd}"
+def _spread(scores: SeedScores) -> str:
+    sd = f" ± {scores['sd']:.4f}" if scores["sd"] is not None else ""
+    return f"{decimal(scores['mean'])}{sd}"
 
 
-def _split(value: Facts) -> str:
-    """The split that recipes are judged by."""
-    split: str = value.get("split") or ("validation" if value["teacher"]["test"] is None else "test")
-    return split
+def _interval(interval: Sequence[float] | None) -> str:
+    return f"{decimal(interval[0], '+')} to {decimal(interval[1], '+')}" if interval else "–"
 
 
-def _interval(row: Facts) -> tuple[float, float] | None:
-    found = row["difference"].get("interval")
-    return (float(found[0]), float(found[1])) if found else None
-
-
-def _differences(value: Facts, sheet: Sheet) -> Section | None:
+def _differences(summary: ComparisonSummary, sheet: StyleSheet) -> Section | None:
+    differences = {row["recipe"]: row["difference"] for row in summary["rows"]}
     effects = [
-        Effect(row["recipe"], row["difference"]["mean"], _interval(row), _known(row["difference"]["values"]))
-        for row in value["rows"]
-        if row["difference"]["mean"] is not None
+        effect
+        for name, difference in differences.items()
+        if (effect := _effect(name, difference, difference["interval"]))
     ]
     if not effects:
         return None
-    said = f"Differences in {value['metric']} to {value['baseline']}: " + "; ".join(map(_told, effects))
+    compared = f"{summary['metric']} to {summary['baseline']}"
+    caption = f"Difference in {compared}: {'; '.join(map(_in_words, effects))}."
     lead = "Diamonds are means over seeds, small ticks the seeds. "
     lead += "Bars are 95 % intervals." if any(effect.interval for effect in effects) else "No intervals were recorded."
-    drawn = forest(sheet, said, effects, f"difference in {value['metric']} to {value['baseline']}")
-    return Section("differences", "Differences to the baseline", lead, [Plot(drawn, said + ".")])
+    plot = Plot(forest(sheet, caption, effects, f"difference in {compared}"), caption)
+    return Section("differences", "Differences to the baseline", lead, [plot])
 
 
-def _told(effect: Effect) -> str:
-    low, high = effect.interval or (0.0, 0.0)
-    between = f" ({figure(low, '+')} to {figure(high, '+')})" if effect.interval else ""
-    return f"{effect.name} {figure(effect.mean, '+')}{between}"
+def _effect(name: str, scores: SeedScores, interval: Sequence[float] | None) -> Effect | None:
+    """A row of a forest plot; None without a mean."""
+    if scores["mean"] is None:
+        return None
+    values = [value for value in scores["values"] if value is not None]
+    return Effect(name, scores["mean"], (interval[0], interval[1]) if interval else None, values)
 
 
-def _seeds(value: Facts, sheet: Sheet) -> Section:
-    split = _split(value)
-    rows = value["rows"]
-    effects = [
-        Effect(row["recipe"], row[split]["mean"], None, _known(row[split]["values"]))
-        for row in rows
-        if row[split]["mean"] is not None
-    ]
-    most = max(len(row[split]["values"]) for row in rows)
-    said = f"{split.capitalize()} {value['metric']} of every seed (ticks) and their mean (diamonds)"
-    drawn = forest(sheet, said, effects, f"{split} {value['metric']}", zero=False)
-    head = ["recipe", *(f"seed {run}" for run in range(most))]
-    table = [[row["recipe"], *(figure(one) for one in row[split]["values"])] for row in rows]
-    filled = [[*row, *["–"] * (len(head) - len(row))] for row in table]
-    caption = f"{split.capitalize()} {value['metric']} of every seed"
-    return Section("seeds", "Every seed", "", [Plot(drawn, said + "."), Table(caption, head, filled)])
+def _in_words(effect: Effect) -> str:
+    interval = f" ({_interval(effect.interval)})" if effect.interval else ""
+    return f"{effect.name} {decimal(effect.mean, '+')}{interval}"
 
 
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
+def _seeds(summary: ComparisonSummary, sheet: StyleSheet) -> Section:
+    split, metric = summary["split"], summary["metric"]
+    scores = {row["recipe"]: row[split] for row in summary["rows"]}
+    effects = [effect for name, row in scores.items() if (effect := _effect(name, row, None))]
+    caption = f"{split.capitalize()} {metric} of each seed (ticks) and their mean (diamonds)."
+    plot = Plot(forest(sheet, caption, effects, f"{split} {metric}", zero=False), caption)
+    seeds = max(len(row["values"]) for row in scores.values())
+    rows = [[name, *map(decimal, row["values"]), *["–"] * (seeds - len(row["values"]))] for name, row in scores.items()]
+    table = Table(f"{split.capitalize()} {metric} of each seed", ["recipe", *(f"seed {n}" for n in range(seeds))], rows)
+    return Section("seeds", "Seeds", "", [plot, table])
 
 
 # ---- cost ----
 
 
-def _cost(value: Facts, sheet: Sheet) -> Section:
-    split = _split(value)
-    rows = [row for row in value["rows"] if row[split]["mean"] is not None]
-    series = [Series(row["recipe"], [row["seconds"]], [row[split]["mean"]]) for row in rows]
-    quickest, best = min(rows, key=lambda row: row["seconds"]), max(rows, key=lambda row: row[split]["mean"])
-    said = f"{quickest['recipe']} is the quickest to train ({duration(quickest['seconds'])}), {best['recipe']} the best"
-    said += f" ({duration(best['seconds'])})."
-    drawn = points(sheet, said, series, "seconds of training a student", f"{split} {value['metric']}", log=True)
-    head = [
-        "recipe",
-        "training",
-        "texts trained on",
-        "texts scored",
-        "candidates",
-        "kept of each text's",
-        "peak memory",
-    ]
-    table = [_cost_row(row) for row in value["rows"]]
-    lead = "Means over seeds, of the student alone; index, teacher and transfer set are shared."
-    shared = {name: seconds for name, seconds in value.get("shared_seconds", {}).items() if seconds}
-    if shared:
-        told = (f"{name.replace('_', ' ')} {duration(seconds)}" for name, seconds in shared.items())
-        lead += f" They took: {', '.join(told)}."
-    return Section("cost", "Cost against quality", lead, [Plot(drawn, said), Table("Cost of each recipe", head, table)])
+def _cost(summary: ComparisonSummary, sheet: StyleSheet) -> Section:
+    scores = _scores(summary)
+    seconds = {row["recipe"]: row["cost"]["seconds"]["student"] for row in summary["rows"] if row["recipe"] in scores}
+    fastest, best = min(seconds, key=lambda name: seconds[name]), max(scores, key=lambda name: scores[name])
+    caption = f"{fastest} is the fastest to train ({duration(seconds[fastest])})"
+    caption += " and the best." if fastest == best else f", {best} the best ({duration(seconds[best])})."
+    series = [Series(name, [seconds[name]], [score]) for name, score in scores.items()]
+    axes = ("training time of a student in seconds", f"{summary['split']} {summary['metric']}")
+    plot = Plot(points(sheet, caption, series, *axes, log=True), caption)
+    head = ["recipe", "training time", "texts trained on", "texts scored", "candidates", "kept per text", "peak memory"]
+    table = Table("Cost of each recipe", head, [_cost_row(row) for row in summary["rows"]])
+    lead = "Means over seeds, for the student alone. Index, teacher and transfer sets are shared"
+    shared = {name.replace("_", " "): value for name, value in summary["shared_seconds"].items() if value}
+    times = ", ".join(f"{name} {duration(value)}" for name, value in shared.items())
+    lead += f" and took: {times}." if times else "."
+    return Section("cost", "Cost against quality", lead, [plot, table])
 
 
-def _cost_row(row: Facts) -> list[str]:
-    cost = row.get("cost", {})
-    kept = cost.get("kept_per_original")
+def _cost_row(row: RecipeSummary) -> list[str]:
+    cost = row["cost"]
     return [
         row["recipe"],
-        duration(row["seconds"]),
-        count(row["training_rows"]),
-        count(row["scoring_rows"]),
-        count(cost.get("candidates")),
-        "–" if kept is None else f"{kept:.3g}",
-        size(cost.get("peak_rss_bytes")),
+        duration(cost["seconds"]["student"]),
+        count(cost["training_rows"]),
+        count(cost["scoring_rows"]),
+        count(cost["candidates"]),
+        f"{cost['kept_per_original']:.3g}",
+        size(cost["peak_rss_bytes"]),
     ]
 
 
-# ---- where the runs are ----
+# ---- runs ----
 
 
-def _runs(value: Facts, folder: Path, page: Path) -> Section:
+def _runs(summary: ComparisonSummary, folder: Path, page: Path) -> Section:
     rows: list[list[str | Cell]] = []
-    missing = None
-    for name, runs in value["runs"].items():
+    unreported = None
+    for name, runs in summary["runs"].items():
         for run in runs:
-            path = f"runs/{name}-s{run['seed']}"
-            linked = _link(folder / path / "report.html", page, "report")
-            missing = missing or (None if linked.href else path)
-            rows.append([Cell(f"{name}, seed {run['seed']}"), figure(run["student"]["test"]), path, linked])
-    blocks: list[Table | Code] = [Table("Runs", ["run", f"test {value['metric']}", "folder", "report"], rows)]
+            path = run_folder(folder, name, run["seed"])
+            link = _link(path / "report.html", page, "report")
+            place = path.relative_to(folder).as_posix()
+            unreported = unreported or (None if link.href else place)
+            rows.append([Cell(f"{name}, seed {run['seed']}"), decimal(run["student"]["test"]), place, link])
+    blocks: list[Table | Code] = [Table("Runs", ["run", f"test {summary['metric']}", "folder", "report"], rows)]
     lead = ""
-    if missing:
-        lead = "A run without a report gets one by the command below, in the comparison's folder; then make this anew."
-        blocks.append(Code("Command", f"augkd report {missing}"))
+    if unreported:
+        lead = "To add the report of a run, run this command in the comparison's folder, then write this report again."
+        blocks.append(Code("Command", f"augkd report {unreported}"))
     return Section("runs", "Runs", lead, blocks)
 
 
-def _average(value: Facts, folder: Path, page: Path) -> Section:
-    """The page of a comparison on several tasks."""
-    head = ["recipe", "mean", f"difference to {value['baseline']}", "95 % interval", "verdict"]
-    head += ["mean rank", "better on", "worse on"]
-    rows: list[list[str | Cell]] = [_average_row(row) for row in value["rows"]]
-    rows.append(["teacher", figure(value["teacher"]), *[""] * 6])
-    tasks: list[list[str | Cell]] = [
-        [task, metric, _link(folder / task / "report.html", page, "report")]
-        for task, metric in zip(value["tasks"], value["metrics"], strict=True)
-    ]
-    lead = f"Over {len(value['tasks'])} tasks; better and worse are against {value['baseline']}. "
-    if value.get("comparisons"):
-        lead += "Intervals are for examples and seeds of these tasks drawn anew, not for other tasks."
-    else:
-        lead += "No intervals were recorded: a difference here can be chance."
-    tables = [Table("Means over tasks", head, rows), Table("Tasks", ["task", "metric", "report"], tasks)]
-    return Section("headline", "Result", lead, tables)
-
-
-def _around(interval: Sequence[float] | None) -> str:
-    return f"{figure(interval[0], '+')} to {figure(interval[1], '+')}" if interval else "–"
-
-
-def _average_row(row: Facts) -> list[str | Cell]:
-    difference = row.get("difference", {})  # not in an older comparison
-    interval = difference.get("interval")
-    return [
-        row["recipe"],
-        figure(row["mean"]),
-        figure(difference.get("mean"), "+"),
-        _around(interval),
-        difference.get("verdict") or "–",
-        f"{row['rank']:.2f}",
-        str(row["better"]),
-        str(row["worse"]),
-    ]
-
-
 def _link(target: Path, page: Path, text: str) -> Cell:
-    """A link that holds when the folder is moved; a dash where there is nothing to lead to."""
+    """A relative link, which survives moving the folder; a dash where the target does not exist."""
     if not target.exists():
         return Cell("–")
     relative = os.path.relpath(target.resolve(), page.resolve().parent)
     return Cell(text, href=quote(relative))
+
+
+# ---- several tasks ----
+
+
+def average_section(summary: AverageSummary, folder: Path, page: Path) -> Section:
+    """The only section of a comparison on several tasks in `folder`, for a page at `page`."""
+    head = ["recipe", "mean", f"difference to {summary['baseline']}", "95 % interval", "verdict"]
+    head += ["mean rank", "better on", "worse on"]
+    rows = [_average_row(row) for row in summary["rows"]]
+    rows.append(["teacher", decimal(summary["teacher"]), *[""] * 6])
+    tasks: list[list[str | Cell]] = [
+        [task, metric, _link(folder / task / "report.html", page, "report")]
+        for task, metric in zip(summary["tasks"], summary["metrics"], strict=True)
+    ]
+    lead = f"Over {len(summary['tasks'])} tasks. Better on, worse on: number of tasks with that verdict against "
+    lead += f"{summary['baseline']}. "
+    if summary["comparisons"]:
+        lead += "Intervals account for the choice of examples and seeds of these tasks, not for other tasks."
+    else:
+        lead += "No intervals were recorded, so differences may be due to chance."
+    tables = [Table("Means over tasks", head, rows), Table("Tasks", ["task", "metric", "report"], tasks)]
+    return Section("headline", "Result", lead, tables)
+
+
+def _average_row(row: AverageRow) -> list[str]:
+    difference = row["difference"]
+    return [
+        row["recipe"],
+        decimal(row["mean"]),
+        decimal(difference["mean"], "+"),
+        _interval(difference["interval"]),
+        difference["verdict"] or "–",
+        f"{row['rank']:.2f}",
+        str(row["better"]),
+        str(row["worse"]),
+    ]

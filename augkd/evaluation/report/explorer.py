@@ -1,8 +1,8 @@
-"""The transfer-set explorer's data: columns instead of rows, each text once, deflated, for a page below 3 MB.
+"""Data of the transfer-set explorer: columns, each text once, compressed, so that the page stays below 3 MB.
 
-40,000 candidates as JSON objects are 9 MB; as columns with each text once and deflated they are about 1 MB, which the
-browser inflates itself in some 10 ms. Divergences are one character each on a logarithmic scale of 89 levels.
-Above the limit whole originals are left out, drawn by a seed, and the page says how many.
+40,000 candidates are 9 MB as JSON objects; as columns with each text once and compressed they are about 1 MB, which the
+browser decompresses in some 10 ms. A divergence is one character on a logarithmic scale of 89 levels. Above the limit
+the explorer has a random sample of whole originals, and the page states how many.
 """
 
 from __future__ import annotations
@@ -19,54 +19,57 @@ from numpy.typing import NDArray
 
 from augkd.data.transfer_set import Candidates, TransferSet
 from augkd.distill.trace import Trace
-from augkd.evaluation.report.data import belief
+from augkd.evaluation.report.data import most_probable_class
 
-EPOCHS = 12  # at most so many in a sparkline; of more, evenly spaced ones with the first and the last
-MADE = frozenset({"generator", "substitution"})  # sources whose texts are the original's with words replaced
+EPOCHS = 12  # maximum in a sparkline; of more, evenly spaced ones with the first and the last
+REWRITTEN = frozenset({"generator", "substitution"})  # sources whose texts are the original's with words replaced
 _ALPHABET = "".join(chr(code) for code in range(0x23, 0x7F) if chr(code) not in "\\<>&")  # 89 levels of divergence
-_DECADES = (1.0, 5.0)  # the scale's span: from the 1 % quantile to the largest, within these; less shares the lowest
+_DECADES = (
+    1.0,
+    5.0,
+)  # limits of the scale, which spans the 1 % quantile to the maximum; smaller values share the lowest level
 _NONE = "!"  # not scored
 
 
-def packed(transfer: TransferSet, found: Candidates, trace: Trace | None, limit: int) -> dict[str, Any]:
-    """What the page's script reads: `shown` and `originals` counts, and `data`, base64 of deflated JSON.
+def explorer_data(transfer: TransferSet, candidates: Candidates, trace: Trace | None, limit: int) -> dict[str, Any]:
+    """What the page's script reads: the counts `shown` and `originals`, and `data`, base64 of deflated JSON.
 
-    `data` has at most `limit` bytes: above that a random sample of originals (seed 0), in the transfer set's order.
+    `data` has at most `limit` bytes. For that it may hold a random sample of originals (seed 0), in the transfer set's
+    order.
     """
-    everything = _Columns(transfer, found, trace)
+    columns = _Columns(transfer, candidates, trace)
     rows = np.arange(len(transfer))
-    data = _deflated(everything.of(rows))
+    data = _deflated(columns.take(rows))
     order = np.random.default_rng(0).permutation(len(transfer))
     while len(data) > limit and len(rows) > 1:
-        fit = int(len(rows) * min(0.95, 0.98 * limit / len(data)))
-        rows = np.sort(order[: max(1, fit)])
-        data = _deflated(everything.of(rows))
+        count = int(len(rows) * min(0.95, 0.98 * limit / len(data)))
+        rows = np.sort(order[: max(1, count)])
+        data = _deflated(columns.take(rows))
     return {"originals": len(transfer), "shown": len(rows), "data": data}
 
 
 def replaced_words(original: str, text: str) -> list[int]:
-    """Which words of `text`, split at single spaces, are not the original's at their place in the alignment."""
-    theirs, ours = original.split(" "), text.split(" ")
-    matcher = difflib.SequenceMatcher(None, theirs, ours, autojunk=False)
+    """Places of the words of `text`, split at single spaces, that an alignment does not find in the original."""
+    matcher = difflib.SequenceMatcher(None, original.split(" "), text.split(" "), autojunk=False)
     return [place for tag, _, _, low, high in matcher.get_opcodes() if tag != "equal" for place in range(low, high)]
 
 
 class _Columns:
-    """All columns of a transfer set, of which `of` takes those of some originals."""
+    """The columns of a whole transfer set; `take` gives those of some originals."""
 
-    def __init__(self, transfer: TransferSet, found: Candidates, trace: Trace | None):
+    def __init__(self, transfer: TransferSet, candidates: Candidates, trace: Trace | None):
         self._labels = transfer.labels
         self._text, self._pair = transfer.column("text"), transfer.column("text_pair")
         self._label = _label_places(transfer.column("label"), transfer.labels)
-        self._teacher = _beliefs(transfer.teacher(), transfer.labels)
-        self._found = found
-        self._beliefs = _beliefs(self._found.teacher, transfer.labels)
-        self._score = [None if np.isnan(value) else round(float(value), 2) for value in self._found.score]
-        self._sources = sorted(set(self._found.source))
-        self._scale = _Scale(trace, len(self._found.owner)) if trace is not None and len(trace.picked) else None
+        self._teacher = _encoded_predictions(transfer.teacher(), transfer.labels)
+        self._candidates = candidates
+        self._candidate_teacher = _encoded_predictions(self._candidates.teacher, transfer.labels)
+        self._score = [None if np.isnan(value) else round(float(value), 2) for value in self._candidates.score]
+        self._sources = sorted(set(self._candidates.source))
+        self._scale = _Scale(trace, len(self._candidates.owner)) if trace is not None and len(trace.picked) else None
 
-    def of(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        kept = np.flatnonzero(np.isin(self._found.owner, rows))
+    def take(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        kept = np.flatnonzero(np.isin(self._candidates.owner, rows))
         texts: dict[str, int] = {}
         value: dict[str, Any] = {
             "labels": self._labels,
@@ -75,51 +78,51 @@ class _Columns:
             "pair": _pairs(texts, [self._pair[row] for row in rows]),
             "label": [self._label[row] for row in rows],
             "teacher": [self._teacher[row] for row in rows],
-            "count": np.bincount(np.searchsorted(rows, self._found.owner[kept]), minlength=len(rows)).tolist(),
-            "ctext": [_place(texts, self._found.text[place]) for place in kept],
-            "cpair": _pairs(texts, [self._found.text_pair[place] for place in kept]),
-            "source": [self._sources.index(self._found.source[place]) for place in kept],
+            "count": np.bincount(np.searchsorted(rows, self._candidates.owner[kept]), minlength=len(rows)).tolist(),
+            "ctext": [_place(texts, self._candidates.text[place]) for place in kept],
+            "cpair": _pairs(texts, [self._candidates.text_pair[place] for place in kept]),
+            "source": [self._sources.index(self._candidates.source[place]) for place in kept],
             "score": [self._score[place] for place in kept],
-            "cteacher": [self._beliefs[place] for place in kept],
+            "cteacher": [self._candidate_teacher[place] for place in kept],
             "marked": self._marked(kept),
         }
-        return value | {"texts": list(texts), "trace": self._scale.of(kept) if self._scale else None}
+        return value | {"texts": list(texts), "trace": self._scale.take(kept) if self._scale else None}
 
     def _marked(self, kept: NDArray[np.int64]) -> dict[str, list[int]]:
-        """Position among the kept candidates → replaced words, for texts made from the original."""
-        found: dict[str, list[int]] = {}
+        """Position among the kept candidates → replaced words, for rewritten texts."""
+        replaced: dict[str, list[int]] = {}
         for position, place in enumerate(kept.tolist()):
-            if self._found.source[place] in MADE:
-                original = self._text[self._found.owner[place]]
-                found[str(position)] = replaced_words(original, self._found.text[place])
-        return found
+            if self._candidates.source[place] in REWRITTEN:
+                original = self._text[self._candidates.owner[place]]
+                replaced[str(position)] = replaced_words(original, self._candidates.text[place])
+        return replaced
 
 
 class _Scale:
-    """A trace as characters: one string an epoch for divergence, one of 0, 1 and - (no trace) for what was picked."""
+    """A trace as one string per epoch: a level for each divergence; 0, 1 or - (not traced) for picked."""
 
     def __init__(self, trace: Trace, candidates: int):
         epochs = len(trace.picked)
         self._epochs = np.unique(np.linspace(0, epochs - 1, min(EPOCHS, epochs)).round().astype(int))
-        known = trace.divergence[self._epochs].astype(np.float32)
-        positive = known[known > 0]
+        divergence = trace.divergence[self._epochs].astype(np.float32)
+        positive = divergence[divergence > 0]
         low, high = np.log10(np.quantile(positive, [0.01, 1.0])) if len(positive) else (-1.0, 0.0)
         self._high, self._decades = float(high), float(np.clip(high - low, *_DECADES))
-        levels = (np.log10(np.maximum(known, 10 ** (high - self._decades))) - high) / self._decades + 1
-        codes = np.array([ord(one) for one in _ALPHABET], dtype=np.uint8)
+        levels = (np.log10(np.maximum(divergence, 10 ** (high - self._decades))) - high) / self._decades + 1
+        codes = np.array([ord(character) for character in _ALPHABET], dtype=np.uint8)
         places = np.nan_to_num(levels * (len(codes) - 1)).round().astype(int)
         shape = (len(self._epochs), candidates)
         self._divergence = np.full(shape, ord(_NONE), dtype=np.uint8)
-        self._divergence[:, trace.candidates] = np.where(np.isnan(known), ord(_NONE), codes[places])
+        self._divergence[:, trace.candidates] = np.where(np.isnan(divergence), ord(_NONE), codes[places])
         self._picked = np.full(shape, ord("-"), dtype=np.uint8)
         self._picked[:, trace.candidates] = trace.picked[self._epochs] + ord("0")
-        self._of = epochs
+        self._total_epochs = epochs
         self._sampled = len(trace.candidates) < trace.total
 
-    def of(self, kept: NDArray[np.int64]) -> dict[str, Any]:
+    def take(self, kept: NDArray[np.int64]) -> dict[str, Any]:
         return {
             "epochs": (self._epochs + 1).tolist(),
-            "of": self._of,
+            "total_epochs": self._total_epochs,
             "sampled": self._sampled,
             "alphabet": _ALPHABET,
             "high": round(self._high, 4),
@@ -134,7 +137,7 @@ def _place(texts: dict[str, int], text: str) -> int:
 
 
 def _pairs(texts: dict[str, int], pairs: Sequence[str | None]) -> list[int] | None:
-    """Places of second texts, -1 for none; None where no row has one."""
+    """Places of second texts, -1 for none; None when no row has one."""
     if all(pair is None for pair in pairs):
         return None
     return [-1 if pair is None else _place(texts, pair) for pair in pairs]
@@ -145,13 +148,13 @@ def _label_places(labels: Sequence[Any], names: Sequence[str]) -> list[Any]:
     return [None if label is None else places[label] if names else round(label, 3) for label in labels]
 
 
-def _beliefs(logits: NDArray[np.float32], names: Sequence[str]) -> list[float]:
+def _encoded_predictions(logits: NDArray[np.float32], names: Sequence[str]) -> list[float]:
     """101 · class + probability in per cent; for regression the output itself."""
     if not names:
         return [round(float(value), 3) for value in logits[:, 0]]
     if not len(logits):
         return []
-    place, probability = belief(logits)
+    place, probability = most_probable_class(logits)
     return [int(value) for value in 101 * place + np.rint(100 * probability).astype(int)]
 
 

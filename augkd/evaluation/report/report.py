@@ -1,8 +1,8 @@
-"""The page of `augkd report`: one HTML file about a run or a comparison, that needs no network and no other file.
+"""The page of `augkd report`: one HTML file about a run or a comparison that needs no network and no other file.
 
-Texts come from corpora that nobody read, so the page trusts none: Jinja escapes everything, data for the script is
-JSON without <, > and &, the script puts texts into the page as text nodes only, and a Content-Security-Policy lets
-nothing run but the one script and nothing style but the one style sheet whose hashes it names.
+Texts come from corpora that nobody has read, so the page trusts none: Jinja escapes everything, data for the script is
+JSON without <, > and &, the script adds texts as text nodes only, and a Content-Security-Policy admits only the one
+script and the one style sheet whose hashes it names.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from augkd.errors import AugkdError, WorkspaceError
 from augkd.workspace.files import read_json, write_text
 from augkd.workspace.manifests import MANIFEST, versions
 
-LIMIT = 3_000_000  # bytes of the file
+LIMIT = 3_000_000  # bytes of the page
 _PAGE = Path(__file__).parent / "page"
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Writes the report of a run's or a comparison's folder to `out` (folder/report.html) and returns where.
+    """Writes the report of a run's or a comparison's folder to `out` (default: folder/report.html); returns its path.
 
     The same folder gives the same bytes. Raises WorkspaceError when the folder is neither, or is damaged.
     """
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
-            raise AugkdError(f"augkd report needs {package}, which is not installed; pip install 'augkd[report]'")
+            raise AugkdError(f"augkd report needs {package}; pip install 'augkd[report]'")
     page = out or folder / "report.html"
     if page.is_dir():
         raise WorkspaceError(f"--out {page} is a folder; name the file to write, e.g. {page / 'report.html'}")
@@ -38,9 +38,9 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     elif (folder / MANIFEST).exists():
         text = _run_page(folder)
     else:
-        state = "is neither a finished run nor a comparison" if folder.is_dir() else "does not exist"
+        problem = "is neither a finished run nor a comparison" if folder.is_dir() else "does not exist"
         raise WorkspaceError(
-            f"{folder} {state}; give the --out folder of `augkd run` (finished, with manifest.json) or `augkd compare`"
+            f"{folder} {problem}; give the --out folder of `augkd compare` or of a finished `augkd run`"
         )
     write_text(page, text)
     return page
@@ -48,42 +48,41 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
 def _run_page(folder: Path) -> str:
     from augkd.evaluation.report.data import read_run
-    from augkd.evaluation.report.explorer import packed
-    from augkd.evaluation.report.figures import Sheet
+    from augkd.evaluation.report.explorer import explorer_data
+    from augkd.evaluation.report.figures import StyleSheet
     from augkd.evaluation.report.run import run_sections
 
-    run, sheet = read_run(folder), Sheet()
+    run, sheet = read_run(folder), StyleSheet()
     sections = run_sections(run, sheet)
     title = f"{run.results['recipe']} on {run.results['task']}"
     if run.transfer is None:
         return render(title, sections, sheet.css, None)
     bare = render(title, sections, sheet.css, {"originals": 0, "shown": 0, "data": ""})
-    room = LIMIT - len(bare.encode()) - 1000  # what the counts and the policy's hashes can differ by, and more
-    return render(title, sections, sheet.css, packed(run.transfer, run.candidates, run.trace, room))
+    room = LIMIT - len(bare.encode()) - 1000  # more than what the counts and the policy's hashes can add
+    return render(title, sections, sheet.css, explorer_data(run.transfer, run.candidates, run.trace, room))
 
 
 def _comparison_page(folder: Path, page: Path) -> str:
-    from augkd.evaluation.report.compare import comparison_sections
-    from augkd.evaluation.report.figures import Sheet
+    from augkd.evaluation.report.compare import average_section, comparison_sections
+    from augkd.evaluation.report.figures import StyleSheet
 
-    value, sheet = read_json(folder / "compare.json"), Sheet()
-    missing = [key for key in ("baseline", "rows") if key not in value]
-    if missing:
-        raise WorkspaceError(f"{folder / 'compare.json'} has no {missing[0]}, an older augkd wrote it; compare again")
-    sections = comparison_sections(value, folder, page, sheet)
-    about = ", ".join(value["tasks"]) if "tasks" in value else value["task"]
-    return render(f"Comparison on {about}", sections, sheet.css, None)
+    summary, sheet = read_json(folder / "compare.json"), StyleSheet()
+    if "tasks" in summary:
+        sections = [average_section(summary, folder, page)]
+        return render(f"Comparison on {', '.join(summary['tasks'])}", sections, sheet.css, None)
+    sections = comparison_sections(summary, folder, page, sheet)
+    return render(f"Comparison on {summary['task']}", sections, sheet.css, None)
 
 
 def render(title: str, sections: Sequence[Any], css: str, data: dict[str, Any] | None) -> str:
-    """The page. `css` comes from drawings; `data` is the explorer's, None for a page without one."""
+    """The page's HTML. `css` is that of the plots; `data` is the explorer's, None for a page without one."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["drawing"] = Markup  # matplotlib's SVG, whose texts it escaped
+    environment.filters["svg"] = Markup  # matplotlib's SVG; matplotlib escapes its texts
     style = (_PAGE / "style.css").read_text(encoding="utf-8") + css
     script = (_PAGE / "explorer.js").read_text(encoding="utf-8") if data is not None else ""
     return environment.get_template("report.html.j2").render(
@@ -98,7 +97,7 @@ def render(title: str, sections: Sequence[Any], css: str, data: dict[str, Any] |
 
 
 def _policy(style: str, script: str) -> str:
-    """No network, no forms, no frames; the page's own style and script by hash, no other."""
+    """No network, no forms, no frames; only the page's own style and script, by hash."""
     rules = ["default-src 'none'", f"style-src '{_hash(style)}'", "base-uri 'none'", "form-action 'none'"]
     if script:
         rules += [f"script-src '{_hash(script)}'", "require-trusted-types-for 'script'"]

@@ -1,4 +1,4 @@
-"""The sections of a run's report that say what came out, how it got there, what it cost and how to do it again."""
+"""The sections of a run's report about the run as a whole: results, learning curves, schedule, cost, recipe."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from augkd.evaluation.report.blocks import Code, Plot, Section, Table, count, duration, figure, share, size
-from augkd.evaluation.report.data import Facts, RunData
-from augkd.evaluation.report.figures import Series, Sheet, bars, lines
-from augkd.evaluation.report.selection import attention, errors, explorer, made_texts, selection, sources
+from augkd.evaluation.report.blocks import Code, Plot, Section, Table, count, decimal, duration, percent, size
+from augkd.evaluation.report.data import Record, RunData
+from augkd.evaluation.report.figures import Series, StyleSheet, bars, lines
+from augkd.evaluation.report.selection import attention, errors, explorer, rewritten_texts, selection, sources
+from augkd.evaluation.results import Split
 from augkd.recipe import TrainingOptions, options, schedules
 
 
-def run_sections(run: RunData, sheet: Sheet) -> list[Section]:
-    """All sections of a run, those without anything to show left out."""
-    found = [
+def run_sections(run: RunData, sheet: StyleSheet) -> list[Section]:
+    """All sections of a run that have anything to show."""
+    sections = [
         headline(run),
         learning(run, sheet),
         schedule(run, sheet),
@@ -27,78 +28,81 @@ def run_sections(run: RunData, sheet: Sheet) -> list[Section]:
         selection(run, sheet),
         sources(run),
         attention(run),
-        made_texts(run),
+        rewritten_texts(run),
         recipe(run),
     ]
-    return [section for section in found if section is not None]
+    return [section for section in sections if section is not None]
 
 
 def headline(run: RunData) -> Section:
     """Teacher, student and baseline in one table."""
     results, metric = run.results, run.results["metric"]
-    student, teacher = results["student"], results["teacher"]
-    rows = [_model_row("teacher", teacher, run), _model_row("student", student, run)]
+    student = results["student"]
+    rows = [_model_row("teacher", results["teacher"], run), _model_row("student", student, run)]
     if "ensemble" in student:
-        rows.append(_model_row("student and assistants together", student["ensemble"], run))
+        rows.append(_model_row("ensemble of student and assistants", student["ensemble"], run))
     for number, assistant in enumerate(results.get("assistants", []), 1):
         rows.append(_model_row(f"assistant {number}", assistant, run))
     if run.baseline is not None:
         rows.append(_model_row(f"baseline: {run.baseline['recipe']}", run.baseline["student"], run))
-    rows += _exported(run)
-    head = ["", f"validation {metric}", f"test {metric}", "95 % interval", "parameters", "weights"]
-    table = Table("Teacher, student and what they are measured by", head, rows)
-    return Section("headline", "Result", _said(run), [table, *_latency(run)])
+    rows += _export_rows(run)
+    head = ["", f"validation {metric}", f"test {metric}", "95 % interval (test)", "parameters", "weights"]
+    return Section("headline", "Result", _result(run), [Table("Scores and sizes", head, rows), *_latency(run)])
 
 
-def _said(run: RunData) -> str:
-    results = run.results
-    split = "test" if results["student"]["test"] is not None else "validation"
-    ours, theirs = results["student"][split], results["teacher"][split]
-    said = f"The student reaches {figure(ours)} {results['metric']} on the {split} split"
-    if theirs is not None:
-        said += f"; the teacher {figure(theirs)}"
+def _result(run: RunData) -> str:
+    """The result in a few sentences."""
+    results, metric = run.results, run.results["metric"]
+    split: Split = "test" if results["student"]["test"] is not None else "validation"
+    student, teacher = results["student"][split], results["teacher"][split]
+    text = f"The student reaches {decimal(student)} {metric} on the {split} split"
     if results["teacher"]["parameters"]:
-        portion = share(results["student"]["parameters"], results["teacher"]["parameters"])
-        said += f", of whose parameters it has {portion}"
-    if run.baseline is not None and None not in (ours, run.baseline["student"][split]):
-        difference = figure(ours - run.baseline["student"][split], "+")
-        said += f". Against {run.baseline['recipe']} with the same seed: {difference}"
-    return f"{said}. Seed {results['seed']}, task {results['task']}."
+        text += f" with {percent(results['student']['parameters'], results['teacher']['parameters'])} of the teacher's "
+        text += "parameters"
+    if teacher is not None:
+        text += f"; the teacher reaches {decimal(teacher)}"
+    if run.baseline is not None:
+        baseline = run.baseline["student"][split]
+        if student is not None and baseline is not None:
+            text += (
+                f". The difference to {run.baseline['recipe']} with the same seed is {decimal(student - baseline, '+')}"
+            )
+    return f"{text}. Task {results['task']}, seed {results['seed']}."
 
 
-def _model_row(name: str, facts: Mapping[str, Any], run: RunData) -> list[str]:
-    interval = facts.get("test_interval")
-    shown = f"{figure(interval[0])} to {figure(interval[1])}" if interval else "–"
-    figures = [figure(facts.get("validation")), figure(facts.get("test")), shown]
-    return [name, *figures, count(facts.get("parameters")), size(run.sizes.get(name))]
+def _model_row(name: str, results: Mapping[str, Any], run: RunData) -> list[str]:
+    interval = results.get("test_interval")
+    scores = [decimal(results.get("validation")), decimal(results.get("test"))]
+    shown = f"{decimal(interval[0])} to {decimal(interval[1])}" if interval else "–"
+    return [name, *scores, shown, count(results.get("parameters")), size(run.sizes.get(name))]
 
 
-def _exported(run: RunData) -> list[list[str]]:
-    """The forms that `augkd export` wrote, with what they score on validation."""
+def _export_rows(run: RunData) -> list[list[str]]:
+    """The models that `augkd export` wrote, with their validation scores."""
     forms = (("onnx/model.onnx", "float32", "ONNX"), ("onnx/model_quantized.onnx", "int8", "ONNX, INT8"))
     return [
         [
             f"{name}, {form}",
-            figure(facts["checks"][check].get("score")),
+            decimal(export["checks"][check].get("score")),
             "–",
             "–",
             "–",
-            size(facts["files"][file]["bytes"]),
+            size(export["files"][file]["bytes"]),
         ]
-        for name, facts in run.exports.items()
+        for name, export in run.exports.items()
         for file, check, form in forms
-        if file in facts["files"]
+        if file in export["files"]
     ]
 
 
 def _latency(run: RunData) -> list[Table]:
-    """What `augkd bench-student` measured, a table for each batch size."""
+    """The measurements of `augkd bench-student`, a table for each batch size."""
     if run.bench is None:
         return []
-    head = ["", "weights", "median", "95th percentile", "texts a second", "times the first"]
+    head = ["", "weights", "median", "95th percentile", "texts per second", "speedup"]
     tables = []
     for batch, rows in run.bench["batch_sizes"].items():
-        shown = [
+        cells = [
             [
                 f"{row['name']}, {row['precision']}",
                 size(row["bytes"]),
@@ -109,64 +113,75 @@ def _latency(run: RunData) -> list[Table]:
             ]
             for row in rows
         ]
-        tables.append(Table(f"Time of a batch of {batch}, on {run.bench['threads']} threads", head, shown))
+        tables.append(Table(f"Latency of a batch of {batch}, on {run.bench['threads']} threads", head, cells))
     return tables
 
 
 # ---- learning ----
 
 
-def learning(run: RunData, sheet: Sheet) -> Section | None:
-    """Loss, validation figure and divergences over the training."""
+def learning(run: RunData, sheet: StyleSheet) -> Section | None:
+    """Training loss, validation score and divergences over the training."""
     if not run.log:
         return None
-    log, ends = _running(run.log)
-    plots = []
-    losses = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
-    if len(losses) > 1:
-        said = f"The training loss went from {losses[0][1]:.3g} to {losses[-1][1]:.3g} in {losses[-1][0]:,} steps."
-        plots.append(Plot(lines(sheet, said, [_series("loss", losses)], "step", "loss", log=True, ends=ends), said))
-    plots += _validation(run, sheet, ends)
-    kinds = [("picked", "selection/divergence_picked"), ("whole pool", "selection/divergence_pool")]
-    found = [(name, [(e["step"], e[key]) for e in log if key in e]) for name, key in kinds]
-    if all(len(values) > 1 for _, values in found):
-        said = (
-            f"Mean divergence of teacher and student on picked candidates went from {found[0][1][0][1]:.3g} to "
-            f"{found[0][1][-1][1]:.3g}, on the whole pool from {found[1][1][0][1]:.3g} to {found[1][1][-1][1]:.3g}."
-        )
-        series = [_series(name, values) for name, values in found]
-        plots.append(Plot(lines(sheet, said, series, "step", "divergence", log=True, ends=ends), said))
-    lead = "" if not ends else "The upright lines part the stages of the training."
+    log, ends = _continuous(run.log)
+    plots = [*_loss(log, sheet, ends), *_validation(run, sheet, ends), *_divergence(log, sheet, ends)]
+    lead = "Vertical lines separate the stages of the training." if ends else ""
     return Section("learning", "Learning curves", lead, plots)
 
 
-def _running(log: Sequence[Facts]) -> tuple[list[Facts], list[int]]:
-    """The log with steps counted over all stages, and the steps at which stages ended but for the last."""
-    before, stage, ends, found = 0, None, [], []
-    last = 0
+def _continuous(log: Sequence[Record]) -> tuple[list[Record], list[int]]:
+    """The log with steps counted over all stages, and the last step of each stage but the final one."""
+    offset, last, stage = 0, 0, None
+    entries, ends = [], []
     for entry in log:
         if stage is not None and entry.get("stage") != stage:
-            before = last
+            offset = last
             ends.append(last)
         stage = entry.get("stage")
-        last = max(last, before + int(entry.get("step", 0)))
-        found.append(entry | {"step": before + int(entry.get("step", 0))})
-    return found, ends
+        step = offset + int(entry.get("step", 0))
+        last = max(last, step)
+        entries.append(entry | {"step": step})
+    return entries, ends
 
 
-def _validation(run: RunData, sheet: Sheet, ends: Sequence[int]) -> list[Plot]:
-    metric = run.results["metric"]
-    key = f"eval_{metric}"
-    series = []
-    for name, log in (("student", run.log), ("teacher, while fine-tuned", run.teacher_log)):
-        values = [(entry["step"], entry[key]) for entry in _running(log)[0] if key in entry]
-        if values:
-            series.append(_series(name, values))
-    if not series or not len(series[0].x):
+def _loss(log: Sequence[Record], sheet: StyleSheet, ends: Sequence[int]) -> list[Plot]:
+    losses = _logged(log, "loss")
+    if len(losses) < 2:
         return []
-    best = max(float(np.max(one.y)) for one in series if one.name == "student") if series[0].name == "student" else None
-    said = f"Validation {metric} after each epoch" + (f"; the student's best is {best:.4f}." if best else ".")
-    return [Plot(lines(sheet, said, series, "step", f"validation {metric}", marks=True, ends=ends), said)]
+    caption = f"The training loss went from {losses[0][1]:.3g} to {losses[-1][1]:.3g} in {losses[-1][0]:,} steps."
+    return [Plot(lines(sheet, caption, [_series("loss", losses)], "step", "loss", log=True, ends=ends), caption)]
+
+
+def _validation(run: RunData, sheet: StyleSheet, ends: Sequence[int]) -> list[Plot]:
+    metric = run.results["metric"]
+    logs = {"student": run.log, "teacher during fine-tuning": run.teacher_log}
+    scores = {name: _logged(_continuous(log)[0], f"eval_{metric}") for name, log in logs.items()}
+    series = [_series(name, values) for name, values in scores.items() if values]
+    if not series:
+        return []
+    caption = f"Validation {metric} after each epoch"
+    if scores["student"]:
+        caption += f"; the student's best is {max(value for _, value in scores['student']):.4f}"
+    plot = lines(sheet, f"{caption}.", series, "step", f"validation {metric}", marks=True, ends=ends)
+    return [Plot(plot, f"{caption}.")]
+
+
+def _divergence(log: Sequence[Record], sheet: StyleSheet, ends: Sequence[int]) -> list[Plot]:
+    picked, pool = (_logged(log, f"selection/divergence_{name}") for name in ("picked", "pool"))
+    if min(len(picked), len(pool)) < 2:
+        return []
+    caption = (
+        f"Mean divergence between teacher and student went from {picked[0][1]:.3g} to {picked[-1][1]:.3g} on picked "
+        f"candidates, and from {pool[0][1]:.3g} to {pool[-1][1]:.3g} on all candidates."
+    )
+    series = [_series("picked candidates", picked), _series("all candidates", pool)]
+    return [Plot(lines(sheet, caption, series, "step", "divergence", log=True, ends=ends), caption)]
+
+
+def _logged(log: Sequence[Record], key: str) -> list[tuple[int, float]]:
+    """(step, value) of the entries that have the key."""
+    return [(entry["step"], entry[key]) for entry in log if key in entry]
 
 
 def _series(name: str, values: Sequence[tuple[float, float]]) -> Series:
@@ -176,87 +191,93 @@ def _series(name: str, values: Sequence[tuple[float, float]]) -> Series:
 # ---- schedule ----
 
 
-def schedule(run: RunData, sheet: Sheet) -> Section | None:
+def schedule(run: RunData, sheet: StyleSheet) -> Section | None:
     """How the weights of the losses, and annealing's factor on the teacher, change over the training."""
-    phases, progress = TrainingOptions.model_validate(run.recipe["training"]).training_stages, np.linspace(0, 1, 101)
-    total = sum(phase.epochs for phase in phases)
-    courses: dict[str, list[tuple[float, float]]] = {}
+    stages, progress = TrainingOptions.model_validate(run.recipe["training"]).training_stages, np.linspace(0, 1, 101)
+    total = sum(stage.epochs for stage in stages)
+    curves: dict[str, list[tuple[float, float]]] = {}
     before = 0.0
-    for phase in phases:
-        for name, course in _courses(phase, run.recipe.get("structure")).items():
-            points = [((before + phase.epochs * float(p)), course(float(p))) for p in progress]
-            courses.setdefault(name, []).extend(points)
-        before += phase.epochs
-    changing = {name: points for name, points in courses.items() if len({y for _, y in points}) > 1}
-    if not changing and len(phases) == 1:
+    for stage in stages:
+        for name, weight in _weights(stage, run.recipe.get("structure")).items():
+            points = [(before + stage.epochs * float(p), weight(float(p))) for p in progress]
+            curves.setdefault(name, []).extend(points)
+        before += stage.epochs
+    changing = {name: points for name, points in curves.items() if len({y for _, y in points}) > 1}
+    if not changing and len(stages) == 1:
         return None
-    said = f"Weights of the losses over {total:g} epochs"
-    said += "; φ is annealing's factor on the teacher's logits." if any("φ" in name for name in courses) else "."
-    ends = np.cumsum([phase.epochs for phase in phases])[:-1].tolist()
-    drawn = [_series(name, points) for name, points in courses.items()]
-    return Section("schedule", "Schedule", "", [Plot(lines(sheet, said, drawn, "epoch", "weight", ends=ends), said)])
+    caption = f"Weights of the losses over {total:g} epochs"
+    caption += "; φ is annealing's factor on the teacher's logits." if any("φ" in name for name in curves) else "."
+    ends = np.cumsum([stage.epochs for stage in stages])[:-1].tolist()
+    series = [_series(name, points) for name, points in curves.items()]
+    plot = lines(sheet, caption, series, "epoch", "weight", ends=ends)
+    return Section("schedule", "Schedule", "", [Plot(plot, caption)])
 
 
-def _courses(phase: TrainingOptions, structure: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Name → value at a progress, for every loss of a stage."""
-    layers = phase.structure.losses if phase.structure else (structure or {})
-    weights = {name: given for name, given in {**phase.losses, **layers}.items() if isinstance(given, Mapping)}
-    found: dict[str, Any] = {}
-    for name, given in weights.items():
-        found[name] = schedules.parse(given.get("weight", 1.0), name).at
-        if name in phase.losses and (tau := _tau(name, given)):
-            found[f"φ of {name}"] = lambda progress, tau=tau: schedules.phi_at(progress, tau)
-    return found
+def _weights(stage: TrainingOptions, structure: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The schedule of every loss of a stage: name → function of the progress in [0, 1]."""
+    layers = stage.structure.losses if stage.structure else (structure or {})
+    losses = {name: chosen for name, chosen in {**stage.losses, **layers}.items() if isinstance(chosen, Mapping)}
+    weights: dict[str, Any] = {}
+    for name, chosen in losses.items():
+        weights[name] = schedules.parse(chosen.get("weight", 1.0), name).at
+        if name in stage.losses and (tau := _tau(name, chosen)):
+            weights[f"φ of {name}"] = lambda progress, tau=tau: schedules.phi_at(progress, tau)
+    return weights
 
 
-def _tau(name: str, given: Mapping[str, Any]) -> int | None:
-    """Annealing's τ of a loss that has one."""
-    found = [option for option in options.family("loss")[name].options if option.name == "tau_max"]
-    return int(given.get("tau_max", found[0].default)) if found else None
+def _tau(name: str, chosen: Mapping[str, Any]) -> int | None:
+    """Annealing's τ_max, for a loss that has one."""
+    declared = [option for option in options.family("loss")[name].options if option.name == "tau_max"]
+    return int(chosen.get("tau_max", declared[0].default)) if declared else None
 
 
 # ---- cost ----
 
 
-def costs(run: RunData, sheet: Sheet) -> Section:
-    """Seconds by stage, rows by purpose."""
+def costs(run: RunData, sheet: StyleSheet) -> Section:
+    """Time by stage, texts by purpose."""
     cost = run.results["cost"]
     seconds = {name.replace("_", " "): value for name, value in cost["seconds"].items() if value > 0}
     total = sum(seconds.values())
     blocks: list[Plot | Table] = []
     if seconds:
         longest = max(seconds, key=lambda name: seconds[name])
-        said = f"{duration(total)} in all; the longest stage is the {longest}, {share(seconds[longest], total)}."
-        blocks.append(Plot(bars(sheet, said, seconds, "seconds", duration), said))
-    rows = [[name.removesuffix("_rows"), count(value)] for name, value in cost.items() if name.endswith("_rows")]
+        caption = f"{duration(total)} in total; the {longest} stage took {percent(seconds[longest], total)} of it."
+        blocks.append(Plot(bars(sheet, caption, seconds, "seconds", duration), caption))
+    rows = [
+        ["labelling by the teacher", count(cost["teacher_rows"])],
+        ["generating candidates", count(cost["generator_rows"])],
+        ["scoring candidates", count(cost["scoring_rows"])],
+        ["training the student", count(cost["training_rows"])],
+    ]
     blocks.append(Table("Texts forwarded through a model, by purpose", ["purpose", "texts"], rows))
     lead = (
-        "A stage that several runs share was paid for once; it is counted here in full. "
-        f"Training the student took {size(cost['peak_rss_bytes'])} of memory at most."
+        f"Peak memory of the process that trained the student: {size(cost['peak_rss_bytes'])}. "
+        "A stage shared by several runs counts here in full."
     )
-    return Section("cost", "Where the time went", lead, blocks)
+    return Section("cost", "Cost", lead, blocks)
 
 
-# ---- the recipe ----
+# ---- recipe ----
 
 
 def recipe(run: RunData) -> Section:
     """The resolved recipe, the command, versions, fingerprints."""
     text = yaml.safe_dump(_without_none(run.recipe), sort_keys=False, allow_unicode=True, width=100)
-    made = run.student["made_from"]
-    prints = [["transfer set", made["transfer_set"]], ["task", made["task"]]]
-    prints += [[name, made["student"][name]] for name in ("teacher", "model") if made["student"].get(name)]
+    inputs = run.student["made_from"]
+    fingerprints = [["transfer set", inputs["transfer_set"]], ["task", inputs["task"]]]
+    fingerprints += [[name, inputs["student"][name]] for name in ("teacher", "model") if inputs["student"].get(name)]
     versions = [[name, version] for name, version in run.manifest["versions"].items()]
     return Section(
         "recipe",
-        "Recipe, and how to reproduce it",
-        f"Save the recipe as recipe.yaml and run the command. The seed is {run.results['seed']}; the same versions on "
-        "the same machine give the same student.",
+        "Recipe and reproduction",
+        f"To reproduce the run, save the recipe as recipe.yaml and run the command. The seed is {run.results['seed']}. "
+        "The same versions on the same machine give the same student.",
         [
             Code("Command", "augkd run recipe.yaml --out runs/again"),
             Code("recipe.yaml", text),
             Table("Versions", ["library", "version"], versions),
-            Table("Fingerprints (sha256) of what the student was made from", ["input", "fingerprint"], prints),
+            Table("Fingerprints (SHA-256) of the student's inputs", ["input", "fingerprint"], fingerprints),
         ],
     )
 

@@ -1,6 +1,6 @@
 "use strict";
-// The transfer-set explorer: inflates the columns, filters them, shows a page of 20 originals at a time. Texts enter the
-// page as text nodes only. State lives in the address: #explorer?q=…&label=… can be bookmarked and sent.
+// The transfer-set explorer: decompresses the columns, filters them, shows 20 originals per page. Texts enter the page as
+// text nodes only. The state is in the address, so #explorer?q=…&label=… can be bookmarked and shared.
 (() => {
   const PAGE = 20;
   const SVG = "http://www.w3.org/2000/svg";
@@ -15,15 +15,15 @@
     return element;
   };
 
-  async function inflated(packed) {
-    const bytes = Uint8Array.from(atob(packed), (one) => one.charCodeAt(0));
+  async function decompress(packed) {
+    const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return JSON.parse(await new Response(stream).text());
   }
 
-  // ---- what the columns say ----
+  // ---- columns ----
 
-  function prepared(data) {
+  function prepare(data) {
     const count = data.text.length;
     const start = new Int32Array(count + 1);
     data.count.forEach((number, row) => { start[row + 1] = start[row] + number; });
@@ -33,16 +33,17 @@
     let levels = null;
     if (trace) {
       const level = new Int8Array(128).fill(-1);
-      [...trace.alphabet].forEach((one, place) => { level[one.charCodeAt(0)] = place; });
-      levels = trace.divergence.map((line) => Int8Array.from(line, (one) => level[one.charCodeAt(0)]));
+      [...trace.alphabet].forEach((character, place) => { level[character.charCodeAt(0)] = place; });
+      levels = trace.divergence.map((line) => Int8Array.from(line, (character) => level[character.charCodeAt(0)]));
     }
     return { ...data, rows: count, start, owner, levels };
   }
 
-  const classOf = (belief) => Math.floor(belief / 101);
-  const sureness = (belief) => (belief % 101) / 100;
+  // A teacher's prediction: 101 · class + probability in per cent.
+  const classOf = (prediction) => Math.floor(prediction / 101);
+  const probability = (prediction) => (prediction % 101) / 100;
 
-  function value(data, level) {
+  function divergence(data, level) {
     const { high, decades, alphabet } = data.trace;
     return 10 ** (high - decades + (level / (alphabet.length - 1)) * decades);
   }
@@ -58,7 +59,7 @@
     return -1;
   }
 
-  // ---- filter and order ----
+  // ---- filter and sort ----
 
   function pattern(query) {
     const words = query.trim();
@@ -86,40 +87,40 @@
     };
   }
 
-  function found(data, state) {
+  function matching(data, state) {
     const search = pattern(state.q);
     const hits = search && data.texts.map((text) => { search.lastIndex = 0; return search.test(text); });
     const hit = (text, pair) => hits[text] || (pair && pair >= 0 && hits[pair]);
-    const keeps = candidateFilter(data, state), accepts = originalFilter(data, state);
-    const narrowed = state.source !== "" || (data.trace && state.picked !== "");
+    const acceptsCandidate = candidateFilter(data, state), acceptsOriginal = originalFilter(data, state);
+    const onlyCandidates = state.source !== "" || (data.trace && state.picked !== "");
     const results = [];
     for (let row = 0; row < data.rows; row++) {
-      if (!accepts(row)) continue;
+      if (!acceptsOriginal(row)) continue;
       const own = !search || hit(data.text[row], data.pair && data.pair[row]);
       const places = [];
       for (let place = data.start[row]; place < data.start[row + 1]; place++) {
-        if (!keeps(place)) continue;
+        if (!acceptsCandidate(place)) continue;
         if (own || hit(data.ctext[place], data.cpair && data.cpair[place])) places.push(place);
       }
-      if (places.length || (own && !narrowed)) results.push({ row, places });
+      if (places.length || (own && !onlyCandidates)) results.push({ row, places });
     }
-    return ordered(data, state, results);
+    return sorted(data, state, results);
   }
 
-  function ordered(data, state, results) {
+  function sorted(data, state, results) {
     const of = (places, measure, pick, none) => places.length ? pick(...places.map(measure)) : none;
     const keys = {
-      divergence: (one) => -of(one.places, (place) => lastLevel(data, place), Math.max, -2),
-      doubt: (one) => sureness(data.teacher[one.row]),
-      far: (one) => of(one.places, (place) => data.score[place] ?? 2, Math.min, 3),
+      divergence: (result) => -of(result.places, (place) => lastLevel(data, place), Math.max, -2),
+      uncertain: (result) => probability(data.teacher[result.row]),
+      dissimilar: (result) => of(result.places, (place) => data.score[place] ?? 2, Math.min, 3),
     };
     const key = keys[state.order];
     if (!key || (state.order === "divergence" && !data.trace)) return results;
-    results.forEach((one) => { one.key = key(one); });
+    results.forEach((result) => { result.key = key(result); });
     return results.sort((a, b) => a.key - b.key || a.row - b.row);
   }
 
-  // ---- the page ----
+  // ---- page ----
 
   function marked(text, search) {
     const parts = [];
@@ -151,8 +152,9 @@
     return parts;
   }
 
-  function believed(data, belief) {
-    return data.labels.length ? `${data.labels[classOf(belief)]} ${sureness(belief).toFixed(2)}` : belief.toFixed(2);
+  function shownPrediction(data, prediction) {
+    if (!data.labels.length) return prediction.toFixed(2);
+    return `${data.labels[classOf(prediction)]} ${probability(prediction).toFixed(2)}`;
   }
 
   function spark(data, place) {
@@ -160,39 +162,39 @@
     const epochs = trace.epochs.length;
     const x = (epoch) => epochs === 1 ? wide / 2 : 3 + (epoch * (wide - 6)) / (epochs - 1);
     const y = (level) => 3 + ((top - level) * (high - 6)) / top;
-    const points = [], said = [], drawn = [];
+    const points = [], descriptions = [], dots = [];
     for (let epoch = 0; epoch < epochs; epoch++) {
       const level = data.levels[epoch][place], picked = pickedIn(data, place, epoch);
       if (level >= 0) points.push(`${x(epoch).toFixed(1)},${y(level).toFixed(1)}`);
-      if (level >= 0 || picked) drawn.push([x(epoch), level >= 0 ? y(level) : high / 2, picked]);
-      said.push(`epoch ${trace.epochs[epoch]}: ${level < 0 ? "not scored" : value(data, level).toPrecision(2)}${picked ? ", picked" : ""}`);
+      if (level >= 0 || picked) dots.push([x(epoch), level >= 0 ? y(level) : high / 2, picked]);
+      descriptions.push(`epoch ${trace.epochs[epoch]}: ${level < 0 ? "not scored" : divergence(data, level).toPrecision(2)}${picked ? ", picked" : ""}`);
     }
     const svg = document.createElementNS(SVG, "svg");
-    const put = (parent, tag, options) => {
+    const append = (parent, tag, options) => {
       const element = document.createElementNS(SVG, tag);
-      for (const [name, one] of Object.entries(options)) element.setAttribute(name, one);
+      for (const [name, value] of Object.entries(options)) element.setAttribute(name, value);
       parent.append(element);
       return element;
     };
-    const options = { class: "spark", viewBox: `0 0 ${wide} ${high}`, width: wide, height: high, role: "img", "aria-label": said.join("; ") };
-    for (const [name, one] of Object.entries(options)) svg.setAttribute(name, one);
-    put(svg, "title", {}).textContent = said.join("\n");
-    if (points.length > 1) put(svg, "polyline", { points: points.join(" ") });
-    for (const [cx, cy, picked] of drawn) put(svg, "circle", { cx, cy, r: picked ? 2.6 : 1.5, class: picked ? "on" : "off" });
+    const options = { class: "spark", viewBox: `0 0 ${wide} ${high}`, width: wide, height: high, role: "img", "aria-label": descriptions.join("; ") };
+    for (const [name, value] of Object.entries(options)) svg.setAttribute(name, value);
+    append(svg, "title", {}).textContent = descriptions.join("\n");
+    if (points.length > 1) append(svg, "polyline", { points: points.join(" ") });
+    for (const [cx, cy, picked] of dots) append(svg, "circle", { cx, cy, r: picked ? 2.6 : 1.5, class: picked ? "on" : "off" });
     return svg;
   }
 
   function pickedText(data, place) {
-    if (!traced(data, place)) return "no trace";
-    const times = data.trace.picked.reduce((sum, line) => sum + (line[place] === "1"), 0);
-    return times ? `picked ${times} of ${data.trace.picked.length}` : "passed over";
+    if (!traced(data, place)) return "not traced";
+    const count = data.trace.picked.reduce((sum, line) => sum + (line[place] === "1"), 0);
+    return count ? `picked ${count} of ${data.trace.picked.length}` : "not picked";
   }
 
   function candidate(data, place, search) {
     const replaced = data.marked[place];
     const text = make("td", { class: "text" }, ...whole(data, data.ctext[place], data.cpair && data.cpair[place], search, replaced));
     const score = data.score[place];
-    const cells = [text, make("td", {}, data.sources[data.source[place]]), make("td", {}, score === null ? "–" : score.toFixed(2)), make("td", {}, believed(data, data.cteacher[place]))];
+    const cells = [text, make("td", {}, data.sources[data.source[place]]), make("td", {}, score === null ? "–" : score.toFixed(2)), make("td", {}, shownPrediction(data, data.cteacher[place]))];
     const row = make("tr", {}, ...cells);
     if (data.trace) {
       row.append(make("td", { class: "course" }, spark(data, place)), make("td", {}, pickedText(data, place)));
@@ -201,21 +203,20 @@
     return row;
   }
 
-  function original(data, one, search) {
-    const { row, places } = one;
+  function original(data, { row, places }, search) {
     const label = data.label[row];
-    const facts = [];
-    if (label !== null) facts.push(`label ${data.labels.length ? data.labels[label] : label}`);
-    facts.push(`teacher ${believed(data, data.teacher[row])}`);
-    const line = make("p", { class: "facts" }, facts.join(" · "));
-    if (data.labels.length && label !== null && classOf(data.teacher[row]) !== label) line.append(" ", make("strong", {}, "disagrees"));
+    const details = [];
+    if (label !== null) details.push(`label ${data.labels.length ? data.labels[label] : label}`);
+    details.push(`teacher ${shownPrediction(data, data.teacher[row])}`);
+    const line = make("p", { class: "facts" }, details.join(" · "));
+    if (data.labels.length && label !== null && classOf(data.teacher[row]) !== label) line.append(" ", make("strong", {}, "disagrees with the label"));
     const item = make("li", {}, make("h3", {}, ...whole(data, data.text[row], data.pair && data.pair[row], search)), line);
     if (places.length) item.append(table(data, places, search));
     return item;
   }
 
   function table(data, places, search) {
-    const head = ["candidate", "source", "similarity", "teacher"].concat(data.trace ? ["divergence", "choice"] : []);
+    const head = ["candidate", "source", "similarity", "teacher"].concat(data.trace ? ["divergence by epoch", "selection"] : []);
     const heads = make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name))));
     const body = make("tbody", {}, ...places.map((place) => candidate(data, place, search)));
     return make("div", { class: "wide" }, make("table", { class: "candidates" }, heads, body));
@@ -231,20 +232,20 @@
     data.sources.forEach((name, place) => field("source").append(new Option(name, place)));
     const regression = !data.labels.length;
     field("label").parentElement.hidden = at("x-disagree-label").hidden = regression;
-    field("order").querySelector("[value=doubt]").hidden = regression;
+    field("order").querySelector("[value=uncertain]").hidden = regression;
     at("x-picked-label").hidden = field("order").querySelector("[value=divergence]").hidden = !data.trace;
     if (data.trace) legend(data.trace);
 
     const read = () => Object.fromEntries(FIELDS.map((name) => [name, field(name).value]));
     const address = () => {
-      const given = new URLSearchParams(FIELDS.filter((name) => state[name]).map((name) => [name, state[name]]));
-      if (page) given.set("page", page + 1);
-      const hash = given.size ? `#explorer?${given}` : "#explorer";
-      if (given.size || location.hash.startsWith("#explorer?")) history.replaceState(null, "", hash);
+      const query = new URLSearchParams(FIELDS.filter((name) => state[name]).map((name) => [name, state[name]]));
+      if (page) query.set("page", page + 1);
+      const hash = query.size ? `#explorer?${query}` : "#explorer";
+      if (query.size || location.hash.startsWith("#explorer?")) history.replaceState(null, "", hash);
     };
     const show = () => {
       const search = pattern(state.q), from = page * PAGE, pages = Math.max(1, Math.ceil(results.length / PAGE));
-      at("x-list").replaceChildren(...results.slice(from, from + PAGE).map((one) => original(data, one, search)));
+      at("x-list").replaceChildren(...results.slice(from, from + PAGE).map((result) => original(data, result, search)));
       at("x-list").setAttribute("start", from + 1);
       at("x-page").textContent = `page ${number(page + 1)} of ${number(pages)}`;
       at("x-back").disabled = page === 0;
@@ -253,16 +254,16 @@
     };
     const filter = (wanted = 0) => {
       state = read();
-      results = found(data, state);
+      results = matching(data, state);
       page = Math.max(0, Math.min(wanted, Math.ceil(results.length / PAGE) - 1));
-      const candidates = results.reduce((sum, one) => sum + one.places.length, 0);
+      const candidates = results.reduce((sum, result) => sum + result.places.length, 0);
       at("x-status").textContent = `${number(results.length)} of ${number(data.rows)} originals, with ${number(candidates)} candidates`;
       show();
     };
     const restore = () => {
-      const given = new URLSearchParams(location.hash.split("?")[1] || "");
-      FIELDS.forEach((name) => { field(name).value = given.get(name) || ""; });
-      filter(Number(given.get("page") || 1) - 1);
+      const query = new URLSearchParams(location.hash.split("?")[1] || "");
+      FIELDS.forEach((name) => { field(name).value = query.get(name) || ""; });
+      filter(Number(query.get("page") || 1) - 1);
     };
     const turn = (by) => { page += by; show(); at("x-status").scrollIntoView({ block: "start" }); };
 
@@ -279,16 +280,16 @@
   }
 
   function legend(trace) {
-    const shown = trace.epochs.length < trace.of ? ` ${trace.epochs.length} of ${trace.of} epochs are drawn.` : "";
+    const shown = trace.epochs.length < trace.total_epochs ? ` ${trace.epochs.length} of ${trace.total_epochs} epochs are shown.` : "";
     const sampled = trace.sampled ? " The trace covers a random sample of the originals." : "";
-    at("x-legend").textContent = `Divergence of teacher and student at each epoch, on a logarithmic scale from ${(10 ** (trace.high - trace.decades)).toPrecision(1)} or less to ${(10 ** trace.high).toPrecision(2)}, the same for all; a large dot: picked in that epoch.${shown}${sampled}`;
+    at("x-legend").textContent = `The small plots show the divergence between teacher and student at each epoch, all on one logarithmic scale from ${(10 ** (trace.high - trace.decades)).toPrecision(1)} or less to ${(10 ** trace.high).toPrecision(2)}. A large dot: picked in that epoch.${shown}${sampled}`;
     at("x-legend").hidden = false;
   }
 
-  const given = JSON.parse(at("explorer-data").textContent);
-  at("x-status").textContent = "Opening the transfer set…";
-  inflated(given.data).then(prepared).then(start).catch((error) => {
-    at("x-status").textContent = `The transfer set could not be opened (${error.message}); a browser of 2023 or later is needed.`;
+  const embedded = JSON.parse(at("explorer-data").textContent);
+  at("x-status").textContent = "Loading the transfer set…";
+  decompress(embedded.data).then(prepare).then(start).catch((error) => {
+    at("x-status").textContent = `The transfer set could not be loaded (${error.message}). The explorer needs a browser from 2023 or later.`;
     throw error;
   });
 })();
