@@ -38,11 +38,13 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Look at your data and write a recipe for it. Example: augkd init my.csv --corpus my.txt --out my.yaml"""
-    from augkd.setup.first_recipe import next_commands, summary, values, write_recipe
+    from augkd.setup.first_recipe import write_recipe
+    from augkd.setup.summary import next_commands, summary, summary_json
     from augkd.setup.survey import survey_corpus, survey_task
 
     task = survey_task(data, text, text_pair, label)
-    unlabelled = survey_corpus(corpus, task.task, task.lengths.median_words) if corpus else None
-    written = write_recipe(out, task, unlabelled, data, force)
-    lines = [*summary(task, unlabelled), "", f"written: {out}", "next:", *(f"  {line}" for line in next_commands(out))]
-    show(values(task, unlabelled, written), as_json, lines)
+    unlabelled = survey_corpus(corpus, task) if corpus else None
+    recipe = write_recipe(out, task, unlabelled, data, force)
+    lines = [*summary(task, unlabelled), "", f"written: {out}", "next:"]
+    lines += [f"  {command}" for command in next_commands(out)]
+    show(summary_json(task, unlabelled, recipe), as_json, lines)

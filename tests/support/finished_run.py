@@ -1,4 +1,4 @@
-"""A finished run's folder with all that cards are made from, and no model."""
+"""The folder of a finished run with everything that cards are written from, and no model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from augkd.data.transfer_set import write_rows
-from augkd.recipe import Recipe, dumped
+from augkd.recipe import Recipe, dump
 from augkd.workspace.files import write_json
 from augkd.workspace.manifests import write_manifest
 
@@ -26,6 +26,7 @@ RECIPE: dict[str, Any] = {
 
 
 def rows(pair: str | None = None, labels: tuple[str, ...] = LABELS) -> list[dict[str, Any]]:
+    """Three rows of a transfer set, with two, two and no candidates."""
     logits = [0.5, -0.5] if labels else [0.5]
 
     def candidate(number: int, source: str) -> dict[str, Any]:
@@ -40,17 +41,17 @@ def rows(pair: str | None = None, labels: tuple[str, ...] = LABELS) -> list[dict
             "text_pair": pair,
             "label": (LABELS[n % 2] if labels else n / 2),
             "teacher_logits": logits,
-            "candidates": [candidate(place, source) for place, source in enumerate(some)],
+            "candidates": [candidate(place, source) for place, source in enumerate(row_sources)],
         }
-        for n, some in enumerate(sources)
+        for n, row_sources in enumerate(sources)
     ]
 
 
 def finished_run(
     out: Path, recipe: dict[str, Any] = RECIPE, config: dict[str, Any] | None = None, **transfer: Any
 ) -> Path:
-    """A run's folder with everything the cards are made from, and no model."""
-    checked = Recipe.model_validate(recipe)
+    """Writes the folder; `transfer` are options of `rows`."""
+    validated = Recipe.model_validate(recipe)
     folder = out / "transfer_set"
     labels = transfer.get("labels", LABELS)
     write_rows(folder, iter(rows(**transfer)), labels)
@@ -58,19 +59,20 @@ def finished_run(
     write_manifest(folder, "transfer_set", {}, data=counts)
     config = {"model_type": "bert", "id2label": dict(enumerate(LABELS)), **(config or {})}
     write_json(out / "student" / "config.json", config)
-    made = {"task": "a" * 64, "transfer_set": "b" * 64}
-    write_manifest(out / "student", "student", made, recipe=dumped(checked))
-    figures = {"validation": 0.75, "test": 0.8125, "parameters": 1234567}
+    made_from = {"task": "a" * 64, "transfer_set": "b" * 64}
+    write_manifest(out / "student", "student", made_from, recipe=dump(validated))
+    scores = {"validation": 0.75, "test": 0.8125, "parameters": 1234567}
     results = {
         "task": "polls",
         "metric": "matthews",
         "seed": 3,
         "recipe": "mine",
-        "teacher": {**figures, "test": 0.9},
-        "student": {**figures, "test_interval": [0.7, 0.9]},
+        "teacher": {**scores, "test": 0.9},
+        "student": {**scores, "test_interval": [0.7, 0.9]},
         "data": {**counts, "kept_per_original": 1, "selector": "minimax"},
         "versions": {"augkd": "0.1.0"},
     }
     write_json(out / "results.json", results)
-    write_manifest(out, "run", {}, recipe=dumped(checked), seed=3)
+    stages = {name: name for name in ("student", "transfer_set")}
+    write_manifest(out, "run", {}, recipe=dump(validated), seed=3, stages=stages)
     return out

@@ -1,0 +1,106 @@
+"""Guesses which columns of a user's table hold the texts and the labels, and says why.
+
+Names are tried first, values second. The reason is part of the result because the user knows better: every guess can be
+overridden with an option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from augkd.data.sources import RawTask
+from augkd.errors import DataError
+
+SAMPLE_ROWS = 1000  # rows that a guess looks at
+_TEXT_NAMES = (
+    *("text", "sentence", "review", "question", "utterance", "content", "body", "message", "comment", "document"),
+)
+_PAIR_NAMES = (
+    *(("text", "text_pair"), ("text_a", "text_b"), ("sentence1", "sentence2"), ("premise", "hypothesis")),
+    *(("question1", "question2"), ("question", "sentence"), ("question", "answer"), ("query", "passage")),
+)
+_LABEL_NAMES = (
+    *("label", "labels", "class", "category", "target", "topic", "intent", "sentiment", "score", "rating", "y"),
+)
+_NO_LABELS = {"split", "fold", "set", "source", "lang", "language"}  # few values, and still no labels
+_NAME = "recognised by its name"
+
+Values = dict[str, list[Any]]  # by column
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a task."""
+
+    text: str
+    text_pair: str | None
+    label: str
+    reasons: tuple[str, ...]  # why these, one line each
+
+
+def guess_columns(
+    raw: RawTask, text: str | None = None, text_pair: str | None = None, label: str | None = None
+) -> Columns:
+    """The columns of a task; given ones are taken as given. Raises DataError where none looks like text or label."""
+    rows = raw.rows["train"][:SAMPLE_ROWS]
+    values = {name: [row.get(name) for row in rows] for name in raw.columns}
+    label, why_label = (label, "given with --label") if label else _guess_label(raw, values, {text, text_pair})
+    text, why_text = (text, "given with --text") if text else _guess_text(raw, values, {label, text_pair})
+    reasons = [f"text column {text!r}: {why_text}", f"label column {label!r}: {why_label}"]
+    if text_pair:
+        reasons.insert(1, f"text_pair column {text_pair!r}: given with --text-pair")
+    else:
+        seconds = (second for first, second in _PAIR_NAMES if first == text)
+        text_pair = next((name for name in seconds if name in values and name != label), None)
+        if text_pair:
+            reasons.insert(1, f"text_pair column {text_pair!r}: its name goes with {text!r}")
+    return Columns(text, text_pair, label, tuple(reasons))
+
+
+def _guess_label(raw: RawTask, values: Values, taken: set[str | None]) -> tuple[str, str]:
+    names = {name.lower(): name for name in values if name not in taken}
+    if known := next((name for name in _LABEL_NAMES if name in names), None):
+        return names[known], _NAME
+    rows = min(SAMPLE_ROWS, len(raw.rows["train"]))
+    distinct = {
+        name: len({str(value) for value in column})
+        for name, column in values.items()
+        if name not in taken and name.lower() not in _NO_LABELS and _may_be_labels(column)
+    }
+    fitting = {name: count for name, count in distinct.items() if 2 <= count <= max(20, rows // 10)}
+    if not fitting:
+        raise DataError(_nothing_fits(raw, "a label", "--label"))
+    name = min(fitting, key=lambda name: (fitting[name], name))
+    return name, f"fewest distinct values, {fitting[name]} in the first {rows} rows"
+
+
+def _guess_text(raw: RawTask, values: Values, taken: set[str | None]) -> tuple[str, str]:
+    left = {
+        name: column
+        for name, column in values.items()
+        if name not in taken and any(isinstance(value, str) for value in column)
+    }
+    if not left:
+        raise DataError(_nothing_fits(raw, "a text", "--text"))
+    names = {name.lower(): name for name in left}
+    pairs = [first for first, second in _PAIR_NAMES if first in names and second in names]
+    if known := next((name for name in (*_TEXT_NAMES, *pairs) if name in names), None):
+        return names[known], _NAME
+    words = {
+        name: sum(len(str(value or "").split()) for value in column) / max(1, len(column))
+        for name, column in left.items()
+    }
+    name = max(words, key=lambda name: (words[name], name))
+    return name, f"longest texts, {words[name]:.0f} words on average"
+
+
+def _nothing_fits(raw: RawTask, what: str, option: str) -> str:
+    columns = ", ".join(raw.columns)
+    return f"{raw.where['train']}: no column looks like {what} (columns: {columns}); name it with {option}"
+
+
+def _may_be_labels(column: Sequence[Any]) -> bool:
+    """Whether all values are scalars of at most a few words."""
+    return all(value is None or (not isinstance(value, list | dict) and len(str(value)) <= 60) for value in column)
