@@ -1,7 +1,7 @@
-"""The transfer set: each labelled text with its candidates and what the teacher says of all of them, in Parquet.
+"""The transfer set: each labelled text with its candidates and the teacher's logits of all of them, in Parquet.
 
-Nested, one row an original, so that no shuffle parts an example from its candidates. `datasets.load_dataset(folder)`
-opens it; the JSONL of Minimax-kNN and Glitter can be written from it.
+One row per original, with its candidates nested in it so that shuffling never parts them.
+`datasets.load_dataset(folder)` opens it, and the JSONL of Minimax-kNN and Glitter can be written from it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from augkd.data.target import Target
+from augkd.data.task import Example
 from augkd.data.transfer_card import transfer_card
 from augkd.errors import DataError
 from augkd.workspace.files import replacing, write_text
+from augkd.workspace.manifests import MANIFEST, read_manifest
 
 _CANDIDATE = pa.struct(
     [
@@ -36,7 +39,7 @@ _ROW_GROUP = 10_000  # originals
 
 @dataclass(frozen=True)
 class TransferSet:
-    """A transfer set, memory-mapped. `labels` are the class names in the order of the logits; () for regression."""
+    """A memory-mapped transfer set; `labels` are the class names in the order of the logits, () for regression."""
 
     table: pa.Table
     labels: tuple[str, ...]
@@ -44,7 +47,7 @@ class TransferSet:
 
     @classmethod
     def open(cls, folder: Path) -> TransferSet:
-        """Raises DataError when the folder holds no transfer set of augkd's."""
+        """Opens the Parquet files in `folder`/data; raises DataError when they are no transfer set of augkd."""
         files = sorted((folder / "data").glob("*.parquet"))
         if not files:
             raise DataError(f"{folder} has no data/*.parquet; give a folder that `augkd augment` wrote")
@@ -53,26 +56,30 @@ class TransferSet:
         except (pa.ArrowException, OSError) as exc:
             raise DataError(f"{files[0]} is not a readable Parquet file ({exc}); build the transfer set again") from exc
         stored = (table.schema.metadata or {}).get(b"augkd.labels")
-        wanted = schema(("?",)).names
-        missing = [name for name in wanted if name not in table.schema.names]
+        missing = [name for name in schema(()).names if name not in table.schema.names]
         if stored is None or missing:
-            what = f"lacks {', '.join(missing)}" if missing else "does not say its label names"
-            raise DataError(f"{folder} is not one of augkd's transfer sets ({what}); build one with `augkd augment`")
+            reason = f"lacks {', '.join(missing)}" if missing else "has no label names"
+            raise DataError(f"{folder} is not a transfer set of augkd ({reason}); build one with `augkd augment`")
         return cls(table, tuple(json.loads(stored)), folder)
+
+    @property
+    def target(self) -> Target:
+        """What the labels and logits predict."""
+        return Target(self.labels)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     def column(self, name: str) -> list[Any]:
-        """One column of the originals as Python values."""
+        """One column of the originals, as Python values."""
         return list(self.table[name].to_pylist())
 
     def teacher(self) -> NDArray[np.float32]:  # (n, outputs)
-        """Teacher logits of the originals."""
-        return _matrix(self.table["teacher_logits"].combine_chunks(), len(self.labels) or 1, self.folder)
+        """The teacher's logits of the originals."""
+        return _matrix(self.table["teacher_logits"].combine_chunks(), self.target.outputs, self.folder)
 
     def candidates(self) -> Candidates:
-        """All candidates, flat, with the row of their owner."""
+        """All candidates, flat, each with the row of its owner."""
         lists = self.table["candidates"].combine_chunks()
         flat = lists.flatten()
         owner = np.repeat(np.arange(len(self)), np.asarray(lists.value_lengths()))
@@ -82,20 +89,20 @@ class TransferSet:
             text_pair=flat.field("text_pair").to_pylist(),
             source=flat.field("source").to_pylist(),
             score=np.array(flat.field("score"), dtype=np.float32),
-            teacher=_matrix(flat.field("teacher_logits"), len(self.labels) or 1, self.folder),
+            teacher=_matrix(flat.field("teacher_logits"), self.target.outputs, self.folder),
         )
 
     def write_jsonl(self, path: Path) -> None:
         """Writes the JSONL that Minimax-kNN and Glitter read: guid, label, text_a, text_b, augmented_samples."""
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            for row in self.table.to_batches():
-                for original in row.to_pylist():
+            for batch in self.table.to_batches():
+                for original in batch.to_pylist():
                     stream.write(json.dumps(_jsonl_row(original), ensure_ascii=False) + "\n")
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidates of a whole transfer set, flat; owners ascend, and within an owner the source's best comes first."""
+    """The candidates of a transfer set, flat, ordered by owner and then by the rank their source gave them."""
 
     owner: NDArray[np.int64]  # (m,) row of the original
     text: list[str]
@@ -106,7 +113,7 @@ class Candidates:
 
 
 def schema(labels: Sequence[str]) -> pa.Schema:
-    """The Parquet schema; labels are stored by name, or as a float for regression."""
+    """The Parquet schema; a label is stored as the name of its class, or as a float for regression."""
     return pa.schema(
         [
             ("id", pa.string()),
@@ -121,57 +128,69 @@ def schema(labels: Sequence[str]) -> pa.Schema:
 
 
 def write_rows(folder: Path, rows: Iterator[Mapping[str, Any]], labels: Sequence[str]) -> None:
-    """Writes `data/train-00000.parquet`, a row group at a time; no manifest (that is the caller's, last)."""
+    """Writes `data/train-00000.parquet`, a row group at a time; the caller writes the manifest, last."""
     with replacing(folder / "data" / "train-00000.parquet") as temporary:
-        wanted = schema(labels)
-        with pq.ParquetWriter(temporary, wanted, compression="zstd") as writer:
+        columns = schema(labels)
+        with pq.ParquetWriter(temporary, columns, compression="zstd") as writer:
             group: list[Mapping[str, Any]] = []
             for row in rows:
                 group.append(row)
                 if len(group) == _ROW_GROUP:
-                    writer.write_table(pa.Table.from_pylist(group, schema=wanted))
+                    writer.write_table(pa.Table.from_pylist(group, schema=columns))
                     group = []
-            writer.write_table(pa.Table.from_pylist(group, schema=wanted))
+            writer.write_table(pa.Table.from_pylist(group, schema=columns))
 
 
 def in_memory(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> TransferSet:
-    """The same, never written: for training without candidates."""
+    """A transfer set of these rows that is on no disk."""
     return TransferSet(pa.Table.from_pylist(list(rows), schema=schema(labels)), tuple(labels), Path())
 
 
 def write_card(folder: Path, title: str, lines: Sequence[str]) -> None:
-    """Writes README.md of the rows that lie there, with `lines` on how they were made."""
+    """Writes README.md of the transfer set in `folder`, with `lines` on how it was made."""
     transfer = TransferSet.open(folder)
     write_text(folder / "README.md", transfer_card(transfer.table, transfer.labels, title, lines))
 
 
-def described(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[str]:
-    """One original and its candidates as lines to read: text, what the teacher believes, similarity, source."""
-    yield f"[{row['id']}] {_joined(row)}  (label {row['label']}; teacher {_belief(row['teacher_logits'], labels)})"
+def write_card_again(folder: Path, title: str | None = None) -> Path:
+    """Writes README.md again from the rows and, where there is one, the manifest; returns its path.
+
+    `title` is the name of the task unless given. Raises DataError when the folder holds no transfer set.
+    """
+    manifest = read_manifest(folder, "transfer_set") if (folder / MANIFEST).exists() else {}
+    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in manifest.get("data", {}).items()]
+    write_card(folder, title or manifest.get("task", folder.name), lines)
+    return folder / "README.md"
+
+
+def describe(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[str]:
+    """One original and its candidates as lines of text: score, source, text, and the teacher's prediction."""
+    yield f"[{row['id']}] {_joined(row)}  (label {row['label']}; teacher {_prediction(row['teacher_logits'], labels)})"
     for candidate in row["candidates"]:
-        belief = _belief(candidate["teacher_logits"], labels)
-        yield f"    {candidate['score']:.3f} {candidate['source']}: {_joined(candidate)}  (teacher {belief})"
+        prediction = _prediction(candidate["teacher_logits"], labels)
+        yield f"    {candidate['score']:.3f} {candidate['source']}: {_joined(candidate)}  (teacher {prediction})"
 
 
 def _joined(row: Mapping[str, Any]) -> str:
     return str(row["text"]) if row["text_pair"] is None else f"{row['text']} ‖ {row['text_pair']}"
 
 
-def _belief(logits: Sequence[float], labels: Sequence[str]) -> str:
+def _prediction(logits: Sequence[float], labels: Sequence[str]) -> str:
+    """The most probable class with its probability, or the number."""
     if not labels:
         return f"{logits[0]:.2f}"
-    values = np.exp(np.array(logits) - max(logits))
-    place = int(values.argmax())
-    return f"{labels[place]} {values[place] / values.sum():.2f}"
+    weights = np.exp(np.array(logits) - max(logits))
+    index = int(weights.argmax())
+    return f"{labels[index]} {weights[index] / weights.sum():.2f}"
 
 
-def _matrix(lists: pa.ListArray, outputs: int, folder: Path) -> NDArray[np.float32]:
+def _matrix(lists: pa.ListArray, outputs: int, folder: Path) -> NDArray[np.float32]:  # (rows, outputs)
     flat = np.asarray(lists.flatten(), dtype=np.float32)
     if len(flat) != len(lists) * outputs:
         raise DataError(
-            f"{folder}: teacher_logits do not have {outputs} values in each row; build the transfer set again"
+            f"{folder}: some rows of teacher_logits do not have {outputs} values; build the transfer set again"
         )
-    return flat.reshape(-1, outputs).copy()  # Arrow's memory is read-only, torch wants to own its own
+    return flat.reshape(-1, outputs).copy()  # Arrow's memory is read-only, and torch needs memory it can write to
 
 
 def _jsonl_row(original: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,4 +206,18 @@ def _jsonl_row(original: Mapping[str, Any]) -> dict[str, Any]:
         "text_a": original["text"],
         "text_b": original["text_pair"],
         "augmented_samples": samples,
+    }
+
+
+def original_row(
+    example: Example, logits: NDArray[Any], candidates: list[dict[str, Any]], labels: Sequence[str]
+) -> dict[str, Any]:
+    """One row of a transfer set: an original with its label by name, its logits (outputs,) and its candidates."""
+    return {
+        "id": example.id,
+        "text": example.text,
+        "text_pair": example.text_pair,
+        "label": Target(tuple(labels)).decode(example.label),
+        "teacher_logits": logits.tolist(),
+        "candidates": candidates,
     }

@@ -1,4 +1,4 @@
-"""What is written is read back, by augkd, by `datasets` and as the JSONL of the papers; what is not ours is refused."""
+"""A transfer set is read back by augkd, by `datasets` and as the JSONL of the papers; anything else is refused."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def row(
     number: int, label: Any, logits: list[float], candidates: list[dict[str, Any]], pair: str | None = None
 ) -> dict[str, Any]:
     text = f"text {number}"
-    one = {"id": f"train-{number}", "text": text, "text_pair": pair, "label": label, "teacher_logits": logits}
-    return {**one, "candidates": candidates}
+    original = {"id": f"train-{number}", "text": text, "text_pair": pair, "label": label, "teacher_logits": logits}
+    return {**original, "candidates": candidates}
 
 
 ROWS = [
@@ -63,24 +63,24 @@ def test_rows_survive_the_round_trip_whatever_the_row_group(
 
 
 @pytest.mark.parametrize("group", [1, 10_000])
-def test_candidates_know_their_owner_where_one_has_none(
+def test_candidates_have_the_right_owner_where_an_original_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int
 ) -> None:
     monkeypatch.setattr(transfer_set, "_ROW_GROUP", group)
-    found = TransferSet.open(written(tmp_path)).candidates()
-    assert found.owner.tolist() == [0, 0, 2]
-    assert found.text == ["candidate 1", "candidate 2", "candidate 3"]
-    assert found.text_pair == [None] * 3
-    assert found.score.tolist() == [0.875, 0.75, 0.625]
-    assert found.teacher.tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert found.teacher.dtype == np.float32
-    assert found.teacher.flags.writeable
+    candidates = TransferSet.open(written(tmp_path)).candidates()
+    assert candidates.owner.tolist() == [0, 0, 2]
+    assert candidates.text == ["candidate 1", "candidate 2", "candidate 3"]
+    assert candidates.text_pair == [None] * 3
+    assert candidates.score.tolist() == [0.875, 0.75, 0.625]
+    assert candidates.teacher.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert candidates.teacher.dtype == np.float32
+    assert candidates.teacher.flags.writeable
 
 
 def test_a_set_without_any_candidate_has_an_empty_pool_of_the_right_width() -> None:
-    found = in_memory([ROWS[1]], LABELS).candidates()
-    assert found.owner.shape == (0,)
-    assert found.teacher.shape == (0, 2)
+    candidates = in_memory([ROWS[1]], LABELS).candidates()
+    assert candidates.owner.shape == (0,)
+    assert candidates.teacher.shape == (0, 2)
 
 
 def test_an_in_memory_set_equals_the_written_one(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
         TransferSet.open(tmp_path)
 
 
-def test_a_parquet_of_someone_else_is_refused(tmp_path: Path) -> None:
+def test_another_parquet_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "data" / "x.parquet")
     with pytest.raises(DataError, match="lacks id, text_pair, label, teacher_logits, candidates"):
@@ -128,7 +128,7 @@ def test_a_set_whose_label_names_were_lost_is_refused(tmp_path: Path) -> None:
     table = in_memory(ROWS, LABELS).table.replace_schema_metadata(None)
     (tmp_path / "data").mkdir()
     pq.write_table(table, tmp_path / "data" / "train-00000.parquet")
-    with pytest.raises(DataError, match="does not say its label names"):
+    with pytest.raises(DataError, match="has no label names"):
         TransferSet.open(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
 def test_logits_of_the_wrong_width_are_refused() -> None:
     wrong = in_memory([row(0, "food", [1.0, 2.0, 3.0], [])], LABELS)
-    with pytest.raises(DataError, match="do not have 2 values"):
+    with pytest.raises(DataError, match="some rows of teacher_logits do not have 2 values"):
         wrong.teacher()
 
 
@@ -177,7 +177,7 @@ def test_the_jsonl_is_a_task_for_load_task(tmp_path: Path) -> None:
     assert {e.text for e in (*task.train, *task.validation, *task.test)} == {r["text"] for r in rows}
 
 
-def test_a_described_row_shows_what_the_teacher_believes() -> None:
+def test_a_described_row_shows_the_prediction_of_the_teacher() -> None:
     lines = list(describe(ROWS[0], LABELS))
     assert lines[0] == "[train-0] text 0  (label food; teacher food 0.73)"  # 1 / (1 + e⁻¹) = 0.731
     assert lines[1] == "    0.875 corpus: candidate 1  (teacher food 0.73)"
