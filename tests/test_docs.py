@@ -318,6 +318,12 @@ def test_the_tree_of_the_architecture_page_captions_every_room_and_file() -> Non
     assert all(tree.values()), f"no caption: {[path for path, caption in tree.items() if not caption]}"
 
 
+def test_the_walks_of_the_architecture_page_pass_through_files_that_exist() -> None:
+    files = re.findall(r"`([a-z_/0-9]+\.py)`", (DOCS / "architecture.md").read_text())
+    assert len(files) > 20
+    assert [file for file in files if not (ROOT / "augkd" / file).is_file()] == []
+
+
 # ---- language: DESIGN §6 ----
 
 REPLACED = {  # what a page, help text or error message does not say → what it says instead
