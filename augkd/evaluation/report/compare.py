@@ -35,7 +35,7 @@ def _headline(summary: ComparisonSummary) -> Section:
     metric, split, teacher = summary["metric"], summary["split"], summary["teacher"]
     head = ["recipe", f"validation {metric}", f"test {metric}", f"difference to {summary['baseline']}"]
     head += ["95 % interval", "verdict", "teacher gap closed", "seeds"]
-    rows = [_recipe_row(row) for row in summary["rows"]]
+    rows = [_recipe_row(row, summary["baseline"]) for row in summary["rows"]]
     rows.append(["teacher", decimal(teacher["validation"]), decimal(teacher["test"]), "", "", "", "", ""])
     scores = _scores(summary)
     best = max(scores, key=lambda name: scores[name])
@@ -57,7 +57,7 @@ def _scores(summary: ComparisonSummary) -> dict[str, float]:
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _recipe_row(row: RecipeSummary) -> list[str]:
+def _recipe_row(row: RecipeSummary, baseline: str) -> list[str]:
     difference, gap = row["difference"], row["gap_closed"]
     return [
         row["recipe"],
@@ -65,7 +65,7 @@ def _recipe_row(row: RecipeSummary) -> list[str]:
         _spread(row["test"]),
         decimal(difference["mean"], "+"),
         _interval(difference["interval"]),
-        difference["verdict"] or "–",
+        "baseline" if row["recipe"] == baseline else difference["verdict"] or "–",
         f"{100 * gap['share']:.0f} %" if gap else "–",
         str(row["seeds"]),
     ]
@@ -192,7 +192,7 @@ def average_section(summary: AverageSummary, folder: Path, page: Path) -> Sectio
     """The only section of a comparison on several tasks in `folder`, for a page at `page`."""
     head = ["recipe", "mean", f"difference to {summary['baseline']}", "95 % interval", "verdict"]
     head += ["mean rank", "better on", "worse on"]
-    rows = [_average_row(row) for row in summary["rows"]]
+    rows = [_average_row(row, summary["baseline"]) for row in summary["rows"]]
     rows.append(["teacher", decimal(summary["teacher"]), *[""] * 6])
     tasks: list[list[str | Cell]] = [
         [task, metric, _link(folder / task / "report.html", page, "report")]
@@ -208,14 +208,14 @@ def average_section(summary: AverageSummary, folder: Path, page: Path) -> Sectio
     return Section("headline", "Result", lead, tables)
 
 
-def _average_row(row: AverageRow) -> list[str]:
+def _average_row(row: AverageRow, baseline: str) -> list[str]:
     difference = row["difference"]
     return [
         row["recipe"],
         decimal(row["mean"]),
         decimal(difference["mean"], "+"),
         _interval(difference["interval"]),
-        difference["verdict"] or "–",
+        "baseline" if row["recipe"] == baseline else difference["verdict"] or "–",
         f"{row['rank']:.2f}",
         str(row["better"]),
         str(row["worse"]),

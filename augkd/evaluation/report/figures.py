@@ -122,7 +122,7 @@ def bars(sheet: StyleSheet, description: str, values: Mapping[str, float], x: st
         places = np.arange(len(names))
         axes.barh(places, list(values.values()), color=_COLOURS[0], height=0.6)
         for place, value in enumerate(values.values()):
-            axes.text(value, place, f"  {text(value)}", va="center")
+            axes.annotate(text(value), (value, place), xytext=(4, 0), textcoords="offset points", va="center")
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

@@ -250,7 +250,7 @@ def costs(run: RunData, sheet: StyleSheet) -> Section:
         ["scoring candidates", count(cost["scoring_rows"])],
         ["training the student", count(cost["training_rows"])],
     ]
-    blocks.append(Table("Texts forwarded through a model, by purpose", ["purpose", "texts"], rows))
+    blocks.append(Table("Texts processed, by purpose", ["purpose", "texts"], rows))
     lead = (
         f"Peak memory of the process that trained the student: {size(cost['peak_rss_bytes'])}. "
         "A stage shared by several runs counts here in full."

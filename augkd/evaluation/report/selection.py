@@ -105,7 +105,7 @@ def explorer(run: RunData) -> Section | None:
     labels = _labels(run)
     if not run.target.regression and present(labels).any():
         wrong = present(labels) & (run.target.predictions(run.transfer.teacher()) != labels)
-        lead += f" The teacher disagrees with the label of {wrong.sum():,} originals."
+        lead += f" The teacher disagrees with {wrong.sum():,} of {present(labels).sum():,} labels."
     if run.trace is None:
         lead += " This run did not record which candidates were picked."
     return Section("explorer", "Transfer set", lead, [Explorer()])
@@ -171,12 +171,14 @@ def sources(run: RunData) -> Section | None:
         return None
     agreement, source = _agreement(run), np.array(run.candidates.source)
     rows = [_source_row(run, name, source == name, agreement) for name in sorted(set(run.candidates.source))]
-    agrees = "|teacher's output − label|" if run.target.regression else "teacher predicts the label"
-    head = ["source", "candidates", "originals covered", "mean similarity", agrees, "picked", "mean divergence"]
+    agreement_name = "distance" if run.target.regression else "agreement"
+    head = ["source", "candidates", "originals covered", "similarity", agreement_name, "picked", "divergence"]
     lead = (
-        "The label is that of the original. Picked: the mean share of the source's candidates that an epoch picks. "
-        "Mean divergence: over the scored candidates of the last epoch."
+        "Distance: between the teacher's output for a candidate and the original's label. "
+        if run.target.regression
+        else "Agreement: candidates for which the teacher predicts the original's label. "
     )
+    lead += "Picked: candidates picked in an epoch. Divergence: in the last epoch, where scored. All are means."
     return Section("sources", "Sources", lead, [Table("Candidates by source", head, rows)])
 
 
@@ -188,7 +190,7 @@ def _source_row(run: RunData, name: str, own: NDArray[np.bool_], agreement: NDAr
         count(own.sum()),
         percent(float(len(np.unique(candidates.owner[own]))), len(run.transfer)),
         _mean(candidates.score[own]),
-        _mean(agreement[own]),
+        _mean(agreement[own]) if run.target.regression else _mean_percent(agreement[own]),
         *_selected(run, own),
     ]
 
@@ -196,6 +198,11 @@ def _source_row(run: RunData, name: str, own: NDArray[np.bool_], agreement: NDAr
 def _mean(values: NDArray[Any]) -> str:
     known = values[~np.isnan(values)]
     return decimal(float(known.mean()) if len(known) else None)
+
+
+def _mean_percent(values: NDArray[Any]) -> str:
+    known = values[~np.isnan(values)]
+    return percent(float(known.sum()), len(known))
 
 
 def _labels(run: RunData) -> NDArray[Any]:  # (originals,) as `Target.encode` gives them
@@ -240,7 +247,7 @@ def rewritten_texts(run: RunData) -> Section | None:
             groups.setdefault(owner, []).append(words)
     if not groups:
         return None
-    lead = "Texts generated or substituted from the first originals that have any; new words are marked."
+    lead = "Examples of generated and substituted texts below their originals; new words are marked."
     examples = [(originals[owner], texts) for owner, texts in groups.items()]
     return Section("generated", "Generated texts", lead, [Words(examples)])
 

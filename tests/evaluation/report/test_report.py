@@ -262,7 +262,7 @@ def test_learning_curves_cost_and_schedule_are_described_in_words_too(read: Read
     assert "the student's best is 0.9000" in read.text
     assert "went from 0.5 to 0.1 on picked candidates, and from 0.25 to 0.05 on all candidates" in read.text
     assert "2 min in total; the student stage took 75.0 % of it." in read.text
-    assert read.tables["Texts forwarded through a model, by purpose"][1:] == [
+    assert read.tables["Texts processed, by purpose"][1:] == [
         ["labelling by the teacher", "15"],
         ["generating candidates", "0"],
         ["scoring candidates", "30"],
@@ -281,7 +281,7 @@ def test_selection_and_sources_are_counted_from_the_trace(read: Reader) -> None:
     assert "Epoch 3: the median divergence is 0.5 for picked candidates and 0.25 for the others." in read.text
     (row,) = read.tables["Candidates by source"][1:]
     # the teacher predicts (i + c) % 3, which is the label for c = 0 only; last epoch: mean of 1/4 and 2/4
-    assert row == ["neighbours", "90", "100.0 %", "0.8500", "0.5000", "50.0 %", "0.3750"]
+    assert row == ["neighbours", "90", "100.0 %", "0.8500", "50.0 %", "50.0 %", "0.3750"]
 
 
 def test_a_run_without_a_trace_and_predictions_has_no_sections_on_them(tmp_path: Path) -> None:
@@ -539,7 +539,7 @@ def test_a_comparison_shows_differences_intervals_and_every_seed(tmp_path: Path)
     read = Reader(page_of(tmp_path))
     table = read.tables["Mean ± standard deviation over seeds"]
     assert table[2][2:] == ["0.9250 ± 0.0500", "+0.0750", "+0.0100 to +0.1400", "better", "50 %", "2"]
-    assert table[1][3:6] == ["–", "–", "–"]
+    assert table[1][3:6] == ["–", "–", "baseline"]
     assert read.tables["Test accuracy of each seed"][2] == ["<b>Mine</b>", "0.9000", "0.9500"]
     labels = [attrs["aria-label"] for tag, attrs in read.tags if tag == "svg"]
     assert labels[0] == "Difference in accuracy to kd: <b>Mine</b> +0.0750 (+0.0100 to +0.1400)."
@@ -599,7 +599,7 @@ def test_a_comparison_on_several_tasks_has_means_differences_and_ranks(tmp_path:
     write_json(tmp_path / "compare.json", value | {"rows": rows, "comparisons": 1})
     read = Reader(page_of(tmp_path))
     assert read.tables["Means over tasks"][1:] == [
-        ["kd", "0.7500", "–", "–", "–", "1.50", "1", "0"],
+        ["kd", "0.7500", "–", "–", "baseline", "1.50", "1", "0"],
         ["mine", "0.7500", "+0.1000", "+0.0500 to +0.1500", "better", "1.50", "1", "0"],
         ["teacher", "0.8750", "", "", "", "", "", ""],
     ]
