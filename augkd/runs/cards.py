@@ -79,7 +79,7 @@ def _summary(recipe: Recipe, results: RunResults, config: Mapping[str, Any], pai
     purpose = f"assigns {texts} to {len(labels)} classes ({', '.join(labels)})" if labels else f"rates {texts}"
     return [
         f"A model with {results['student']['parameters']:,} parameters that {purpose}.",
-        "It was trained with augkd by knowledge distillation: as a student that reproduces a larger teacher's predictions.",
+        "It was trained with augkd by knowledge distillation, to reproduce the predictions of a larger teacher.",
         f"The teacher is {_teacher(recipe)}.",
         f"The student is {_student(recipe)}.",
         "",

@@ -22,6 +22,7 @@ from augkd.recipe.units import format_bytes
 from augkd.runs.cards import portable, student_card
 from augkd.workspace.files import read_json
 from augkd.workspace.manifests import MANIFEST, describe_kind
+from augkd.workspace.run_folder import RunFolder
 
 # The files to upload, by kind.
 _FILES = {
@@ -32,14 +33,14 @@ _FILES = {
     ),
     "transfer-set": ("README.md", "LICENSE", "data/*.parquet"),
     "index": (
-        *("README.md", "LICENSE", MANIFEST, "vectors*.faiss", "probes*.safetensors"),
+        *("README.md", "LICENSE", MANIFEST, "vectors*.faiss", "held_out_queries*.safetensors"),
         *("texts/part-*.arrow", "postings/*.npy", "postings/words.txt"),
     ),
 }
 KINDS = tuple(_FILES)
 _REQUIRED = {"student": "config.json", "transfer-set": "data/*.parquet", "index": MANIFEST}
-# Folder names in a run, and the kinds that manifests record.
-_FOLDERS = {"student": "student", "transfer-set": "transfer_set", "index": "index"}
+# The stage of a run that makes each kind; also the kind that its manifest records.
+_STAGES = {"student": "student", "transfer-set": "transfer_set", "index": "index"}
 _PATH_KEYS = ("_name_or_path", "name_or_path")  # where transformers records what a model was loaded from
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
@@ -124,14 +125,19 @@ def _locate(folder: Path, what: str | None) -> tuple[str, Path]:
     recorded = read_json(manifest).get("kind") if manifest.exists() else None
     if recorded == "run":
         kind = what or "student"
-        return kind, folder / _FOLDERS[kind]
-    kinds = {name: kind for kind, name in _FOLDERS.items()}
+        place = RunFolder.open(folder).stage(_STAGES[kind])
+        if place is None:
+            raise WorkspaceError(f"the run {folder} has no {kind}, or it was removed; give another --what")
+        return kind, place
+    kinds = {name: kind for kind, name in _STAGES.items()}
     if recorded is not None and recorded not in kinds:
         known = ", ".join(KINDS)
         raise WorkspaceError(f"{folder} holds {describe_kind(recorded)}, which cannot be pushed; give one of: {known}")
     kind = what or kinds.get(str(recorded), "student")  # a student saved by augkd's trainer alone has no manifest
     if recorded is not None and kinds[recorded] != kind:
-        raise WorkspaceError(f"{folder} holds {describe_kind(recorded)}, not a {kind}; omit --what or give another folder")
+        raise WorkspaceError(
+            f"{folder} holds {describe_kind(recorded)}, not a {kind}; omit --what or give another folder"
+        )
     return kind, folder
 
 
@@ -184,7 +190,9 @@ def _encoder_kind(manifest: dict[str, Any]) -> str:
 
 def _card(kind: str, place: Path) -> str:
     if kind == "student" and (place.parent / MANIFEST).exists():
-        return student_card(place.parent, TransferSet.open(place.parent / "transfer_set"))
+        transfer = RunFolder.open(place.parent).stage("transfer_set")
+        if transfer is not None:
+            return student_card(place.parent, TransferSet.open(transfer))
     if kind == "index":
         return _index_card(read_json(place / MANIFEST))
     raise WorkspaceError(f"{place} has no README.md; write one, or give the folder of the whole run")

@@ -145,6 +145,20 @@ def test_a_transfer_set_is_uploaded_as_a_dataset_without_the_withheld_texts(hub:
     assert hub.files["data/train-00000.parquet"] == parquet
 
 
+def test_what_a_comparison_shares_is_found_where_the_run_recorded_it(run: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared" / "transfer_set-kd"
+    shared.parent.mkdir()
+    (run / "transfer_set").rename(shared)
+    with pytest.raises(WorkspaceError, match="has no transfer-set, or it was removed; give another --what"):
+        plan_upload(run, "transfer-set")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["transfer_set"] = "../shared/transfer_set-kd"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert {file.name for file in plan_upload(run, "transfer-set").files} == {"README.md", "data/train-00000.parquet"}
+    (run / "student" / "README.md").unlink()
+    assert "README.md" in {file.name for file in plan_upload(run).files}, "its card is written from the shared one"
+
+
 def index_folder(folder: Path, kind: str = "sentence") -> Path:
     recipe = {"corpus": {"dataset": "/home/ann/mail.txt"}, "encoder": {"kind": kind, "model": "a/b"}}
     facts = {"count": 5, "dim": 4, "factory": "Flat", "recipe": recipe, "encoder": {"model": "a/b"}}

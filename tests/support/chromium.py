@@ -1,7 +1,7 @@
-"""Headless Chromium for tests, spoken to over a pipe: its console, its network requests, its screenshots.
+"""Headless Chromium for tests, controlled over a pipe: console messages, network requests, screenshots.
 
 The DevTools protocol over two file descriptors (`--remote-debugging-pipe`) is JSON between zero bytes, so no client
-library is needed. Nothing here knows of augkd.
+library is needed. Nothing here depends on augkd.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BINARY = next(
 
 
 class Page:
-    """One page in a browser of its own; `events` is what the console, the log and the network said."""
+    """One page in a browser of its own; `events` are those of its console, log and network."""
 
     def __init__(self, width: int = 1200, height: int = 900, dark: bool = False):
         assert BINARY is not None
@@ -41,11 +41,11 @@ class Page:
             "--disable-dev-shm-usage",
         ]
         flags += ["--no-first-run", "--disable-extensions", f"--user-data-dir={self._profile}"]
-        high = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (to_read, to_write)]  # out of the way of 3 and 4
+        copies = [fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in (to_read, to_write)]  # numbers other than 3 and 4
 
         def place() -> None:  # the protocol's descriptors: commands from 3, answers to 4
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
+            os.dup2(copies[0], 3)
+            os.dup2(copies[1], 4)
 
         self._process = subprocess.Popen(
             [BINARY, *flags, "about:blank"],
@@ -54,11 +54,11 @@ class Page:
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        for one in (to_read, to_write, *high):
-            os.close(one)
+        for descriptor in (to_read, to_write, *copies):
+            os.close(descriptor)
         targets = self.send("Target.getTargets", session=None)["targetInfos"]
-        target = next(one["targetId"] for one in targets if one["type"] == "page")
-        self._session = self.send("Target.attachToTarget", session=None, targetId=target, flatten=True)["sessionId"]
+        page = next(target["targetId"] for target in targets if target["type"] == "page")
+        self._session = self.send("Target.attachToTarget", session=None, targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -78,7 +78,7 @@ class Page:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def send(self, method: str, session: str | None = "", **params: Any) -> dict[str, Any]:
-        """Sends a command and returns its result; events that come meanwhile are kept."""
+        """Sends a command and returns its result; events that arrive before it are kept."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if session is not None:
@@ -94,7 +94,7 @@ class Page:
             self.events.append(answer)
 
     def open(self, path: Path, fragment: str = "", ready: str = "document.readyState === 'complete'") -> float:
-        """Opens a file and returns the seconds until `ready` held."""
+        """Opens a file and returns the seconds until `ready` was true."""
         started = time.perf_counter()
         self.send("Page.navigate", url=path.resolve().as_uri() + fragment)
         while not (self.value("location.protocol") == "file:" and self.value(ready)):
@@ -109,7 +109,7 @@ class Page:
         return answer["result"].get("value")
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
-        """A PNG of what is seen, or of the whole page."""
+        """A PNG of the visible part, or of the whole page."""
         shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -119,19 +119,18 @@ class Page:
 
     @property
     def errors(self) -> list[str]:
-        """Uncaught exceptions, console errors and warnings, and what the browser itself logged."""
+        """Uncaught exceptions, console errors and warnings, and entries in the browser's own log."""
         kinds = {"Runtime.exceptionThrown", "Log.entryAdded"}
-        found = [event["params"] for event in self.events if event.get("method") in kinds]
-        called = [e["params"] for e in self.events if e.get("method") == "Runtime.consoleAPICalled"]
-        return [
-            json.dumps(one) for one in [*found, *(c for c in called if c["type"] in ("error", "warning", "assert"))]
-        ]
+        logged = [event["params"] for event in self.events if event.get("method") in kinds]
+        calls = [event["params"] for event in self.events if event.get("method") == "Runtime.consoleAPICalled"]
+        bad_calls = [call for call in calls if call["type"] in ("error", "warning", "assert")]
+        return [json.dumps(entry) for entry in [*logged, *bad_calls]]
 
     @property
     def requests(self) -> list[str]:
-        """Addresses that were asked for."""
-        wanted = "Network.requestWillBeSent"
-        return [e["params"]["request"]["url"] for e in self.events if e.get("method") == wanted]
+        """Addresses that were requested."""
+        sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        return [event["params"]["request"]["url"] for event in sent]
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
