@@ -1,6 +1,84 @@
 """augkd: data augmentation for knowledge distillation, with a retrieval index.
 
-Importing the package does nothing but define names; each part is imported where it is used.
+`import augkd` defines names and nothing else: what a name stands for is imported when it is first used, so that a
+program that reads recipes never waits for torch. Everything public is here; modules below are private.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from augkd.candidates.candidate import Candidate as Candidate
+    from augkd.candidates.neighbours.find import find_neighbours as find_neighbours
+    from augkd.data.task import Example as Example
+    from augkd.data.transfer_set import TransferSet as TransferSet
+    from augkd.distill.any_module import Stage as Stage
+    from augkd.distill.any_module import annealing as annealing
+    from augkd.distill.any_module import chain as chain
+    from augkd.distill.any_module import distill_modules as distill_modules
+    from augkd.distill.arguments import DistillationArguments as DistillationArguments
+    from augkd.distill.dataset import DistillationDataset as DistillationDataset
+    from augkd.distill.stages import train_stages as train_stages
+    from augkd.distill.trainer import DistillationTrainer as DistillationTrainer
+    from augkd.errors import AugkdError as AugkdError
+    from augkd.evaluation.report.report import write_report as write_report
+    from augkd.models.classifier import Classifier as Classifier
+    from augkd.models.classifier import load_backbone as load_backbone
+    from augkd.models.classifier import load_classifier as load_classifier
+    from augkd.models.layers import from_layers as from_layers
+    from augkd.recipe.files import load_index_recipe as load_index_recipe
+    from augkd.recipe.files import load_recipe as load_recipe
+    from augkd.recipe.index import IndexRecipe as IndexRecipe
+    from augkd.recipe.pipeline import Recipe as Recipe
+    from augkd.retrieval.open import open_index as open_index
+    from augkd.runs.comparison import compare_recipes as compare_recipes
+    from augkd.runs.controls import with_controls as with_controls
+    from augkd.runs.run import Run as Run
+
 __version__ = "0.1.0"
+
+_MODULES = {
+    "AugkdError": "errors",
+    "Candidate": "candidates.candidate",
+    "Classifier": "models.classifier",
+    "DistillationArguments": "distill.arguments",
+    "DistillationDataset": "distill.dataset",
+    "DistillationTrainer": "distill.trainer",
+    "Example": "data.task",
+    "IndexRecipe": "recipe.index",
+    "Recipe": "recipe.pipeline",
+    "Run": "runs.run",
+    "Stage": "distill.any_module",
+    "TransferSet": "data.transfer_set",
+    "annealing": "distill.any_module",
+    "chain": "distill.any_module",
+    "compare_recipes": "runs.comparison",
+    "distill_modules": "distill.any_module",
+    "find_neighbours": "candidates.neighbours.find",
+    "from_layers": "models.layers",
+    "load_backbone": "models.classifier",
+    "load_classifier": "models.classifier",
+    "load_index_recipe": "recipe.files",
+    "load_recipe": "recipe.files",
+    "open_index": "retrieval.open",
+    "train_stages": "distill.stages",
+    "with_controls": "runs.controls",
+    "write_report": "evaluation.report.report",
+}
+
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what `name` stands for, once."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'augkd' has no attribute '{name}'")
+    value = getattr(import_module(f"augkd.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

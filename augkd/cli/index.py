@@ -1,15 +1,16 @@
-"""The commands of `augkd index`: build, shards, changes, search, and what would come of it."""
+"""The commands of `augkd index`: build it, whole or in shards, change it, search it, plan and score it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, show
-from augkd.errors import RecipeError, shown
+from augkd.cli.views import index_lines
+from augkd.errors import RecipeError, short_repr
 from augkd.models.libraries import quiet_libraries
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 index_app = typer.Typer(no_args_is_help=True, help="Build, search and describe an index of unlabelled text.")
 
-Depth = Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")]
+Depth = Annotated[int, typer.Option("-k", min=1, help="How many neighbours (default: 5).")]
 
 
 @index_app.command("build")
@@ -36,7 +37,7 @@ def build(
     parsed = load_index_recipe(recipe, set_ or [])
     part = _shard(shard)
     quiet_libraries()
-    from augkd.retrieval.open import make_index, make_shard
+    from augkd.retrieval.build import make_index, make_shard
     from augkd.workspace.locks import locked
     from augkd.workspace.manifests import read_manifest
 
@@ -46,7 +47,7 @@ def build(
         else:
             make_index(parsed, out, bars)
     manifest = read_manifest(out, "index" if part is None else "index-shard")
-    show(manifest, as_json, _lines(out, manifest))
+    show(manifest, as_json, index_lines(out, manifest))
 
 
 @index_app.command("merge")
@@ -57,14 +58,14 @@ def merge(
 ) -> None:
     """Make one index of its shards. Example: augkd index merge runs/shard-1 runs/shard-2 --out runs/index"""
     quiet_libraries()
-    from augkd.retrieval.open import merge_index
+    from augkd.retrieval.build import merge_index
     from augkd.workspace.locks import locked
     from augkd.workspace.manifests import read_manifest
 
     with locked(out):
         merge_index(shards, out)
     manifest = read_manifest(out, "index")
-    show(manifest, as_json, _lines(out, manifest))
+    show(manifest, as_json, index_lines(out, manifest))
 
 
 @index_app.command("add")
@@ -76,13 +77,13 @@ def add(
 ) -> None:
     """Put new texts into an index. Example: augkd index add runs/questions new.txt"""
     quiet_libraries()
-    from augkd.retrieval.open import add_to_index
+    from augkd.retrieval.build import add_to_index
     from augkd.workspace.locks import locked
     from augkd.workspace.manifests import read_manifest
 
     with Bars() as bars, locked(folder):
-        done = add_to_index(folder, corpus, text, bars)
-    show(done | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in done.items()])
+        counts = asdict(add_to_index(folder, corpus, text, bars))
+    show(counts | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in counts.items()])
 
 
 @index_app.command("remove")
@@ -93,13 +94,13 @@ def remove(
 ) -> None:
     """Take texts out of an index, for good. Example: augkd index remove runs/questions takedown.txt"""
     quiet_libraries()
-    from augkd.retrieval.open import remove_from_index
+    from augkd.retrieval.build import remove_from_index
     from augkd.workspace.locks import locked
     from augkd.workspace.manifests import read_manifest
 
     with locked(folder):
-        done = remove_from_index(folder, texts)
-    show(done | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in done.items()])
+        counts = asdict(remove_from_index(folder, texts))
+    show(counts | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in counts.items()])
 
 
 @index_app.command("search")
@@ -115,13 +116,11 @@ def search(
 
     index = open_index(folder)
     if text is not None:
-        found = _nearest(index, text, k)
-        show(found, as_json, [f"{row['score']:.3f}  {row['text']}" for row in found])
+        _show_nearest(index, text, k, as_json)
         return
-    typer.echo(f"{len(index)} texts; a query a line, an empty line ends", err=True)
+    typer.echo(f"{len(index)} texts; one query per line, an empty line ends", err=True)
     while (line := _ask()) != "":
-        found = _nearest(index, line, k)
-        show(found, as_json, [f"{row['score']:.3f}  {row['text']}" for row in found])
+        _show_nearest(index, line, k, as_json)
 
 
 @index_app.command("info")
@@ -135,10 +134,10 @@ def info(
 
     manifest = read_manifest(folder, "index")
     if verify:
-        from augkd.retrieval.open import verify_index
+        from augkd.retrieval.build import verify_index
 
         checked = verify_index(folder)
-    show(manifest, as_json, [*_lines(folder, manifest), *([f"checked: {checked}"] if verify else [])])
+    show(manifest, as_json, [*index_lines(folder, manifest), *([f"checked: {checked}"] if verify else [])])
 
 
 @index_app.command("dropped")
@@ -163,23 +162,25 @@ def dropped(
 
 @index_app.command("plan")
 def plan(
-    vectors: Annotated[float, typer.Option("--vectors", min=1, help="How many texts, like 5e9.")],
-    dim: Annotated[int, typer.Option("--dim", min=1, help="Length of a vector.")] = 384,
-    memory: Annotated[str | None, typer.Option("--memory", help="What the index may take, like 256GiB.")] = None,
-    recall: Annotated[float, typer.Option("--recall", min=0.01, max=1, help="Wanted recall@10.")] = 0.95,
+    vectors: Annotated[float, typer.Option("--vectors", min=1, help="Number of texts, like 5e9.")],
+    dim: Annotated[int, typer.Option("--dim", min=1, help="Dimensions of a vector (default: 384).")] = 384,
+    memory: Annotated[str | None, typer.Option("--memory", help="Memory budget, like 256GiB (default: none).")] = None,
+    recall: Annotated[
+        float, typer.Option("--recall", min=0.01, max=1, help="Recall@10 to reach (default: 0.95).")
+    ] = 0.95,
     as_json: AsJson = False,
 ) -> None:
-    """Sizes and times of an index before it is built, from speeds measured here in a few seconds.
+    """Estimate size and time of an index before it is built, from speeds measured here in a few seconds.
 
     Example: augkd index plan --vectors 5e9 --dim 384 --memory 256GiB
     """
     from augkd.recipe.units import parse_bytes
-    from augkd.retrieval.dense.size import describe, measure_constants
-    from augkd.retrieval.dense.size import plan as planned
+    from augkd.retrieval.dense.size import describe, plan_index
+    from augkd.retrieval.dense.speed import measure_constants
 
-    budget = None if memory is None else parse_bytes(memory, "--memory")
-    made = planned(int(vectors), dim, budget, recall, measure_constants(dim))
-    show(asdict(made), as_json, list(describe(made)))
+    memory_budget = None if memory is None else parse_bytes(memory, "--memory")
+    estimate = plan_index(int(vectors), dim, memory_budget, recall, measure_constants(dim))
+    show(asdict(estimate), as_json, list(describe(estimate)))
 
 
 @index_app.command("score")
@@ -190,7 +191,7 @@ def score(
     set_: Sets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank indexes for a task by what the teacher says of their neighbours, before any student is trained.
+    """Rank indexes for a task by the teacher's outputs on their neighbours; no student is trained.
 
     Example: augkd index score minimax-knn runs/questions runs/reviews --out runs/score
     """
@@ -198,22 +199,21 @@ def score(
 
     parsed = load_recipe(recipe, set_ or [])
     quiet_libraries()
-    from augkd.runs.comparison import score_indexes
+    from augkd.runs.index_scores import score_indexes, table
     from augkd.workspace.locks import locked
 
     with Bars() as bars, locked(out):
-        value, lines = score_indexes(parsed, indexes, out, bars)
-    show(value, as_json, lines)
+        ranking = score_indexes(parsed, indexes, out, bars)
+    show(ranking, as_json, table(ranking["scores"]))
 
 
-def _nearest(index: Retriever, text: str, k: int) -> list[dict[str, Any]]:
+def _show_nearest(index: Retriever, text: str, k: int, as_json: bool) -> None:
     hits = index.search([text], min(k, len(index)))
-    known = hits.ids[0] >= 0  # an inverted file may find fewer than k
-    ids, scores = hits.ids[0][known], hits.scores[0][known]
-    return [
-        {"id": int(i), "score": round(float(s), 4), "text": t}
-        for i, s, t in zip(ids, scores, index.texts(ids), strict=True)
-    ]
+    present = hits.ids[0] >= 0  # an inverted file may find fewer than k
+    ids, scores = hits.ids[0][present], hits.scores[0][present]
+    rows = list(zip(ids.tolist(), scores.tolist(), index.texts(ids), strict=True))
+    values = [{"id": number, "score": round(score, 4), "text": neighbour} for number, score, neighbour in rows]
+    show(values, as_json, [f"{score:.3f}  {neighbour}" for _, score, neighbour in rows])
 
 
 def _ask() -> str:
@@ -228,14 +228,5 @@ def _shard(given: str | None) -> tuple[int, int] | None:
         return None
     part, _, of = given.partition("/")
     if not (part.isdigit() and of.isdigit() and 1 <= int(part) <= int(of)):
-        raise RecipeError(f"--shard is {shown(given)}; write it like 2/8: part 2 of 8")
+        raise RecipeError(f"--shard is {short_repr(given)}; write it like 2/8: part 2 of 8")
     return int(part), int(of)
-
-
-def _lines(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    names = ("count", "dim", "factory", "nprobe", "efSearch", "recall@10", "bytes_per_vector", "encoder", "corpus")
-    lines = [f"index: {folder}", *(f"{name}: {manifest[name]}" for name in names if manifest.get(name) is not None)]
-    wanted = manifest["made_from"].get("faiss", {}).get("recall", 0.0)
-    if manifest.get("recall@10", 1.0) < wanted:
-        lines.append(f"note: recall@10 is below the {wanted} asked for; a larger code, like IVF1024,SQ8, may reach it")
-    return lines

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from augkd.recipe.units import show_seconds
+from augkd.recipe.units import format_seconds
 
 
 def recipe_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """What a shell offers for a recipe: shipped names (of `index build`: of index recipes) and YAML files that fit."""
-    from augkd.recipe import shipped  # no model library
+    from augkd.recipe import shipped_recipes  # no model library
 
-    names = sorted(shipped("indexes" if ctx.info_name == "build" else "pipelines"))
+    names = sorted(shipped_recipes("indexes" if ctx.info_name == "build" else "pipelines"))
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     files = sorted(str(file) for file in folder.glob("*") if file.suffix == ".yaml" or file.is_dir())
     return [name for name in (*names, *files) if name.startswith(incomplete)]
@@ -77,7 +77,7 @@ class Bars:
             started, first = now, done
         self._tasks[name] = (task, started, first, done)
         rate = (done - first) / max(now - started, 1e-9)
-        left = f", {show_seconds((total - done) / rate)} left" if total and rate > 0 else ""
+        left = f", {format_seconds((total - done) / rate)} left" if total and rate > 0 else ""
         if self._progress:
             self._progress.update(task, completed=done, total=total, note=f"{rate:,.1f}/s{left}")
         elif now - self._last > 15 or done == total:

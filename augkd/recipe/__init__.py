@@ -10,7 +10,13 @@ from augkd.recipe.data import (
     NeighbourOptions,
     SubstitutionOptions,
 )
-from augkd.recipe.files import find_recipe, load_index_recipe, load_recipe, shipped_recipes
+from augkd.recipe.files import (
+    find_recipe,
+    load_index_recipe,
+    load_recipe,
+    load_transfer_set_recipe,
+    shipped_recipes,
+)
 from augkd.recipe.index import CorpusOptions, EncoderOptions, FaissOptions, IndexRecipe
 from augkd.recipe.pipeline import (
     AssistantOptions,
@@ -50,6 +56,7 @@ __all__ = [
     "load_comparison",
     "load_index_recipe",
     "load_recipe",
+    "load_transfer_set_recipe",
     "recipes_by_name",
     "shipped_recipes",
 ]

@@ -99,6 +99,7 @@ class DataOptions(Table):
 
     neighbours: NeighbourOptions | None = None
     augmented_samples: str | None = None  # JSONL file of Minimax-kNN or Glitter
+    transfer_set: str | None = None  # a finished transfer set (folder or Hub name) in place of all other sources
     generated: GeneratedOptions | None = None
     substitution: SubstitutionOptions | None = None
     generator: GeneratorOptions | None = None
@@ -124,10 +125,19 @@ class DataOptions(Table):
                 raise ValueError(f"{name}.adapt has no text to train on; give {name}.adapt.corpus")
         return self
 
+    @model_validator(mode="after")
+    def _transfer_set_is_alone(self) -> DataOptions:
+        if self.transfer_set is not None:
+            others = ("neighbours", "augmented_samples", "generated", "substitution", "generator")
+            given = [name for name in others if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"transfer_set holds all texts already; drop {' and '.join(given)}, or transfer_set")
+        return self
+
     @property
     def has_stored_candidates(self) -> bool:
         """Whether the transfer set has candidates."""
-        sources = (self.neighbours, self.augmented_samples, self.generated, self.substitution)
+        sources = (self.neighbours, self.augmented_samples, self.generated, self.substitution, self.transfer_set)
         return any(source is not None for source in sources)
 
     @property

@@ -21,7 +21,8 @@ from augkd.recipe.pipeline import Recipe
 _T = TypeVar("_T", bound=BaseModel)
 # Keys that describe the data set beside them; they are dropped when --set replaces that data set.
 _DATASET_KEYS = ("text", "text_pair", "label", "labels", "splits", "split", "config", "name", "metric", "regression")
-_PATH_KEYS = ("dataset", "model", "index", "logits", "augmented_samples")
+_PATH_KEYS = ("dataset", "model", "index", "logits", "augmented_samples", "transfer_set")
+_TRANSFER_SET_TRAINING = {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}, "epochs": 4}
 
 
 class _Loader(yaml.SafeLoader):
@@ -50,6 +51,27 @@ def load_index_recipe(name: str, overrides: Iterable[str] = ()) -> IndexRecipe:
     for override in overrides:
         apply_override(tree, override)
     return validate(IndexRecipe, tree, path)
+
+
+def load_transfer_set_recipe(
+    transfer_set: str, student: str | None, name: str | None = None, overrides: Iterable[str] = ()
+) -> Recipe:
+    """A recipe that trains from a given transfer set (a folder or a Hub name); raises RecipeError.
+
+    `student` is the model to train. The rest is taken from the recipe `name` without its task, teacher, student and
+    sources of candidates; without a name, it is vanilla KD for 4 epochs on everything that the transfer set holds.
+    """
+    path = find_recipe(name, "pipelines") if name else Path("--transfer-set")
+    tree: dict[str, Any] = read_tree(path) if name else {"training": dict(_TRANSFER_SET_TRAINING)}
+    data = tree.get("data") if isinstance(tree.get("data"), dict) else {}
+    kept = {key: value for key, value in (data or {}).items() if key in ("select", "temperature", "refresh", "weight")}
+    tree = {key: value for key, value in tree.items() if key not in ("task", "teacher", "student", "assistants")}
+    tree["data"] = kept | {"transfer_set": _absolute_or_hub_name(transfer_set, Path.cwd())}
+    if student is not None:
+        tree["student"] = {"model": _absolute_or_hub_name(student, Path.cwd())}
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(Recipe, tree, path)
 
 
 def shipped_recipes(kind: str) -> dict[str, Path]:

@@ -138,8 +138,18 @@ class Recipe(Table):
     def _task(cls, value: Any) -> Any:
         return {"dataset": value} if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _task_of_transfer_set(cls, tree: Any) -> Any:
+        """A given transfer set is the task and the teacher's logits, where the recipe names no others."""
+        data = tree.get("data") if isinstance(tree, dict) else None
+        given = data.get("transfer_set") if isinstance(data, dict) else None
+        return {"task": {"dataset": given}, "teacher": {"logits": given}, **tree} if isinstance(given, str) else tree
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if self.data.transfer_set is not None and self.teacher.logits != self.data.transfer_set:
+            raise ValueError("data.transfer_set holds the teacher's logits; drop teacher")
         for student in (*self.assistants, self.student):
             if student.model is None and self.teacher.model is None:
                 raise ValueError(f"student.{student.kind} needs a teacher.model; give one, or give student.model")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from augkd.errors import RecipeError, did_you_mean
-from augkd.recipe import Recipe, TrainingOptions, dumped
+from augkd.recipe import Recipe, TrainingOptions, dump
 
 CONTROLS = ("no-kd", "kd", "random")
-
-
 AUTO = "auto"  # all controls that a recipe can have
 
 
@@ -20,14 +18,14 @@ def with_controls(recipes: Mapping[str, Recipe], controls: Sequence[str]) -> dic
     made: the listed one stands for it.
     """
     last = list(recipes.values())[-1]
-    made: dict[str, Recipe] = {}
+    derived: dict[str, Recipe] = {}
     for name in applicable(last) if list(controls) == [AUTO] else controls:
         if name not in CONTROLS:
             raise RecipeError(f"there is no control '{name}'{did_you_mean(name, CONTROLS)}")
         recipe = control(last, name)
-        if name not in recipes and dumped(recipe) not in [dumped(listed) for listed in recipes.values()]:
-            made[name] = recipe
-    return {**made, **recipes}
+        if name not in recipes and dump(recipe) not in [dump(listed) for listed in recipes.values()]:
+            derived[name] = recipe
+    return {**derived, **recipes}
 
 
 def applicable(recipe: Recipe) -> list[str]:
@@ -41,27 +39,28 @@ def control(recipe: Recipe, name: str) -> Recipe:
     if name == "random":
         if not _selects(recipe):
             raise RecipeError("the control 'random' needs a recipe with candidates and a selector that keeps some")
-        ((_, given),) = tree["data"]["select"].items()
-        tree["data"]["select"] = {"random": {"keep": given["keep"]} if "keep" in given else {}}
+        ((_, options),) = tree["data"]["select"].items()
+        tree["data"]["select"] = {"random": {"keep": options["keep"]} if "keep" in options else {}}
         return Recipe.model_validate(tree)
-    tree["data"] = {}
+    given = recipe.data.transfer_set  # holds the teacher's logits too: its candidates are ignored, not dropped
+    tree["data"] = {"transfer_set": given, "weight": 0.0} if given else {}
     if name == "no-kd":
         common = set(TrainingOptions.model_fields) - {"stages", "structure", "freelb"}
         tree["training"] = {key: value for key, value in tree["training"].items() if key in common}
-        tree["training"] |= {"ce": {"weight": 1.0}, "epochs": sum(stage.epochs for stage in recipe.phases)}
+        tree["training"] |= {"ce": {"weight": 1.0}, "epochs": sum(stage.epochs for stage in recipe.training_stages)}
         tree |= {"structure": None, "assistants": [], "ensemble": False}
     return Recipe.model_validate(tree)
 
 
 def _selects(recipe: Recipe) -> bool:
     (selector,) = recipe.data.select
-    return recipe.data.augmented and selector not in ("everything", "random")
+    return recipe.data.has_candidates and selector not in ("everything", "random")
 
 
-def with_budget(recipe: Recipe, seconds: float) -> Recipe:
+def with_time_budget(recipe: Recipe, seconds: float) -> Recipe:
     """The recipe with `seconds` of training in all: assistants and student share them in proportion to their epochs."""
     trainings = [assistant.training or recipe.training for assistant in recipe.assistants] + [recipe.training]
-    epochs = [sum(stage.epochs for stage in training.phases) for training in trainings]
+    epochs = [sum(stage.epochs for stage in training.training_stages) for training in trainings]
     *others, own = [
         training.with_share(seconds, count / sum(epochs)) for training, count in zip(trainings, epochs, strict=True)
     ]

@@ -1,11 +1,11 @@
-"""What a recipe would do, said without doing it: stages, sizes, what is already there.
+"""What a recipe would do: stages, sizes, costs, and what is finished already.
 
 Imports no torch, writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +13,89 @@ from augkd.data.corpus import CorpusSource
 from augkd.data.task import Task, load_task
 from augkd.errors import DataError
 from augkd.models.locate import locate
-from augkd.recipe import Comparison, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dumped
-from augkd.recipe.units import show_seconds
-from augkd.workspace.manifests import MANIFEST, read_manifest
+from augkd.recipe import Comparison, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dump
+from augkd.recipe.units import format_seconds
+from augkd.retrieval.dense.rerank import texts_to_rerank
+from augkd.retrieval.manifest import read_index_manifest
+from augkd.runs.task import read_task
+from augkd.workspace.folders import unfinished
+from augkd.workspace.manifests import MANIFEST
+
+_NAMES_SHOWN = 12  # classes named in a plan; the others are counted
 
 
 def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     """Lines that describe each stage; raises what the run itself would raise at its start."""
-    task = load_task(**dumped(recipe.task))
-    if task.regression:
+    task = read_task(recipe)
+    if task.target.regression:
         recipe.check_regression()
-    kind = "regression" if not task.labels else f"{len(task.labels)} classes: {', '.join(task.labels)}"
-    sizes = f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test"
-    yield f"task          {task.name}: {sizes}"
-    yield f"              {kind}; metric {task.metric}"
+    yield f"task          {task.name}: {_sizes(task)}"
+    yield f"              {_classes(task.labels)}; metric {task.metric}"
     yield from (f"              note: {note}" for note in task.notes)
     if recipe.data.neighbours:
-        yield from _index_lines(recipe.data.neighbours, out)
-    yield from _generator_lines(recipe)
+        yield from _index_lines(recipe.data.neighbours, task, out)
+    yield from _masked_lm_lines(recipe)
     yield from _teacher_lines(recipe, task, out)
-    candidates = _candidates(recipe, task)
-    yield f"transfer set  {len(task.train)} originals, {candidates} candidates at most{_state(out, 'transfer_set')}"
+    yield from _transfer_set_lines(recipe, task, out)
     yield from _student_lines(recipe, task, out)
 
 
-def _index_lines(options: NeighbourOptions, out: Path | None) -> Iterator[str]:
+def _sizes(task: Task) -> str:
+    return f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test"
+
+
+def _classes(labels: Sequence[str]) -> str:
+    if not labels:
+        return "regression"
+    more = f", … ({len(labels) - _NAMES_SHOWN} more)" if len(labels) > _NAMES_SHOWN else ""
+    return f"{len(labels)} classes: {', '.join(labels[:_NAMES_SHOWN])}{more}"
+
+
+# ---- index ----
+
+
+def _index_lines(options: NeighbourOptions, task: Task, out: Path | None) -> Iterator[str]:
     if isinstance(options.index, str):
-        manifest = read_manifest(Path(options.index), "index")
-        yield f"index         {options.index}: {manifest['count']} texts, {manifest.get('factory', 'BM25')} (built)"
-        return
-    source = CorpusSource(**dumped(options.index.corpus))
-    size = source.known_size()
-    count = f"{size} texts" if size is not None else "size unknown until read"
-    encoder = options.index.encoder
-    how = "BM25" if encoder.kind == "lexical" else f"{encoder.kind} vectors, {options.index.faiss.factory}"
-    yield f"index         {source.dataset}: {count}, {how}{_state(out, 'index')}"
+        manifest = read_index_manifest(Path(options.index))
+        texts, encoder = manifest["count"], (manifest.get("recipe") or {}).get("encoder", {})
+        yield f"index         {options.index}: {texts} texts, {manifest.get('factory', 'BM25')} (built)"
+    else:
+        source, encoder = CorpusSource(**dump(options.index.corpus)), dump(options.index.encoder)
+        texts = source.known_size()
+        count = f"{texts} texts" if texts is not None else "size unknown until read"
+        factory = options.index.faiss.factory
+        kind = "BM25" if encoder["kind"] == "lexical" else f"{encoder['kind']} vectors, {factory}"
+        yield f"index         {source.dataset}: {count}, {kind}{_state(out, 'index')}"
+    if encoder.get("rerank"):
+        yield f"              {_rerank_cost(options, encoder, task, texts)}"
+
+
+def _rerank_cost(options: NeighbourOptions, encoder: Mapping[str, Any], task: Task, texts: int | None) -> str:
+    """What re-ranking costs beside encoding the whole corpus with the full model, which is the alternative to it."""
+    depth = max(options.k, encoder["rerank"])
+    queries = len(task.train) * (2 if task.is_pair and options.queries == "example" else 1)
+    if texts is None:
+        return f"re-ranking: up to {depth} texts for each of {queries} queries through {encoder['model']}"
+    most = texts_to_rerank(queries, depth, texts)
+    share = f"{most / texts:.2f} of what indexing with it would take"
+    return f"re-ranking {queries} queries: at most {most} texts through {encoder['model']}, {share}"
+
+
+# ---- teacher, transfer set ----
 
 
 def _teacher_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str]:
+    if recipe.data.transfer_set is not None:
+        yield "teacher       none needed: the transfer set holds its logits"
+        return
     teacher = recipe.teacher
     for member in teacher.ensemble or [teacher]:
         yield f"teacher       {_teacher(member)}{_state(out, 'teacher') if member.epochs else ''}"
     if teacher.ensemble:
         yield f"              {len(teacher.ensemble)} teachers, their {teacher.average} averaged"
     if teacher.logits is None:
-        evaluated = len(task.validation) + len(task.test)
-        rows = len(task.train) + _candidates(recipe, task) + evaluated
-        yield f"              at most {rows} texts through it, each distinct one once"
+        texts = len(task.train) + _candidates(recipe, task) + len(task.validation) + len(task.test)
+        yield f"              labels at most {texts} texts, each distinct one once"
 
 
 def _teacher(options: TeacherOptions) -> str:
@@ -69,54 +105,28 @@ def _teacher(options: TeacherOptions) -> str:
         return f"numbers from {options.logits}, column {options.column}"
     if str(options.model).startswith(("/", ".", "~")):
         locate(str(options.model))
-    cut = "" if options.layers is None else f", layers {_told(options.layers)}"
-    return f"{options.model}{cut}, " + (f"fine-tuned for {options.epochs:g} epochs" if options.epochs else "as it is")
+    layers = "" if options.layers is None else f", layers {_value(options.layers)}"
+    tuned = f"fine-tuned for {options.epochs:g} epochs" if options.epochs else "used as it is"
+    return f"{options.model}{layers}, {tuned}"
 
 
-def _student_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str]:
-    for number, assistant in enumerate(recipe.assistants, 1):
-        yield f"assistant {number}   {_student(assistant)}{_state(out, f'assistants/{number}/student')}"
-    epochs = " + ".join(f"{stage.epochs:g}" for stage in recipe.phases) + " epochs"
-    if recipe.training.budget is not None:
-        epochs = f"{show_seconds(recipe.training.budget)} of training"
-    state = _state(out, "student")
-    yield f"student       {_student(recipe.student)}; {epochs} on {len(task.train)} originals{state}"
-    for number, stage in enumerate(recipe.phases, 1):
-        name = f"stage {number} losses" if len(recipe.phases) > 1 else "losses"
-        members = [*stage.losses.items(), *(stage.structure.losses if stage.structure else {}).items()]
-        told = ", ".join(f"{loss} × {_told(given.get('weight', 1.0))}" for loss, given in members)
-        yield f"              {name}: {told}{'; freelb' if stage.freelb else ''}; seed {recipe.seed}"
-    if recipe.data.augmented:
-        ((selector, given),) = recipe.data.select.items()
-        told = ", ".join(f"{key} {value}" for key, value in given.items())
-        rest = f"refresh {recipe.data.refresh}, weight {recipe.data.weight:g}"
-        yield f"              candidates: {' '.join((selector, told)).strip()}, {rest}"
-
-
-def _student(options: StudentOptions) -> str:
-    if options.layers is not None:
-        return f"layers {_told(options.layers)} of the teacher"
-    if options.model is not None:
-        return options.model
-    told = ", ".join(f"{key} {value}" for key, value in dumped(options)[options.kind].items())
-    return f"{options.kind} ({told})"
-
-
-def _told(value: Any) -> str:
-    """A value of a recipe, a table of one key as `key value`."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(inner)}" for key, inner in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _transfer_set_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str]:
+    if recipe.data.transfer_set is not None:
+        yield f"transfer set  {recipe.data.transfer_set}: {len(task.train)} of its originals are trained on"
+        return
+    candidates, state = _candidates(recipe, task), _state(out, "transfer_set")
+    yield f"transfer set  {len(task.train)} originals, at most {candidates} candidates{state}"
 
 
 def _candidates(recipe: Recipe, task: Task) -> int:
     data = recipe.data
-    found = data.neighbours.k if data.neighbours else 0
-    written = (data.generated.samples if data.generated else 0) + (data.substitution.n if data.substitution else 0)
-    return len(task.train) * (found + written)
+    neighbours = data.neighbours.k if data.neighbours else 0
+    generated = data.generated.samples if data.generated else 0
+    substituted = data.substitution.n if data.substitution else 0
+    return len(task.train) * (neighbours + generated + substituted)
 
 
-def _generator_lines(recipe: Recipe) -> Iterator[str]:
+def _masked_lm_lines(recipe: Recipe) -> Iterator[str]:
     data = recipe.data
     for name in ("generator", "generated", "substitution"):
         options = getattr(data, name)
@@ -125,34 +135,73 @@ def _generator_lines(recipe: Recipe) -> Iterator[str]:
         if options.model.startswith(("/", ".", "~")):
             locate(options.model)
         adapt = getattr(options, "adapt", None)
-        how = f", warmed up for {adapt.steps} steps of {adapt.batch_size} texts" if adapt else ""
-        yield f"{name:14}{options.model}{how}"
+        adapted = f", adapted for {adapt.steps} steps of {adapt.batch_size} texts" if adapt else ""
+        yield f"{name:14}{options.model}{adapted}"
     if data.generator:
-        texts = f"{data.generator.samples} new text{'s' if data.generator.samples > 1 else ''} an original and step"
-        yield f"              {texts}; climbs {data.generator.ascend} steps every {data.generator.every}"
+        texts = f"{data.generator.samples} new text{'s' if data.generator.samples > 1 else ''} per original and step"
+        yield f"              {texts}; {data.generator.ascend} gradient-ascent steps every {data.generator.every} steps"
+
+
+# ---- student ----
+
+
+def _student_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str]:
+    for number, assistant in enumerate(recipe.assistants, 1):
+        yield f"assistant {number}   {_student(assistant)}{_state(out, f'assistants/{number}/student')}"
+    epochs = " + ".join(f"{stage.epochs:g}" for stage in recipe.training_stages) + " epochs"
+    if recipe.training.budget is not None:
+        epochs = f"{format_seconds(recipe.training.budget)} of training"
+    state = _state(out, "student")
+    yield f"student       {_student(recipe.student)}; {epochs} on {len(task.train)} originals{state}"
+    for number, stage in enumerate(recipe.training_stages, 1):
+        name = f"stage {number} losses" if len(recipe.training_stages) > 1 else "losses"
+        members = [*stage.losses.items(), *(stage.structure.losses if stage.structure else {}).items()]
+        losses = ", ".join(f"{loss} × {_value(options.get('weight', 1.0))}" for loss, options in members)
+        yield f"              {name}: {losses}{'; freelb' if stage.freelb else ''}; seed {recipe.seed}"
+    if recipe.data.has_candidates:
+        ((selector, options),) = recipe.data.select.items()
+        settings = " ".join([selector, *(f"{key} {value}" for key, value in options.items())])
+        yield f"              candidates: {settings}, refresh {recipe.data.refresh}, weight {recipe.data.weight:g}"
+
+
+def _student(options: StudentOptions) -> str:
+    if options.layers is not None:
+        return f"layers {_value(options.layers)} of the teacher"
+    if options.model is not None:
+        return options.model
+    settings = ", ".join(f"{key} {value}" for key, value in dump(options)[options.kind].items())
+    return f"{options.kind} ({settings})"
+
+
+def _value(value: Any) -> str:
+    """A value of a recipe, a table of one key as `key value`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(inner)}" for key, inner in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _state(out: Path | None, stage: str) -> str:
     if out is None:
         return ""
     if (out / stage / MANIFEST).exists():
-        return f" ({out / stage} is there; reused if its inputs are unchanged)"
-    return " (unfinished; will be continued)" if (out / stage / "building.json").exists() else " (to do)"
+        return f" ({out / stage} is finished; used again if its inputs are unchanged)"
+    return " (unfinished; will be continued)" if unfinished(out / stage) else " (to do)"
+
+
+# ---- comparisons ----
 
 
 def plan_comparison(comparison: Comparison, recipes: Mapping[str, Recipe], out: Path | None = None) -> Iterator[str]:
     """Lines for each task of a comparison, with the students that each recipe trains."""
     yield f"comparison    {len(comparison.tasks)} tasks × {len(recipes)} recipes × {comparison.seeds} seeds"
     for options in comparison.tasks:
-        task = load_task(**dumped(options))
-        sizes = f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test"
-        yield f"task          {task.name}: {sizes}; metric {task.metric}"
+        task = load_task(**dump(options))
+        yield f"task          {task.name}: {_sizes(task)}; metric {task.metric}"
         for name, recipe in recipes.items():
-            if not task.labels and recipe.for_classes_only:
-                yield f"  {name:20}left out: {', '.join(recipe.for_classes_only)} needs classes"
+            if not task.labels and recipe.classification_only:
+                yield f"  {name:20}left out: {', '.join(recipe.classification_only)} needs classes"
                 continue
-            here = recipe.model_copy(update={"task": options})
             folder = None if out is None else out / task.name / "runs" / f"{name}-s0"
-            first, *rest = _student_lines(here, task, folder)
+            first, *rest = _student_lines(recipe.model_copy(update={"task": options}), task, folder)
             yield f"  {name:20}{first.removeprefix('student').strip()}"
             yield from (f"  {'':20}{line.strip()}" for line in rest)

@@ -1,58 +1,81 @@
-"""results.json: what a run came to, and what it cost.
+"""results.json: what a run's student scores, and what it cost.
 
-Rows are counted where the forward happens, here they are only added up.
+Rows are counted where a model is forwarded; here they are only added up.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+from augkd.evaluation.results import AssistantResults, Cost, DataCounts, RunResults, StudentResults, TeacherResults
 from augkd.recipe import DataOptions
+from augkd.runs.context import RunContext
 from augkd.workspace.manifests import versions
 
-_FIGURES = ("validation", "test", "test_interval", "parameters", "ensemble")
+_STUDENT = ("validation", "test", "test_interval", "parameters", "ensemble")
 _ASSISTANT = ("validation", "test", "parameters", "rows", "seconds")
 
 
-def summary(
-    options: DataOptions,
+def run_results(
+    context: RunContext,
     student: Mapping[str, Any],  # its manifest
-    teacher: Mapping[str, Any],  # its figures
+    teacher: TeacherResults,
     transfer: Mapping[str, Any],  # the transfer set's manifest
     assistants: Sequence[Mapping[str, Any]],  # their manifests
-    seconds: dict[str, float],  # by stage
-) -> dict[str, Any]:
-    """The values of results.json besides the names of task, metric, seed and recipe."""
+    seconds: Mapping[str, float],  # by stage
+) -> RunResults:
+    """The content of results.json."""
+    recipe = context.recipe
+    results: RunResults = {
+        "task": context.task.name,
+        "metric": context.metric,
+        "seed": recipe.seed,
+        "recipe": context.name,
+        "teacher": teacher,
+        "student": _chosen(student, _STUDENT, StudentResults),
+        "data": _data(recipe.data, transfer["data"]),
+        "cost": _cost(student, transfer, assistants, seconds),
+        "versions": versions(),
+    }
+    if assistants:
+        results["assistants"] = [_chosen(assistant, _ASSISTANT, AssistantResults) for assistant in assistants]
+    return results
+
+
+def _chosen(manifest: Mapping[str, Any], names: Sequence[str], kind: Any) -> Any:
+    return kind(**{name: manifest[name] for name in names if name in manifest})
+
+
+def _cost(
+    student: Mapping[str, Any],
+    transfer: Mapping[str, Any],
+    assistants: Sequence[Mapping[str, Any]],
+    seconds: Mapping[str, float],
+) -> Cost:
     rows: Counter[str] = Counter(student["rows"])
     for assistant in assistants:
         rows.update(assistant["rows"])
     if assistants:
-        seconds = seconds | {"assistants": sum(assistant["seconds"] for assistant in assistants)}
-    values: dict[str, Any] = {
-        "teacher": dict(teacher),
-        "student": {name: student[name] for name in _FIGURES if name in student},
-        "data": _data(options, transfer["data"]),
-        "cost": {
-            "teacher_rows": transfer["teacher_rows"] + rows["teacher"],
-            "generator_rows": transfer["generator_rows"] + rows["generator"],
-            "scoring_rows": rows["scoring"],
-            "training_rows": rows["training"],
-            "seconds": seconds,
-            "peak_rss_bytes": student["peak_rss_bytes"],  # of the process that trained it
-        },
-        "versions": versions(),
+        seconds = {**seconds, "assistants": sum(assistant["seconds"] for assistant in assistants)}
+    return {
+        "teacher_rows": transfer["teacher_rows"] + rows["teacher"],
+        "generator_rows": transfer["generator_rows"] + rows["generator"],
+        "scoring_rows": rows["scoring"],
+        "training_rows": rows["training"],
+        "seconds": dict(seconds),
+        "peak_rss_bytes": student["peak_rss_bytes"],
     }
-    if assistants:
-        values["assistants"] = [{name: assistant[name] for name in _ASSISTANT} for assistant in assistants]
-    return values
 
 
-def _data(options: DataOptions, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """The transfer set's counts, what a generator adds in a step, and how many of both the selector keeps at most."""
-    ((selector, given),) = options.select.items()
+def _data(options: DataOptions, counts: Mapping[str, Any]) -> DataCounts:
+    """The transfer set's counts, what a generator adds at a step, and how many of both the selector keeps at most."""
+    ((selector, selector_options),) = options.select.items()
     generated = options.generator.samples if options.generator else 0
-    each = counts["candidates"] / max(1, counts["originals"]) + generated
-    kept = {"generated_per_original": generated, "kept_per_original": min(given.get("keep", each), each)}
-    return {name: value for name, value in counts.items() if name != "short"} | kept | {"selector": selector}
+    candidates = counts["candidates"] / max(1, counts["originals"]) + generated
+    data: Any = {name: value for name, value in counts.items() if name != "short"}
+    data["generated_per_original"] = generated
+    data["kept_per_original"] = min(selector_options.get("keep", candidates), candidates)
+    data["selector"] = selector
+    return cast(DataCounts, data)

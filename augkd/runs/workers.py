@@ -1,7 +1,7 @@
 """Runs of a comparison side by side: each in a process of its own, as many at once as asked for.
 
-A worker is a whole augkd: it makes the shared stages that nobody has made yet, one process a stage (`claimed`), and
-trains. Nothing but finished results comes back, so a comparison that is stopped here goes on like any other.
+A worker makes the shared stages that nobody has made yet, one process a stage (`claimed`), and trains. Nothing but
+finished results comes back, so a comparison that is stopped here continues like any other.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
 from augkd.errors import AugkdError
+from augkd.evaluation.results import RunResults
 from augkd.models.machine import usable_cores
 from augkd.recipe import Recipe
 
@@ -35,37 +37,37 @@ class Job:
     recipe: Recipe
     folder: Path
     shared: Path
-    prefix: str = ""  # of what is told of it
+    prefix: str = ""  # of its progress
 
 
-Told = Callable[[Job, str, int, int | None], None]  # a run, its stage, entries of it done, of
+@dataclass(frozen=True)
+class Watcher:
+    """What is called as jobs proceed."""
+
+    progress: Callable[[Job, str, int, int | None], None]  # a job, its stage, steps done, steps in all
+    began: Callable[[Job], None]
+    ended: Callable[[Job, RunResults], None]
 
 
-def run_jobs(
-    jobs: Sequence[Job],
-    workers: int,
-    progress: Told,
-    began: Callable[[Job], None],
-    ended: Callable[[Job, dict[str, Any]], None],
-) -> None:
-    """Runs all jobs, `workers` at once, in order; `began` and `ended` are told of each as it happens.
+def run_jobs(jobs: Sequence[Job], workers: int, watcher: Watcher) -> None:
+    """Runs all jobs, `workers` at once, in order; `watcher` is called for each as it happens.
 
     The machine's cores are shared out evenly. The first error ends all workers and is raised here: a user's mistake as
     it was, a bug of ours as a RuntimeError with its traceback, a worker that was killed as an AugkdError.
     """
     context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pools
-    waiting, told = context.Queue(), context.Queue()
+    waiting, messages = context.Queue(), context.Queue()
     for number in range(len(jobs)):
         waiting.put(number)
     workers = min(workers, len(jobs))
-    processes = [context.Process(target=_work, args=(list(jobs), waiting, told)) for _ in range(workers)]
+    processes = [context.Process(target=_work, args=(list(jobs), waiting, messages)) for _ in range(workers)]
     for _ in processes:
         waiting.put(None)
     try:
         with _threads(max(1, usable_cores() // max(1, workers))):
             for process in processes:
                 process.start()
-        _follow(jobs, processes, told, progress, began, ended)
+        _follow(jobs, processes, messages, watcher)
     finally:
         started = [process for process in processes if process.pid is not None]
         for process in started:
@@ -74,59 +76,65 @@ def run_jobs(
             process.join()
 
 
-def _follow(
-    jobs: Sequence[Job],
-    processes: Sequence[Any],
-    told: Queue[Any],
-    progress: Told,
-    began: Callable[[Job], None],
-    ended: Callable[[Job, dict[str, Any]], None],
-) -> None:
+def _follow(jobs: Sequence[Job], processes: Sequence[Any], messages: Queue[Any], watcher: Watcher) -> None:
+    """Passes the workers' messages on until every job has ended."""
     left = len(jobs)
     while left:
         try:
-            kind, number, value = told.get(timeout=_PATIENCE)
+            kind, number, value = messages.get(timeout=_PATIENCE)
         except queue.Empty:
-            dead = [process.exitcode for process in processes if process.exitcode is not None]
-            if any(dead) or len(dead) == len(processes):
-                raise AugkdError(f"a worker died (exit {dead}), perhaps out of memory; try fewer --jobs") from None
+            _check_alive(processes)
             continue
         if kind == "progress":
-            progress(jobs[number], *value)
+            watcher.progress(jobs[number], *value)
         elif kind == "began":
-            began(jobs[number])
+            watcher.began(jobs[number])
         elif kind == "ended":
-            ended(jobs[number], value)
+            watcher.ended(jobs[number], value)
             left -= 1
         else:
             raise value
 
 
-def _work(jobs: Sequence[Job], waiting: Queue[int | None], told: Queue[Any]) -> None:
+def _check_alive(processes: Sequence[Any]) -> None:
+    dead = [process.exitcode for process in processes if process.exitcode is not None]
+    if any(dead) or len(dead) == len(processes):
+        raise AugkdError(f"a worker died (exit {dead}), perhaps out of memory; try fewer --jobs")
+
+
+# ---- in the worker ----
+
+
+def _work(jobs: Sequence[Job], waiting: Queue[int | None], messages: Queue[Any]) -> None:
     """A worker: takes jobs until there is none left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from augkd.models.libraries import quiet_libraries
-    from augkd.runs.run import Run, forget_peak
 
     quiet_libraries()
     while (number := waiting.get()) is not None:
-        job = jobs[number]
-
-        def tell(stage: str, done: int, total: int | None, number: int = number) -> None:
-            told.put(("progress", number, (stage, done, total)))
-
-        told.put(("began", number, None))
+        messages.put(("began", number, None))
         try:
-            forget_peak()
-            found = Run(job.recipe, job.folder, job.shared, tell, job.name).results()
+            results = _run(jobs[number], partial(_send_progress, messages, number))
         except AugkdError as exc:
-            told.put(("failed", number, exc))
+            messages.put(("failed", number, exc))
             return
         except Exception:  # the parent raises it, with where it happened
-            told.put(("failed", number, RuntimeError(f"{job.folder.name} failed:\n{traceback.format_exc()}")))
+            where = f"{jobs[number].folder.name} failed:\n{traceback.format_exc()}"
+            messages.put(("failed", number, RuntimeError(where)))
             return
-        told.put(("ended", number, found))
+        messages.put(("ended", number, results))
+
+
+def _run(job: Job, progress: Callable[[str, int, int | None], None]) -> RunResults:
+    from augkd.runs.run import Run, forget_peak
+
+    forget_peak()
+    return Run(job.recipe, job.folder, job.shared, progress, job.name).results()
+
+
+def _send_progress(messages: Queue[Any], number: int, stage: str, done: int, total: int | None) -> None:
+    messages.put(("progress", number, (stage, done, total)))
 
 
 def _end_with_parent() -> None:
@@ -139,7 +147,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """What is started within it uses `count` threads, unless the environment already says how many."""
+    """Processes started within it use `count` threads, unless the environment already says how many."""
     new = {name: str(count) for name in _THREADS if name not in os.environ}
     os.environ.update(new)
     try:

@@ -51,6 +51,11 @@ def end(folder: Path, kind: str, made_from: Mapping[str, Any], **facts: Any) -> 
     (folder / _STATE).unlink(missing_ok=True)
 
 
+def unfinished(folder: Path) -> bool:
+    """Whether work on an artefact was begun in `folder` and not finished."""
+    return (folder / _STATE).exists()
+
+
 def _empty(folder: Path, keep: set[Path]) -> None:
     for path in folder.iterdir():
         if path in keep:

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from support.tiny import sentences
 
 import augkd.runs.stages.student
-from augkd.candidates.generator.adapt import adapt, fit
+from augkd.candidates.generator.adapt import adapt, score_masked_lm
 from augkd.data.corpus import CorpusSource
 from augkd.errors import DataError, ModelError
 from augkd.models.masked_lm import load_masked_lm
 from augkd.models.tokens import Tokens
 from augkd.recipe import load_recipe
 from augkd.runs.run import Run
-from augkd.runs.stages.masked_lm import _sample
+from augkd.runs.stages.masked_lm import sample
 
 GENERATOR = "{{model: {model}, adapt: {{corpus: {corpus}, steps: 6, batch_size: 16}}, ascend: 2, every: 4{more}}}"
 ORIGINALS, EPOCHS = 90, 3
@@ -149,7 +149,7 @@ def test_fit_is_the_cross_entropy_of_masked_tokens(tiny_bert: Path) -> None:
     lm.model.get_input_embeddings().weight.data.zero_()
     head.bias.data.zero_()
     tokens = Tokens.of(lm.tokenizer([text for text, _ in sentences()])["input_ids"])
-    found = fit(lm, tokens, 0.3, 0)
+    found = score_masked_lm(lm, tokens, 0.3, 0)
     assert found.perplexity == pytest.approx(30_522, rel=1e-3)
     assert found.accuracy == 0.0
 
@@ -162,6 +162,6 @@ def test_too_little_text_to_warm_up_on_is_refused(tiny_bert: Path, tmp_path: Pat
 def test_a_sample_of_a_corpus_takes_its_end_as_often_as_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
     path.write_text("\n".join(f"line number {n}" for n in range(100)))
-    places = [int(text.split()[-1]) for seed in range(40) for text in _sample(CorpusSource(str(path)), 10, seed)]
+    places = [int(text.split()[-1]) for seed in range(40) for text in sample(CorpusSource(str(path)), 10, seed)]
     assert len(places) == 400
     assert 42 < sum(places) / 400 < 57  # 49.5, standard error 1.4

@@ -31,7 +31,7 @@ import numpy as np, torch
 torch.set_num_threads(1)
 import augkd.cli.app, augkd.runs.run, accelerate, datasets, sklearn.metrics, sentence_transformers, transformers
 from augkd.data.corpus import CorpusSource
-from augkd.retrieval.dense.builder import build_index
+from augkd.retrieval.engines.local import build_index
 from pathlib import Path
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertModel
 

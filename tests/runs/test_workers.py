@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from augkd.evaluation.compare.summary import run_folder
 from augkd.recipe import Recipe, load_recipe
 from augkd.runs.comparison import compare_recipes
 from augkd.runs.controls import with_controls
-from augkd.runs.eta import Remaining
-from augkd.runs.workers import Job, run_jobs
+from augkd.runs.eta import TimeLeft
+from augkd.runs.workers import Job, Watcher, run_jobs
 from augkd.workspace.fingerprints import file_fingerprint
 from augkd.workspace.locks import claimed
 from augkd.workspace.manifests import read_manifest
@@ -90,12 +90,16 @@ def test_a_mistake_in_one_run_ends_all_and_is_told_as_it_is(recipe_file: Path, t
     lost = load_recipe(str(recipe_file), [*CHANGES, f"task.dataset={tmp_path / 'nowhere'}"])
     bad = replace(good, recipe=lost, folder=tmp_path / "bad")
     with pytest.raises(DataError, match="nowhere"):
-        run_jobs([bad, good], 2, untold, lambda _: None, lambda *_: None)
+        run_jobs([bad, good], 2, watcher())
     assert not multiprocessing.active_children()
 
 
-def untold(job: Job, stage: str, done: int, total: int | None) -> None:
-    """For whoever does not look."""
+def no_progress(job: Job, stage: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+def watcher(began: Callable[[Job], None] = lambda _: None) -> Watcher:
+    return Watcher(no_progress, began, lambda *_: None)
 
 
 def job(recipe_file: Path, tmp_path: Path) -> Job:
@@ -109,17 +113,17 @@ def test_a_worker_that_is_killed_is_noticed(recipe_file: Path, tmp_path: Path) -
         os.kill(child.pid, signal.SIGKILL)
 
     with pytest.raises(AugkdError, match=r"a worker died .*try fewer --jobs"):
-        run_jobs([job(recipe_file, tmp_path)], 1, untold, kill, lambda *_: None)
+        run_jobs([job(recipe_file, tmp_path)], 1, watcher(kill))
     assert not multiprocessing.active_children()
 
 
 def test_no_jobs_start_no_worker() -> None:
-    run_jobs([], 4, untold, lambda _: None, lambda *_: None)
+    run_jobs([], 4, watcher())
 
 
-def test_a_budget_of_time_is_for_one_run_at_a_time(recipe_file: Path, tmp_path: Path) -> None:
+def test_a_time_budget_is_for_one_run_at_a_time(recipe_file: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="for one run at a time, not for 2; leave out --budget or --jobs"):
-        compare_recipes(recipes_of(recipe_file), 1, tmp_path / "out", silent, budget=60.0, jobs=2)
+        compare_recipes(recipes_of(recipe_file), 1, tmp_path / "out", silent, time_budget=60.0, jobs=2)
     arguments = ["compare", str(recipe_file), "--out", str(tmp_path / "out"), "--budget", "1m", "--jobs", "2"]
     assert isinstance(CliRunner().invoke(app, arguments).exception, RecipeError)
 
@@ -130,7 +134,7 @@ def test_time_left_is_shared_by_the_runs_under_way(tmp_path: Path) -> None:
     )
     now = [0.0]
     runs = {tmp_path / str(number): ("a", recipe) for number in range(5)}
-    remaining = Remaining(runs, clock=lambda: now[0], jobs=2)
+    remaining = TimeLeft(runs, clock=lambda: now[0], jobs=2)
     first, second, third, *_ = runs
     remaining.begin(first)
     remaining.begin(second)
@@ -138,7 +142,7 @@ def test_time_left_is_shared_by_the_runs_under_way(tmp_path: Path) -> None:
     remaining.end(first, {"cost": {"seconds": {"student": 100.0}}})
     remaining.begin(third)
     now[0] = 150.0
-    assert remaining.left() == (100 * 4 - 100 - 50) / 2
+    assert remaining.seconds() == (100 * 4 - 100 - 50) / 2
 
 
 def hold(folder: Path, ready: Any, events: Any) -> None:

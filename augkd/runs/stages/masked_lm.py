@@ -1,6 +1,6 @@
-"""The masked language models of a recipe: a checkpoint as it is, or warmed up on unlabelled text and kept.
+"""The masked language models of a run: a checkpoint as it is, or adapted to unlabelled text and kept.
 
-Generator and substitution share one when they are told the same; a seed more costs nothing.
+Generator and substitution share one where their options are the same.
 """
 
 from __future__ import annotations
@@ -9,105 +9,128 @@ import dataclasses
 import random
 import shutil
 import time
-from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from augkd.candidates.generator.adapt import HELD_OUT, adapt
 from augkd.data.cleaning import normalised
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.errors import ModelError
 from augkd.models.locate import locate, model_fingerprint
-from augkd.models.masked_lm import load_masked_lm
-from augkd.recipe import AdaptOptions, dumped
-from augkd.retrieval.open import index_identity
+from augkd.models.masked_lm import MaskedLM, load_masked_lm
+from augkd.recipe import AdaptOptions, GeneratedOptions, GeneratorOptions, SubstitutionOptions, dump
+from augkd.retrieval.manifest import index_identity
+from augkd.retrieval.retriever import Retriever
+from augkd.runs.context import RunContext
+from augkd.runs.stages.index import IndexStage
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.folders import begin, end
 from augkd.workspace.locks import claimed
 from augkd.workspace.manifests import finished
-from augkd.workspace.progress import Progress
 
-if TYPE_CHECKING:
-    from augkd.retrieval.retriever import Retriever
-
-FolderOf = Callable[[str, str], Path]  # (stage, identity) → where it lies
+MaskedLMOptions = GeneratorOptions | GeneratedOptions | SubstitutionOptions
+_SUBSTITUTION_MASK = 0.3  # share of the tokens masked in adaptation; substitution itself masks word by word
 
 
-def masked_lm_folder(
-    model: str,
-    options: AdaptOptions | None,
-    index: Callable[[], Retriever],
-    evaluation: Collection[str],
-    folder_of: FolderOf,
-    progress: Progress,
-    *,
-    rate: float,
-    max_length: int,
-    precision: str,
-) -> Path:
-    """The folder of `model`, or of what `options` make of it with a share `rate` of the tokens masked.
+class MaskedLMStage:
+    """Finds or makes the folder of each masked language model, and loads one for whoever uses it next."""
 
-    `index` gives the texts where `options` name no corpus; texts of `evaluation` are never learned from. Raises
-    ModelError for a model without a masked-LM head that is not to be warmed up.
-    """
-    backbone = locate(model)
-    if options is None:
-        if not load_masked_lm(model, precision).trained_head:
+    def __init__(self, context: RunContext, index: IndexStage):
+        """`index` gives the texts of an adaptation whose options name no corpus."""
+        self._context, self._index = context, index
+        self._folders: dict[str, Path] = {}
+        self._checked: dict[Path, MaskedLM] = {}  # loaded for a check, not used yet
+
+    def folder(self, options: MaskedLMOptions) -> Path:
+        """The folder of the model that `options` ask for.
+
+        Raises ModelError for a model without a masked-LM head that is not to be adapted.
+        """
+        adaptation = None if isinstance(options, GeneratedOptions) else options.adapt
+        mask = options.mask if isinstance(options, GeneratorOptions) else _SUBSTITUTION_MASK
+        key = fingerprint([options.model, adaptation and dump(adaptation), mask if adaptation else None])
+        if key not in self._folders:
+            if adaptation is None:
+                self._folders[key] = self._plain(options.model)
+            else:
+                self._folders[key] = self._adapted(options.model, adaptation, mask)
+        return self._folders[key]
+
+    def load(self, folder: Path) -> MaskedLM:
+        """The model in `folder`, fresh: a generator's training changes its weights, so nothing is shared."""
+        return self._checked.pop(folder, None) or load_masked_lm(str(folder), self._context.recipe.training.precision)
+
+    def _plain(self, model: str) -> Path:
+        folder = locate(model)
+        lm = self.load(folder)
+        if not lm.trained_head:
             raise ModelError(f"model '{model}' has no masked-LM head; add adapt: {{steps: 1000}}, which trains one")
-        return backbone
-    source = CorpusSource(**dumped(options.corpus)) if options.corpus else None
-    made = {
-        "backbone": model_fingerprint(backbone),
-        "texts": source.fingerprint() if source else index_identity(index()),
-        "evaluation": fingerprint(sorted(evaluation)),
-        "options": dumped(options) | {"corpus": None},
-        "mask": rate,
-        "max_length": max_length,
-        "precision": precision,
-    }
-    identity = fingerprint(made)
-    folder = folder_of(f"masked_lm-{identity[:8]}", identity)  # generator and substitution may have one each
-    with claimed(folder):
-        if finished(folder, "masked_lm", made):
-            return folder
-        started = time.perf_counter()
-        begin(folder, "masked_lm", made)
-        wanted = options.steps * options.batch_size + HELD_OUT
-        texts = _sample(source, wanted, options.seed) if source else _rows(index(), wanted, options.seed)
-        withheld = {normalised(text) for text in evaluation}
-        lm = load_masked_lm(model, precision)
+        self._checked[folder] = lm
+        return folder
+
+    def _adapted(self, model: str, options: AdaptOptions, mask: float) -> Path:
+        context, training = self._context, self._context.recipe.training
+        backbone = locate(model)
+        source = CorpusSource(**dump(options.corpus)) if options.corpus else None
+        evaluation = list(context.task.evaluation_texts())
+        made_from = {
+            "backbone": model_fingerprint(backbone),
+            "texts": source.fingerprint() if source else index_identity(self._index.retriever.manifest),
+            "evaluation": fingerprint(sorted(evaluation)),
+            "options": dump(options) | {"corpus": None},
+            "mask": mask,
+            "max_length": training.max_length,
+            "precision": training.precision,
+        }
+        identity = fingerprint(made_from)
+        folder = context.folders.of(f"masked_lm-{identity[:8]}", identity)  # two sources may need one each
+        with claimed(folder):
+            if not finished(folder, "masked_lm", made_from):
+                begin(folder, "masked_lm", made_from)
+                withheld = {normalised(text) for text in evaluation}
+                texts = [text for text in self._texts(source, options) if normalised(text) not in withheld]
+                end(folder, "masked_lm", made_from, **self._adapt(folder, model, texts, options, mask))
+        return folder
+
+    def _adapt(self, folder: Path, model: str, texts: list[str], options: AdaptOptions, mask: float) -> dict[str, Any]:
+        """Adapts `model` into `folder`; the facts for its manifest."""
+        started, training, progress = time.perf_counter(), self._context.recipe.training, self._context.progress
+        lm = load_masked_lm(model, training.precision)
         before, after = adapt(
             lm,
-            [text for text in texts if normalised(text) not in withheld],
+            texts,
             folder / "checkpoints",
             steps=options.steps,
             batch_size=options.batch_size,
             learning_rate=options.learning_rate,
-            rate=rate,
-            max_length=max_length,
+            rate=mask,
+            max_length=training.max_length,
             seed=options.seed,
             progress=lambda done, total: progress("masked language model", done, total),
         )
         lm.save(folder)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         facts = {"before": dataclasses.asdict(before), "held_out": dataclasses.asdict(after), "rows": dict(lm.rows)}
-        end(folder, "masked_lm", made, seconds=time.perf_counter() - started, **facts)
-    return folder
+        return facts | {"seconds": time.perf_counter() - started}
+
+    def _texts(self, source: CorpusSource | None, options: AdaptOptions) -> list[str]:
+        size = options.steps * options.batch_size + HELD_OUT
+        return sample(source, size, options.seed) if source else _indexed(self._index.retriever, size, options.seed)
 
 
-def _rows(index: Retriever, wanted: int, seed: int) -> list[str]:
-    """`wanted` texts of the index, all of a smaller one, in its order."""
-    places = sorted(random.Random(seed).sample(range(len(index)), min(wanted, len(index))))
+def _indexed(index: Retriever, size: int, seed: int) -> list[str]:
+    """`size` texts of the index in its order; all of them where there are fewer."""
+    places = sorted(random.Random(seed).sample(range(len(index)), min(size, len(index))))
     return index.texts(places)
 
 
-def _sample(source: CorpusSource, wanted: int, seed: int) -> list[str]:
-    """`wanted` texts of the corpus in one pass, each as likely as any other (reservoir; Vitter 1985)."""
+def sample(source: CorpusSource, size: int, seed: int) -> list[str]:
+    """`size` texts of the corpus in one pass, each as likely as any other (reservoir sampling; Vitter 1985)."""
     rng = random.Random(seed)
     kept: list[str] = []
     for number, text in enumerate(stream_corpus(source, CorpusCounts())):
-        if number < wanted:
+        if number < size:
             kept.append(text)
-        elif (place := rng.randrange(number + 1)) < wanted:
+        elif (place := rng.randrange(number + 1)) < size:
             kept[place] = text
     return kept

@@ -1,119 +1,158 @@
-"""Who teaches: a checkpoint, a trunk fine-tuned here, numbers from elsewhere, or the average of several of them.
+"""The teacher: a checkpoint, a backbone fine-tuned here, numbers from elsewhere, or the average of several of them.
 
-The transfer set asks for logits and does not care which it is. Layers, and a student made of them, need one model.
+The transfer set asks for logits and does not care which it is. Intermediate-layer losses, and a student made of the
+teacher's layers, need one model.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from augkd.data.transfer_set import in_memory
+from augkd.data.given_transfer_set import locate_transfer_set
+from augkd.data.task import Task
+from augkd.data.transfer_set import TransferSet, in_memory, original_row
 from augkd.distill.arguments import arguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.stages import train_stages
 from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, TeacherOutputs
 from augkd.errors import DataError, ModelError
 from augkd.evaluation.judge import Judge
-from augkd.models.classifier import Classifier, from_layers, load_backbone, load_classifier
+from augkd.models.classifier import Classifier, load_backbone, load_classifier
+from augkd.models.layers import from_layers
 from augkd.models.locate import locate, model_fingerprint
-from augkd.recipe import Recipe, TeacherOptions, TrainingOptions, dumped
-from augkd.runs.stages.transfer_set import original_row
+from augkd.recipe import Recipe, TeacherOptions, TrainingOptions, dump
+from augkd.runs.context import RunContext
 from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.folders import begin, end
 from augkd.workspace.locks import claimed
 from augkd.workspace.manifests import finished
-from augkd.workspace.progress import Progress
-
-if TYPE_CHECKING:
-    from augkd.data.task import Task
-
-FolderOf = Callable[[str, str], Path]  # (stage, identity) → where it lies
 
 
-@dataclass(frozen=True)
+class Tutor(Protocol):
+    """Who teaches a student: the recipe's teacher, or the assistant that was trained before it."""
+
+    @property
+    def outputs(self) -> TeacherOutputs:
+        """Its logits of any text, stored."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the logits could."""
+        ...
+
+    @property
+    def model(self) -> Classifier:
+        """The model behind the logits, loaded once."""
+        ...
+
+
 class Teacher:
-    """One teacher of a recipe. `number` tells the members of an ensemble apart; 0 for a single one."""
+    """The teacher of a recipe, or a member of its ensemble; each part is made or loaded when it is first asked for."""
 
-    options: TeacherOptions
-    task: Task
-    labels: tuple[str, ...]
-    metric: str
-    training: TrainingOptions  # of the student: length, precision and checkpoints are the same for both
-    folder_of: FolderOf
-    progress: Progress
-    number: int = 0
+    def __init__(self, context: RunContext, options: TeacherOptions | None = None, number: int = 0):
+        """`number` tells the members of an ensemble apart; 0 for a single teacher."""
+        self._context = context
+        self.options = options or context.recipe.teacher
+        self._number = number
 
+    @cached_property
     def folder(self) -> Path | None:
-        """The folder of the weights, fine-tuned where the recipe says so; None without a model."""
-        if self.options.model is None:
+        """The folder of the weights, fine-tuned where the recipe asks for it; None without a model."""
+        options, context = self.options, self._context
+        if options.model is None:
             return None
-        backbone = locate(self.options.model)
-        if self.options.epochs == 0:
+        backbone = locate(options.model)
+        if options.epochs == 0:
             return backbone
-        if all(example.label is None for example in self.task.train):
-            raise DataError(f"task {self.task.name} has no labels to fine-tune a teacher on; set teacher.epochs: 0")
-        made = {
+        if all(example.label is None for example in context.task.train):
+            raise DataError(f"task {context.task.name} has no labels to fine-tune a teacher on; set teacher.epochs: 0")
+        made_from = {
             "backbone": model_fingerprint(backbone),
-            "task": self.task.fingerprint,
-            "teacher": dumped(self.options) | {"model": None},
-            "max_length": self.training.max_length,
-            "precision": self.training.precision,
+            "task": context.task.fingerprint,
+            "teacher": dump(options) | {"model": None},
+            "max_length": context.recipe.training.max_length,
+            "precision": context.recipe.training.precision,
         }
-        stage = f"teacher-{self.number}" if self.number else "teacher"
-        folder = self.folder_of(stage, fingerprint(made))
+        folder = context.folders.of(self.stage, fingerprint(made_from))
         with claimed(folder):
-            if not finished(folder, "teacher", made):
+            if not finished(folder, "teacher", made_from):
                 started = time.perf_counter()
-                begin(folder, "teacher", made)
-                rows = self._fine_tune(folder, stage)
+                begin(folder, "teacher", made_from)
+                rows = self._fine_tune(folder)
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-                end(folder, "teacher", made, rows=rows, seconds=time.perf_counter() - started)
+                end(folder, "teacher", made_from, rows=rows, seconds=time.perf_counter() - started)
         return folder
 
-    def classifier(self) -> Classifier:
-        """The model; recipes that need one are refused when there is none."""
-        folder = self.folder()
-        assert folder is not None, "the recipe's check refuses this"
-        given = None if self.options.epochs else self.options.labels
-        return load_classifier(str(folder), self.labels, self.training.max_length, given, self.training.precision)
+    @property
+    def stage(self) -> str:
+        """The name of its stage."""
+        return f"teacher-{self._number}" if self._number else "teacher"
 
-    def outputs(self) -> tuple[TeacherOutputs, str]:
-        """The teacher as a source of logits, and a fingerprint that changes when they could."""
-        if self.options.ensemble is not None:
-            members = [self._member(number, given) for number, given in enumerate(self.options.ensemble, 1)]
-            sources, prints = zip(*(member.outputs() for member in members), strict=True)
-            how = self.options.average if self.labels else "logits"
-            return AveragedTeacher(sources, how), fingerprint([how, *prints])
-        if self.options.logits is not None:
-            path, options = Path(self.options.logits), self.options
-            source = GivenTeacher(path, options.column, self.labels, options.labels, options.missing == "drop")
-            return source, fingerprint([file_fingerprint(path), dumped(options) | {"logits": None}])
-        folder = self.folder()
-        assert folder is not None
-        given = None if self.options.epochs else self.options.labels
-        weights = fingerprint([model_fingerprint(folder), self.labels, given, self.training.precision])
-        return self.cached(self.classifier, weights), weights
+    @cached_property
+    def members(self) -> list[Teacher]:
+        """The teachers of an ensemble; this one itself where it is a single one."""
+        if self.options.ensemble is None:
+            return [self]
+        numbered = enumerate(self.options.ensemble, 1)
+        return [Teacher(self._context, options, 10 * self._number + number) for number, options in numbered]
 
-    def cached(self, load: Callable[[], Classifier], weights: str) -> CachedTeacher:
-        """A model behind the store of logits; `weights` is its fingerprint."""
-        store = self.folder_of("teacher_logits", "all")
-        return CachedTeacher(load, len(self.labels) or 1, store, weights, self.training.max_length)
+    @cached_property
+    def model(self) -> Classifier:
+        """The classifier; a recipe that needs one is rejected when there is none."""
+        assert self.folder is not None, "the recipe's own check sees to this"
+        training, labels = self._context.recipe.training, self._context.target.labels
+        return load_classifier(str(self.folder), labels, training.max_length, self._output_names, training.precision)
 
-    def _member(self, number: int, options: TeacherOptions) -> Teacher:
-        fields = (self.task, self.labels, self.metric, self.training, self.folder_of, self.progress)
-        return Teacher(options, *fields, number=10 * self.number + number)
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes whenever the logits could."""
+        options = self.options
+        if options.ensemble is not None:
+            return fingerprint([self._average, *(member.fingerprint for member in self.members)])
+        if self._context.recipe.data.transfer_set is not None:
+            return file_fingerprint(locate_transfer_set(self._context.recipe.data.transfer_set) / "data")
+        if options.logits is not None:
+            return fingerprint([file_fingerprint(Path(options.logits)), dump(options) | {"logits": None}])
+        assert self.folder is not None
+        precision = self._context.recipe.training.precision
+        names = self._output_names
+        return fingerprint([model_fingerprint(self.folder), self._context.target.labels, names, precision])
 
-    def _fine_tune(self, folder: Path, stage: str) -> dict[str, int]:
-        options, training = self.options, self.training
-        model = load_backbone(str(options.model), self.labels, training.max_length, options.seed, training.precision)
+    @cached_property
+    def outputs(self) -> TeacherOutputs:
+        """Its logits of any text; a model's are stored."""
+        options, labels = self.options, self._context.target.labels
+        if options.ensemble is not None:
+            return AveragedTeacher([member.outputs for member in self.members], self._average)
+        if self._context.recipe.data.transfer_set is not None:
+            given = TransferSet.open(locate_transfer_set(self._context.recipe.data.transfer_set))
+            return GivenTeacher(given.folder / "data", "teacher_logits", labels, given.labels, drop=False)
+        if options.logits is not None:
+            drop = options.missing == "drop"
+            return GivenTeacher(Path(options.logits), options.column, labels, options.labels, drop)
+        return stored_outputs(self._context, self)
+
+    @property
+    def _average(self) -> str:
+        return "logits" if self._context.target.regression else self.options.average
+
+    @property
+    def _output_names(self) -> list[str] | None:
+        """Names for the outputs of a checkpoint that does not know them; one fine-tuned here has the task's."""
+        return None if self.options.epochs else self.options.labels
+
+    def _fine_tune(self, folder: Path) -> dict[str, int]:
+        context, options, training = self._context, self.options, self._context.recipe.training
+        labels = context.target.labels
+        model = load_backbone(str(options.model), labels, training.max_length, options.seed, training.precision)
         if options.layers is not None:
             model = from_layers(model, options.layers)
         settings: dict[str, Any] = {
@@ -123,20 +162,26 @@ class Teacher:
             "batch_size": options.batch_size,
             **{name: getattr(training, name) for name in ("max_length", "precision", "checkpoints", "report_to")},
         }
-        rows = [original_row(e, np.zeros(len(self.labels) or 1), [], self.labels) for e in self.task.train]
-        data = DistillationDataset(model, in_memory(rows, self.labels))
-        judge = Judge(self.task, self.metric, not self.labels, _nobody)
-        told = arguments(folder / "checkpoints", TrainingOptions.model_validate(settings), options.seed, self.metric)
+        stage = TrainingOptions.model_validate(settings)
+        rows = [original_row(e, np.zeros(context.target.outputs), [], labels) for e in context.task.train]
+        judge = Judge(context.task, context.metric, context.target, _no_teacher)
         trained = train_stages(
             model,
-            [told],
-            data,
-            lambda classifier: {self.metric: judge.validation(classifier)},
-            lambda done, total: self.progress(stage, done, total),
+            [arguments(folder / "checkpoints", stage, options.seed, context.metric)],
+            DistillationDataset(model, in_memory(rows, labels)),
+            lambda classifier: {context.metric: judge.validation(classifier)},
+            partial(context.progress, self.stage),
         )
         model.save(folder)
         write_json(folder / "log.json", trained.log)
         return trained.rows
+
+
+def stored_outputs(context: RunContext, tutor: Tutor) -> CachedTeacher:
+    """The logits of a model behind a store on disk; the model is loaded when a text is new."""
+    store = context.folders.of("teacher_logits", "all")
+    length = context.recipe.training.max_length
+    return CachedTeacher(lambda: tutor.model, context.target.outputs, store, tutor.fingerprint, length)
 
 
 def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
@@ -156,5 +201,5 @@ def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
     return tuple(id2label[place] for place in range(len(id2label)))
 
 
-def _nobody(texts: Any) -> Any:
+def _no_teacher(texts: Any) -> Any:
     raise DataError("the validation split has no labels to choose the teacher's checkpoint by; label some")

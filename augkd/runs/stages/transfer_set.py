@@ -1,6 +1,6 @@
-"""Texts to transfer set: index, candidates, the teacher's word on all of them, rows on disk.
+"""From texts to a transfer set: candidates from every source, the tutor's logits of all of them, rows on disk.
 
-Evaluation texts are kept out here, whatever source a candidate comes from, and counted.
+Evaluation texts are kept out here, whichever source a candidate comes from, and counted.
 """
 
 from __future__ import annotations
@@ -8,96 +8,158 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import shutil
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from augkd.candidates.augmented_samples import read_candidates
 from augkd.candidates.candidate import Candidate
 from augkd.candidates.drift import measure, summary
-from augkd.candidates.from_models import Made
-from augkd.candidates.neighbours.find import SOURCE, Found, find_neighbours, teacher_distance
+from augkd.candidates.model_texts import SUBSTITUTION_CACHE, ModelTexts, make_model_texts
+from augkd.candidates.neighbours.find import SOURCE, Neighbours, find_neighbours, teacher_distance
 from augkd.data.cleaning import normalised
-from augkd.data.task import Example, Task, read_augmented_samples, texts_of
-from augkd.data.transfer_set import write_card, write_rows
-from augkd.distill.teacher.outputs import TeacherOutputs
+from augkd.data.given_transfer_set import copy_training_rows, locate_transfer_set
+from augkd.data.task import Example, Task, texts_of
+from augkd.data.transfer_set import TransferSet, original_row, write_card, write_rows
 from augkd.errors import DataError
-from augkd.recipe import DataOptions, NeighbourOptions
+from augkd.models.locate import locate, model_fingerprint
+from augkd.recipe import DataOptions, GeneratedOptions, NeighbourOptions, SubstitutionOptions, dump
+from augkd.retrieval.manifest import index_identity
 from augkd.retrieval.retriever import Retriever
+from augkd.runs.context import RunContext
+from augkd.runs.stages.index import IndexStage
+from augkd.runs.stages.masked_lm import MaskedLMStage
+from augkd.runs.stages.teacher import Tutor
 from augkd.workspace.files import write_json
+from augkd.workspace.fingerprints import file_fingerprint, fingerprint
+from augkd.workspace.folders import CACHE, begin, end
+from augkd.workspace.locks import claimed
+from augkd.workspace.manifests import finished
 from augkd.workspace.progress import Progress
 
 
-def write_transfer_set(
-    folder: Path,
-    task: Task,
-    labels: Sequence[str],
-    outputs: TeacherOutputs,
-    options: DataOptions,
-    index: Retriever | None,
-    progress: Progress,
-    made: Made | None = None,
-) -> dict[str, int]:
-    """Finds candidates, has the teacher label everything, writes the rows (not the manifest); returns the counts.
+def make_transfer_set(context: RunContext, tutor: Tutor, index: IndexStage, masked_lms: MaskedLMStage) -> TransferSet:
+    """The originals with their candidates, all labelled by `tutor`; made unless it is there already.
 
-    `made` are candidates to be added to those found; how far they drifted from their originals goes to drift.json.
-
-    Raises DataError when the teacher has no output for a labelled text.
+    Raises DataError when the tutor has no output for a labelled text.
     """
-    train = task.train
-    excluded = {normalised(text) for text in task.evaluation_texts()} - {""}
-    if index is not None and options.neighbours is not None:
-        found = _neighbours(task, index, options.neighbours, progress)
-    else:
-        found = Found([[] for _ in train], 0, 0)
-    sampled, withheld = _from_jsonl(options.augmented_samples, train, excluded)
-    made = made or Made.none(len(train))
-    pools = [[*near, *more, *own] for near, more, own in zip(found.candidates, sampled, made.pools, strict=True)]
-    wanted = [*texts_of(train), *((c.text, c.text_pair) for c in itertools.chain.from_iterable(pools))]
+    options = context.recipe.data
+    made_from: dict[str, Any] = {"task": context.task.fingerprint, "teacher": tutor.fingerprint}
+    if options.transfer_set is None:
+        made_from |= {
+            "index": index_identity(index.retriever.manifest) if options.neighbours else None,
+            "data": _identity(options, masked_lms),
+            "max_length": context.recipe.training.max_length,
+        }
+    folder = context.folders.of("transfer_set", fingerprint(made_from))
+    with claimed(folder):
+        if not finished(folder, "transfer_set", made_from):
+            started = time.perf_counter()
+            begin(folder, "transfer_set", made_from)
+            given = options.transfer_set
+            facts = _copy(folder, context, given) if given else _write(folder, context, tutor, index, masked_lms)
+            shutil.rmtree(folder / CACHE / SUBSTITUTION_CACHE, ignore_errors=True)
+            seconds = time.perf_counter() - started
+            facts |= {"task": context.task.name, "labels": context.target.labels, "seconds": seconds}
+            end(folder, "transfer_set", made_from, **facts)
+    return TransferSet.open(folder)
 
-    logits = outputs.logits(wanted, lambda done, total: progress("teacher logits", done, total))
-    unknown = np.isnan(logits.sum(axis=1))  # a row is known or it is all nan
-    if unknown[: len(train)].any():
-        place = int(unknown.argmax())
-        raise DataError(f"the teacher has no output for the labelled text '{train[place].text[:60]}'; add it")
-    strays = _strays(pools, logits, options.neighbours)
-    logits[len(train) :][strays] = np.nan  # left out like those the teacher does not know
+
+def _identity(options: DataOptions, masked_lms: MaskedLMStage) -> dict[str, Any]:
+    """What decides the candidates, besides task, index and tutor."""
+    samples = options.augmented_samples
+    models = {
+        name: None if source is None else dump(source) | _models_of(source, masked_lms)
+        for name, source in (("generated", options.generated), ("substitution", options.substitution))
+    }
+    return models | {
+        "neighbours": dump(options.neighbours) | {"index": None} if options.neighbours else None,
+        "augmented_samples": file_fingerprint(Path(samples)) if samples else None,
+    }
+
+
+def _models_of(options: GeneratedOptions | SubstitutionOptions, masked_lms: MaskedLMStage) -> dict[str, Any]:
+    encoder = model_fingerprint(locate(options.encoder))
+    return {"model": model_fingerprint(masked_lms.folder(options)), "adapt": None, "encoder": encoder}
+
+
+def _copy(folder: Path, context: RunContext, name: str) -> dict[str, Any]:
+    """Copies a given transfer set without the rows that were cut off for validation and test; the facts."""
+    source, task = TransferSet.open(locate_transfer_set(name)), context.task
+    if source.labels != context.target.labels:
+        raise DataError(f"{name} has the labels {', '.join(source.labels)}, the task {', '.join(task.labels)}")
+    own = context.recipe.task.dataset == name  # else the task brings its own validation and test texts
+    ids = [example.id for example in task.train] if own else source.column("id")
+    counts = copy_training_rows(source, folder, ids, task)
+    none = {"excluded_near_copies": 0, "outside_teacher_bounds": 0, "too_far_from_original": 0, "short": 0}
+    data = {name: value for name, value in dataclasses.asdict(counts).items() if not name.startswith("_")} | none
+    write_card(folder, task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in data.items()])
+    return {"data": data, "teacher_rows": 0, "generator_rows": 0}
+
+
+# ---- candidates, labels, rows ----
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """Candidates of every source, by example, and what was left out on the way."""
+
+    pools: list[list[Candidate]]
+    found: Neighbours
+    made: ModelTexts
+    withheld_samples: int
+
+
+def _write(
+    folder: Path, context: RunContext, tutor: Tutor, index: IndexStage, masked_lms: MaskedLMStage
+) -> dict[str, Any]:
+    """Writes rows, card and what was withheld (not the manifest); the facts for the manifest."""
+    train, options, labels = context.task.train, context.recipe.data, context.target.labels
+    gathered = _gather(folder, context, index, masked_lms)
+    pools, rows_before = gathered.pools, tutor.outputs.rows
+
+    texts = [*texts_of(train), *((c.text, c.text_pair) for c in itertools.chain.from_iterable(pools))]
+    logits = tutor.outputs.logits(texts, partial(context.progress, "teacher logits"))
+    _check_originals(train, logits)
+    outside = _outside_teacher_bounds(pools, logits, options.neighbours)
+    logits[len(train) :][outside] = np.nan  # left out like those the teacher does not know
+
     write_rows(folder, _rows(train, pools, logits, labels), labels)
-    write_json(folder / "withheld.json", [dataclasses.asdict(copy) for copy in found.withheld])
-
-    if any(made.pools):
-        write_json(folder / "drift.json", _drift(train, pools, made, logits))
+    write_json(folder / "withheld.json", [dataclasses.asdict(copy) for copy in gathered.found.withheld])
+    if any(gathered.made.pools):
+        write_json(folder / "drift.json", _drift(train, pools, gathered.made, logits))
 
     known = ~np.isnan(logits.sum(axis=1))
-    labelled = [wanted[place] for place in np.flatnonzero(known)[len(train) :]]  # without those left out
-    counts = {
-        "originals": len(train),
-        "candidates": len(labelled),
-        "candidates_unique": len(set(labelled)),
-        "excluded_evaluation_texts": found.excluded_evaluation_texts + withheld + made.withheld,
-        "excluded_near_copies": found.excluded_near_copies,
-        "outside_teacher_bounds": int(strays.sum()),
-        "too_far_from_original": made.too_far,
-        "short": found.short,
-    }
-    write_card(folder, task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()])
-    return counts
+    labelled = [texts[place] for place in np.flatnonzero(known)[len(train) :]]  # without those left out
+    counts = _counts(len(train), labelled, gathered, int(outside.sum()))
+    write_card(folder, context.task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()])
+    teacher_rows = tutor.outputs.rows - rows_before
+    return {"data": counts, "teacher_rows": teacher_rows, "generator_rows": gathered.made.rows}
 
 
-def _drift(
-    train: Sequence[Example], pools: Sequence[Sequence[Candidate]], made: Made, logits: NDArray[np.float32]
-) -> dict[str, Any]:
-    """How far each source's made texts are from their originals, as means and quantiles."""
-    own = [{id(candidate) for candidate in pool} for pool in made.pools]
-    is_made = [id(candidate) in mine for pool, mine in zip(pools, own, strict=True) for candidate in pool]
-    cosine = np.array([value for row in made.cosine for value in row], dtype=np.float32)
-    of_candidates = logits[len(train) :][np.array(is_made, dtype=bool)]
-    return summary(measure(train, made.pools, cosine, logits[: len(train)], of_candidates))
+def _gather(folder: Path, context: RunContext, index: IndexStage, masked_lms: MaskedLMStage) -> _Gathered:
+    task, recipe, options, progress = context.task, context.recipe, context.recipe.data, context.progress
+    evaluation = {normalised(text) for text in task.evaluation_texts()} - {""}
+    made = make_model_texts(task, options, recipe.training, masked_lms.folder, folder / CACHE, progress)
+    found = Neighbours.none(len(task.train))
+    sampled: list[list[Candidate]] = [[] for _ in task.train]
+    withheld = 0
+    if options.neighbours is not None:
+        found = _neighbours(task, index.retriever, options.neighbours, progress)
+    if options.augmented_samples is not None:
+        sampled, withheld = read_candidates(Path(options.augmented_samples), task.train, evaluation)
+    pools = [[*near, *more, *own] for near, more, own in zip(found.candidates, sampled, made.pools, strict=True)]
+    return _Gathered(pools, found, made, withheld)
 
 
-def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progress: Progress) -> Found:
+def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progress: Progress) -> Neighbours:
     return find_neighbours(
         task.train,
         index,
@@ -112,41 +174,31 @@ def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progres
         unique=options.unique,
         min_distance=options.min_distance,
         max_distance=options.max_distance,
-        progress=lambda done, total: progress("neighbours", done, total),
+        progress=partial(progress, "neighbours"),
     )
 
 
-def _strays(
+def _check_originals(train: Sequence[Example], logits: NDArray[np.float32]) -> None:
+    unknown = np.isnan(logits[: len(train)].sum(axis=1))  # a row is known or it is all nan
+    if unknown.any():
+        text = train[int(unknown.argmax())].text[:60]
+        raise DataError(f"the teacher has no output for the labelled text '{text}'; add it")
+
+
+def _outside_teacher_bounds(
     pools: Sequence[Sequence[Candidate]], logits: NDArray[np.float32], options: NeighbourOptions | None
 ) -> NDArray[np.bool_]:  # (candidates,)
-    """Which neighbours the teacher sees too near their original or too far from it; `logits` begin with originals."""
+    """Which neighbours' teacher outputs are too near to, or too far from, their original's.
+
+    `logits` are those of the originals, then of all candidates.
+    """
     owner = np.repeat(np.arange(len(pools)), [len(pool) for pool in pools])
     if options is None or (options.min_teacher_distance == 0 and options.max_teacher_distance is None):
         return np.zeros(len(owner), dtype=bool)
     distance = teacher_distance(logits[owner], logits[len(pools) :])
-    most = math.inf if options.max_teacher_distance is None else options.max_teacher_distance
+    farthest = math.inf if options.max_teacher_distance is None else options.max_teacher_distance
     neighbour = np.array([candidate.source == SOURCE for pool in pools for candidate in pool], dtype=bool)
-    return neighbour & ((distance < options.min_teacher_distance) | (distance > most))
-
-
-def _from_jsonl(path: str | None, train: Sequence[Example], excluded: set[str]) -> tuple[list[list[Candidate]], int]:
-    """Candidates from a Minimax-kNN or Glitter file, by example id; evaluation texts are withheld and counted."""
-    if path is None:
-        return [[] for _ in train], 0
-    samples = read_augmented_samples(Path(path))
-    if not any(example.id in samples for example in train):
-        raise DataError(f"{path}: no guid is the id of a training example (e.g. '{train[0].id}'); align the ids")
-    withheld: set[str] = set()
-    pools = []
-    for example in train:
-        pool = []
-        for rank, (text, pair) in enumerate(samples.get(example.id, [])):
-            if {normalised(text), normalised(pair or "")} & excluded:
-                withheld.add(normalised(text))
-            elif (text, pair) != (example.text, example.text_pair):
-                pool.append(Candidate(f"s{rank}", example.id, text, pair, "augmented_samples", 1.0 / (1 + rank)))
-        pools.append(pool)
-    return pools, len(withheld)
+    return neighbour & ((distance < options.min_teacher_distance) | (distance > farthest))
 
 
 def _rows(
@@ -155,28 +207,38 @@ def _rows(
     logits: NDArray[np.float32],  # originals, then all candidates
     labels: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
-    place = len(train)
+    start = len(train)
     for row, (example, pool) in enumerate(zip(train, pools, strict=True)):
-        believed = logits[place : place + len(pool)]
-        place += len(pool)
         candidates = [
             dataclasses.asdict(candidate) | {"teacher_logits": values.tolist()}
-            for candidate, values in zip(pool, believed, strict=True)
+            for candidate, values in zip(pool, logits[start : start + len(pool)], strict=True)
             if not np.isnan(values).any()
         ]
+        start += len(pool)
         yield original_row(example, logits[row], candidates, labels)
 
 
-def original_row(
-    example: Example, logits: NDArray[Any], candidates: list[dict[str, Any]], labels: Sequence[str]
+def _drift(
+    train: Sequence[Example], pools: Sequence[Sequence[Candidate]], made: ModelTexts, logits: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """One row of a transfer set; the label by name."""
-    label = example.label
+    """How far the texts that models wrote are from their originals, by source, as means and quantiles."""
+    own = [{id(candidate) for candidate in pool} for pool in made.pools]
+    is_made = [id(candidate) in mine for pool, mine in zip(pools, own, strict=True) for candidate in pool]
+    cosine = np.array([value for row in made.cosine for value in row], dtype=np.float32)
+    of_candidates = logits[len(train) :][np.array(is_made, dtype=bool)]
+    return summary(measure(train, made.pools, cosine, logits[: len(train)], of_candidates))
+
+
+def _counts(originals: int, labelled: Sequence[Any], gathered: _Gathered, outside: int) -> dict[str, int]:
+    found, made = gathered.found, gathered.made
+    withheld = found.excluded_evaluation_texts + gathered.withheld_samples + made.withheld
     return {
-        "id": example.id,
-        "text": example.text,
-        "text_pair": example.text_pair,
-        "label": labels[int(label)] if labels and label is not None else label,
-        "teacher_logits": logits.tolist(),
-        "candidates": candidates,
+        "originals": originals,
+        "candidates": len(labelled),
+        "candidates_unique": len(set(labelled)),
+        "excluded_evaluation_texts": withheld,
+        "excluded_near_copies": found.excluded_near_copies,
+        "outside_teacher_bounds": outside,
+        "too_far_from_original": made.too_far,
+        "short": found.short,
     }

@@ -1,0 +1,60 @@
+"""The commands of `augkd transfer`: a transfer set to read, as JSONL for other tools, and its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augkd.cli.terminal import AsJson, show
+
+transfer_app = typer.Typer(no_args_is_help=True, help="Look at a transfer set, convert it, write its card.")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a transfer set.")]
+
+
+@transfer_app.command("show")
+def show_(
+    folder: Folder,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many labelled texts (default: 3).")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Show labelled texts with their candidates and what the teacher predicts for each.
+
+    Example: augkd transfer show runs/trec/transfer_set -n 3
+    """
+    from augkd.data.transfer_set import TransferSet, describe
+
+    transfer = TransferSet.open(folder)
+    rows = transfer.table.slice(0, n).to_pylist()
+    show(rows, as_json, [line for row in rows for line in describe(row, transfer.labels)])
+
+
+@transfer_app.command()
+def jsonl(
+    folder: Folder, out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
+) -> None:
+    """Write the JSONL that Minimax-kNN and Glitter read: guid, label, text_a, text_b, augmented_samples.
+
+    Example: augkd transfer jsonl runs/trec/transfer_set --out augmented.jsonl
+    """
+    from augkd.data.transfer_set import TransferSet
+
+    transfer = TransferSet.open(folder)
+    transfer.write_jsonl(out)
+    typer.echo(f"{len(transfer)} rows: {out}")
+
+
+@transfer_app.command()
+def card(
+    folder: Folder,
+    name: Annotated[str | None, typer.Option("--name", help="Its title (default: the name of the task).")] = None,
+) -> None:
+    """Write README.md, the data set card: what is in it, where its texts come from, how to load it.
+
+    Example: augkd transfer card runs/trec/transfer_set
+    """
+    from augkd.data.transfer_set import write_card_again
+
+    typer.echo(f"card: {write_card_again(folder, name)}")

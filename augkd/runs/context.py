@@ -1,0 +1,53 @@
+"""What all stages of a run share, and never change: recipe, task, target, folders, progress."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from augkd.data.target import Target
+from augkd.data.task import Task
+from augkd.recipe import Recipe
+from augkd.workspace.progress import Progress, prefixed, silent
+
+
+@dataclass(frozen=True)
+class StageFolders:
+    """Which folder each stage goes to."""
+
+    out: Path  # of the run
+    shared: Path | None = None  # of a comparison: for stages that do not depend on the seed
+    whole: Path | None = None  # of an assistant: the folder of the run it belongs to
+
+    def of(self, stage: str, identity: str) -> Path:
+        """Where a stage with the fingerprint `identity` lies: runs that share a folder share what is equal."""
+        if self.shared is not None:
+            return self.shared / f"{stage}-{identity[:12]}"
+        if self.whole is None or stage == "transfer_set":
+            return self.out / stage
+        return self.whole / stage  # an assistant's teacher and index are those of the whole run
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run; its stages take this and the results of earlier stages."""
+
+    recipe: Recipe
+    task: Task
+    target: Target  # the task's; the teacher's where no text has a label
+    metric: str
+    folders: StageFolders
+    progress: Progress = silent
+    name: str = field(default="recipe")
+
+    def assistant(self, number: int) -> RunContext:
+        """The context of an assistant, counted from 1: the same data, another student."""
+        recipe = self.recipe.for_assistant(number)
+        assistants = self.folders.out / "assistants"
+        return replace(
+            self,
+            recipe=recipe,
+            folders=StageFolders(assistants / str(number), self.folders.shared, self.folders.out),
+            progress=prefixed(self.progress, f"assistant {number}: "),
+            name=f"assistant {number}",
+        )

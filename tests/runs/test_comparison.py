@@ -1,0 +1,42 @@
+"""A comparison runs its recipes on shared stages and grows by a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from augkd.errors import RecipeError
+from augkd.recipe import load_recipe
+from augkd.runs.comparison import compare_recipes
+from augkd.runs.controls import with_controls
+from augkd.workspace.progress import silent
+
+
+class RecordedHeadline:
+    """A headline that records its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, int, int]] = []
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        self.lines.append((text, done, total))
+
+
+def test_a_comparison_shares_stages_compares_its_recipes_and_grows_by_a_seed(recipe_file: Path, tmp_path: Path) -> None:
+    changes = ["training.epochs=1", "training.max_length=16", "teacher.epochs=1"]
+    recipes = with_controls({"mine": load_recipe(str(recipe_file), changes)}, ["kd"])
+    first = compare_recipes(recipes, 1, tmp_path / "out", silent)
+    assert [row["recipe"] for row in first["rows"]] == ["kd", "mine"]
+    assert (first["comparisons"], first["examples"]) == (1, 18)
+    assert first["rows"][1]["difference"]["verdict"] in ("better", "worse", "no difference shown")
+    stages = ["index", "teacher", "teacher_logits", "transfer_set", "transfer_set"]
+    assert sorted(path.name.split("-")[0] for path in (tmp_path / "out/shared").iterdir()) == stages
+    headline = RecordedHeadline()
+    second = compare_recipes(recipes, 2, tmp_path / "out", silent, headline=headline)
+    assert (headline.lines[0][1:], headline.lines[-1][1:]) == ((2, 4), (3, 4))
+    for old, new in zip(first["rows"], second["rows"], strict=True):
+        assert new["test"]["values"][0] == old["test"]["values"][0]
+        assert new["seeds"] == 2
+    with pytest.raises(RecipeError, match="baseline 'mime' is not one of the recipes; did you mean 'mine'"):
+        compare_recipes(recipes, 2, tmp_path / "out", silent, baseline="mime")

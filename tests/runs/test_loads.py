@@ -1,0 +1,99 @@
+"""A run opens each artefact once: models loaded and files hashed are counted, in a fresh run and a finished one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+from augkd.recipe import load_recipe
+from augkd.retrieval.encoders import sentence
+from augkd.runs.run import Run
+from augkd.workspace import fingerprints
+
+
+class Counts:
+    """How often each model was loaded, and each file hashed."""
+
+    def __init__(self) -> None:
+        self.classifiers: Counter[str] = Counter()
+        self.encoders: Counter[str] = Counter()
+        self.hashes: Counter[str] = Counter()
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
+    seen = Counts()
+    load_classifier, load_encoder, digest = (
+        AutoModelForSequenceClassification.from_pretrained,
+        sentence.load_model,
+        hashlib.file_digest,
+    )
+
+    def counted_classifier(folder: Any, *args: Any, **options: Any) -> Any:
+        seen.classifiers[Path(folder).name] += 1
+        return load_classifier(folder, *args, **options)
+
+    def counted_encoder(folder: Path, *args: Any, **options: Any) -> Any:
+        seen.encoders[folder.name] += 1
+        return load_encoder(folder, *args, **options)
+
+    def counted_digest(stream: Any, *args: Any) -> Any:
+        seen.hashes[str(stream.name)] += 1
+        return digest(stream, *args)
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", counted_classifier)
+    monkeypatch.setattr(sentence, "load_model", counted_encoder)
+    monkeypatch.setattr(hashlib, "file_digest", counted_digest)
+    forget_hashes()
+    yield seen
+    forget_hashes()
+
+
+def forget_hashes() -> None:
+    """As in a new process."""
+    fingerprints._remembered_sha256.cache_clear()
+
+
+def test_a_fresh_run_loads_each_model_once_and_hashes_each_file_once(
+    recipe_file: Path, tmp_path: Path, tiny_bert: Path, counts: Counts
+) -> None:
+    Run(load_recipe(str(recipe_file)), tmp_path / "run").results()
+    assert counts.classifiers == {tiny_bert.name: 1, "teacher": 1}, "the backbone, then the fine-tuned teacher"
+    assert sum(counts.encoders.values()) == 1
+    assert counts.hashes, "something is hashed"
+    assert {path: count for path, count in counts.hashes.items() if count > 1} == {}
+
+
+def test_layers_generator_and_assistants_share_the_loaded_teacher(
+    recipe_file: Path, tmp_path: Path, tiny_bert: Path, counts: Counts
+) -> None:
+    changes = ["structure={alp: {weight: 0.1}}", "assistants=[{layers: [0, 1, 2]}]", "training.epochs=1"]
+    Run(load_recipe(str(recipe_file), changes), tmp_path / "run").results()
+    assert counts.classifiers == {tiny_bert.name: 1, "teacher": 1, "student": 1}, "the assistant's student is a tutor"
+    assert sum(counts.encoders.values()) == 1
+
+
+def test_a_run_that_is_done_loads_no_model_at_all(recipe_file: Path, tmp_path: Path, counts: Counts) -> None:
+    first = Run(load_recipe(str(recipe_file)), tmp_path / "run").results()
+    counts.classifiers.clear()
+    counts.encoders.clear()
+    again = Run(load_recipe(str(recipe_file)), tmp_path / "run").results()
+    assert (counts.classifiers, counts.encoders) == ({}, {})
+    assert again["student"] == first["student"]
+    assert again["teacher"] == first["teacher"]
+
+
+def test_another_loss_retrains_the_student_without_an_encoder(
+    recipe_file: Path, tmp_path: Path, counts: Counts
+) -> None:
+    Run(load_recipe(str(recipe_file)), tmp_path / "run").results()
+    counts.encoders.clear()
+    counts.classifiers.clear()
+    Run(load_recipe(str(recipe_file), ["training.learning_rate=0.001"]), tmp_path / "run").results()
+    assert (counts.classifiers, counts.encoders) == ({"teacher": 1}, {}), "its layers make the student"
