@@ -1,8 +1,7 @@
-"""One face for every index: texts in, the nearest texts of the corpus out.
+"""One interface for every index: texts in, the nearest texts of the corpus out.
 
-What looks for neighbours need not know what finds them. `DenseRetriever` is an encoder and a FAISS index; where that
-encoder is a fast static one, the best of what it finds can be scored again by the full model it was made from
-(retrieve, then re-rank: Nogueira & Cho 2019). Hits come sorted by score, then id: FAISS leaves ties in any order.
+Code that looks for neighbours need not know which kind of index finds them: vectors with FAISS, or words with BM25.
+Hits are sorted by score, then id, since FAISS leaves ties in any order.
 """
 
 from __future__ import annotations
@@ -19,27 +18,29 @@ from augkd.errors import RecipeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from augkd.workspace.progress import Steps
+
 
 @dataclass(frozen=True)
 class Hits:
-    """What was found for each query, best first; equal scores in order of id."""
+    """The hits of each query, best first; equal scores in order of id."""
 
     scores: NDArray[np.float32]  # (queries, k), -inf where there are fewer
     ids: NDArray[np.int64]  # (queries, k), -1 where there are fewer
-    vectors: NDArray[np.float32] | None  # (queries, k, dim) unit rows as the index stores them, when asked for
+    vectors: NDArray[np.float32] | None  # (queries, k, dim) unit rows as the index stores them, if requested
 
 
 class Retriever(Protocol):
-    """Finds the texts of a corpus that are like given ones."""
+    """Finds the texts of a corpus that are most similar to given texts."""
 
     @property
     def folder(self) -> Path:
-        """Where the index lies."""
+        """The folder of the index."""
         ...
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """What the index says about itself."""
+        """The manifest of the index."""
         ...
 
     @property
@@ -51,12 +52,16 @@ class Retriever(Protocol):
         """Texts in the corpus."""
         ...
 
-    def search(self, texts: Sequence[str], k: int, *, vectors: bool = False) -> Hits:
-        """The `k` nearest corpus texts of each text."""
+    def search(
+        self, texts: Sequence[str], k: int, *, vectors: bool = False, progress: Steps | None = None
+    ) -> Hits:  # (len(texts), k)
+        """The `k` nearest corpus texts of each text; `progress` counts queries and changes no result."""
         ...
 
-    def search_average(self, groups: Sequence[Sequence[str]], k: int, *, vectors: bool = False) -> Hits:
-        """The `k` corpus texts nearest to each group as a whole: one query a group."""
+    def search_average(
+        self, groups: Sequence[Sequence[str]], k: int, *, vectors: bool = False, progress: Steps | None = None
+    ) -> Hits:  # (len(groups), k)
+        """The `k` corpus texts nearest to each group as a whole, one query per group; `progress` counts groups."""
         ...
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
@@ -80,7 +85,7 @@ def best_first(
 
 
 def no_hits(count: int, k: int, dim: int | None = None) -> Hits:
-    """Hits of `count` queries that found nothing; with zero vectors where `dim` is given."""
+    """Empty hits for `count` queries; with zero vectors if `dim` is given."""
     vectors = None if dim is None else np.zeros((count, k, dim), dtype=np.float32)
     return Hits(np.full((count, k), -np.inf, dtype=np.float32), np.full((count, k), -1, dtype=np.int64), vectors)
 
@@ -92,7 +97,7 @@ def check_k(k: int) -> None:
 
 
 def check_groups(groups: Sequence[Sequence[str]]) -> None:
-    """Raises RecipeError when a group has nothing to average."""
+    """Raises RecipeError for a group without a text."""
     empty = next((number for number, group in enumerate(groups) if not group), None)
     if empty is not None:
         raise RecipeError(f"group {empty} of {len(groups)} has no text to average; leave it out")

@@ -1,7 +1,8 @@
-"""The encoded corpus on its way into FAISS: chunks of fixed size, a text part that stays, a vector part that goes.
+"""The spool: the encoded corpus before it goes into FAISS, in chunks of a fixed size.
 
-Chunk borders never move, so a resumed or sharded build skips the chunks that are whole and ends in the same bytes.
-Vectors wait as float16 (2 bytes per dimension); whoever reads them holds one part at a time.
+Each chunk is a part of the index's texts, which stays, and a part of vectors, which is deleted after the build. Chunk
+borders never move, so a resumed or sharded build skips finished chunks and ends with the same bytes. Vectors are stored
+as float16 (2 bytes per dimension) and read one part at a time.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
     from augkd.retrieval.encoders.encoder import IndexEncoder
 
-CHUNK = 16_384  # texts encoded, written and counted as done together
+CHUNK = 16_384  # texts that are encoded, written and counted as done together
 
 
 @dataclass(frozen=True)
 class Spool:
-    """Vector parts of `chunk` rows, the last may be shorter."""
+    """Vector parts of `chunk` rows each; the last may be shorter."""
 
     paths: tuple[Path, ...]
     chunk: int
@@ -48,7 +49,7 @@ class Spool:
         if stored.shape != (rows, self.dim):
             raise IndexFolderError(f"{path} holds {stored.shape}, not {(rows, self.dim)}; remove it and run again")
         vectors: NDArray[np.float32] = stored.astype(np.float32)
-        faiss.normalize_L2(vectors)  # float16 took up to 5e-4 off their length
+        faiss.normalize_L2(vectors)  # float16 changes their length by up to 5e-4
         return vectors
 
     def parts(self) -> Iterator[NDArray[np.float32]]:  # each (rows, dim), unit rows
@@ -66,12 +67,12 @@ class Spool:
 
 
 def vectors_path(folder: Path, part: int) -> Path:
-    """Where the vectors of part number `part` wait."""
+    """The file with the vectors of part number `part`."""
     return folder / "build" / f"vectors-{part:05d}.npy"
 
 
-def spool_of(folder: Path, count: int, dim: int, chunk: int) -> Spool:
-    """The whole spool in `folder`."""
+def open_spool(folder: Path, count: int, dim: int, chunk: int) -> Spool:
+    """The complete spool in `folder`."""
     return Spool(tuple(vectors_path(folder, part) for part in range(-(-count // chunk))), chunk, count, dim)
 
 
@@ -84,16 +85,16 @@ def encode_parts(
     shard: tuple[int, int] = (1, 1),
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Encodes the chunks of shard i/n (those with number % n == i - 1) that are not yet on disk; how many texts passed.
+    """Encodes the chunks of shard i/n (those with number % n == i - 1) that are not on disk yet; the number of texts.
 
-    The stream is read from its start even so: it alone knows the counts.
+    The stream is always read from its start, since the counts depend on all of it. `progress` gets the texts so far.
     """
     parts = count = 0
-    for rows in _chunks(texts, chunk):
-        if parts % shard[1] == shard[0] - 1 and not _part_done(folder, parts, rows):
-            _write_part(folder, parts, rows, encoder.encode(rows))
+    for part_texts in _chunks(texts, chunk):
+        if parts % shard[1] == shard[0] - 1 and not _is_done(folder, parts, part_texts):
+            _write_part(folder, parts, part_texts, encoder.encode(part_texts))
         parts += 1
-        count += len(rows)
+        count += len(part_texts)
         if progress is not None:
             progress(count)
     drop_texts_from(folder, parts)
@@ -106,7 +107,7 @@ def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield part
 
 
-def _part_done(folder: Path, part: int, texts: list[str]) -> bool:
+def _is_done(folder: Path, part: int, texts: list[str]) -> bool:
     path = text_path(folder, part)
     if not path.exists() or not vectors_path(folder, part).exists():
         return False

@@ -1,7 +1,8 @@
-"""The texts of an index: numbered from 0, in Arrow parts that are mapped into memory and read in place.
+"""The texts of an index: numbered from 0, in Arrow parts that are memory-mapped and read in place.
 
-A part is written whole and renamed. The number of a text is its row over all parts, which is also its FAISS id. Which
-parts count, and their order, is the manifest's word: an index that is being changed has files of its next state beside.
+A part is written under a temporary name and renamed. The number of a text is its row over all parts, which is also its
+FAISS id. The manifest decides which parts count and in which order: while an index is changed, files of its next state
+lie beside the present ones.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from augkd.errors import IndexFolderError, shown
+from augkd.errors import IndexFolderError, short_repr
 from augkd.workspace.files import replacing
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ _SCHEMA = pa.schema([("text", pa.string())])
 
 
 def text_path(folder: Path, part: int) -> Path:
-    """Where part number `part` of the index in `folder` lies."""
+    """The file of part number `part` of the index in `folder`."""
     return folder / "texts" / f"part-{part:05d}.arrow"
 
 
 def write_texts(path: Path, texts: Sequence[str]) -> None:
-    """Writes one part, whole or not at all."""
+    """Writes one part, atomically."""
     table = pa.table([pa.array(texts, pa.string())], schema=_SCHEMA)
     with (
         replacing(path) as temporary,
@@ -41,28 +42,38 @@ def write_texts(path: Path, texts: Sequence[str]) -> None:
 
 
 def read_texts(path: Path) -> Any:
-    """One part, memory-mapped: a pyarrow string array. Raises IndexFolderError for a file that is not one."""
+    """One part, memory-mapped: a pyarrow string array. Raises IndexFolderError if the file cannot be read as one."""
     try:
         column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("text")
     except (pa.ArrowException, OSError, KeyError) as exc:
-        raise IndexFolderError(f"{path} cannot be read ({shown(str(exc))}); build the index again") from exc
+        raise IndexFolderError(f"{path} cannot be read ({short_repr(str(exc))}); build the index again") from exc
     return column.chunk(0)
 
 
 def text_paths(folder: Path) -> list[Path]:
-    """The parts there are, in order of their number (by name, part 100000 would come before 99999)."""
-    return sorted((folder / "texts").glob("part-*.arrow"), key=lambda path: (int(path.stem.split("-")[1]), path.name))
+    """All parts in `folder`, in order of their number (by name, part 100000 would come before 99999)."""
+    return sorted((folder / "texts").glob("part-*.arrow"), key=lambda path: (part_number(path), path.name))
+
+
+def part_number(path: Path) -> int:
+    """The number in a part's file name."""
+    return int(path.stem.split("-")[1])
+
+
+def text_checksums(folder: Path) -> dict[str, str]:
+    """The checksum of every part in `folder`, by file name, for the manifest."""
+    return {path.name: checksum(path) for path in text_paths(folder)}
 
 
 def drop_texts_from(folder: Path, part: int) -> None:
-    """Removes this part and all after it: left by an unfinished build of a corpus that has since shrunk."""
+    """Removes this part and all after it, left by an unfinished build of a corpus that has become smaller."""
     for path in text_paths(folder):
-        if int(path.stem.split("-")[1]) >= part:
+        if part_number(path) >= part:
             path.unlink()
 
 
 def checksum(path: Path) -> str:
-    """xxh3 (64 bits, hex) of a file's bytes: finds damage, at 10 times the speed of sha256; no guard against malice."""
+    """xxh3 (64 bits, hex) of a file's bytes: detects damage, 10 times as fast as sha256; no protection from attacks."""
     digest = xxhash.xxh3_64()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -76,11 +87,11 @@ class TextStore:
 
     folder: Path
     _parts: tuple[Any, ...]  # pyarrow string arrays
-    _starts: NDArray[np.int64]  # (parts + 1,) first id of each part, then the count
+    _starts: NDArray[np.int64]  # (parts + 1,) first id of each part, then the number of texts
 
     @classmethod
     def open(cls, folder: Path, names: Iterable[str] | None = None) -> TextStore:
-        """Maps the parts `names` of the index in `folder`, in their order (None: all); no text is read yet."""
+        """Maps the parts `names` of the index in `folder`, in this order (None: all); no text is read yet."""
         paths = text_paths(folder) if names is None else [folder / "texts" / name for name in names]
         parts = tuple(read_texts(path) for path in paths)
         return cls(folder, parts, np.cumsum([0, *map(len, parts)], dtype=np.int64))
@@ -94,15 +105,15 @@ class TextStore:
             yield part.to_pylist()
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """The texts with these ids, in their order; raises IndexError for an id that is not there."""
+        """The texts with these ids, in their order; raises IndexError for an id that does not exist."""
         wanted = np.asarray(ids, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(
                 f"text ids {wanted.min()}..{wanted.max()} are outside index {self.folder} (0..{len(self) - 1})"
             )
         part_of = np.searchsorted(self._starts, wanted, side="right") - 1
-        found = np.empty(len(wanted), dtype=object)
+        texts = np.empty(len(wanted), dtype=object)
         for part in np.unique(part_of):
             rows = np.flatnonzero(part_of == part)
-            found[rows] = self._parts[part].take(pa.array(wanted[rows] - self._starts[part])).to_pylist()
-        return found.tolist()
+            texts[rows] = self._parts[part].take(pa.array(wanted[rows] - self._starts[part])).to_pylist()
+        return texts.tolist()

@@ -1,148 +1,255 @@
-"""A recipe's encoder decides the kind of index; shards, additions and removals come from recipes and files."""
+"""Opening an index: which encoder it gets, that another is refused, and that no model is loaded before it is needed."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sentence_transformers
+from support.seed_encoder import SeedEncoder, lines
 
-from augkd.data.cleaning import normalised
-from augkd.errors import AugkdError, IndexFolderError, RecipeError
+from augkd.errors import IndexFolderError, ModelError
 from augkd.recipe import IndexRecipe
+from augkd.retrieval.build import make_index
 from augkd.retrieval.dense.retriever import DenseRetriever
-from augkd.retrieval.lexical.index import LexicalIndex
-from augkd.retrieval.open import (
-    add_to_index,
-    make_index,
-    make_shard,
-    merge_index,
-    open_index,
-    remove_from_index,
-    verify_index,
-)
-from augkd.workspace.fingerprints import fingerprint
+from augkd.retrieval.dense.search import Index
+from augkd.retrieval.encoders.sentence_model import stated_max_length
+from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
+from augkd.retrieval.manifest import index_identity, read_index_manifest
+from augkd.retrieval.open import open_index, open_retriever
+from augkd.workspace.progress import silent
+
+QUERIES = ["line number 3", "number"]
 
 
-def silent(stage: str, done: int, total: int | None) -> None:
-    pass
+class OtherEncoder(SeedEncoder):
+    """Another model, for re-ranking."""
+
+    name, fingerprint = "other", "other-16"
+
+    def encode(self, texts: Any) -> np.ndarray:
+        return super().encode([text[::-1] for text in texts])
 
 
-@pytest.fixture
-def recipe(corpus_file: Path, tiny_bert: Path) -> Any:
-    def load(**encoder: Any) -> IndexRecipe:
-        table = {
-            "corpus": str(corpus_file),
-            "encoder": {"model": str(tiny_bert), "max_length": 32, "dim": 16, **encoder},
-        }
-        return IndexRecipe.model_validate(table)
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("indexes")
+    source = lines(root, "corpus.txt", range(40))
+    build_index(root / "dense", source, SeedEncoder(), recipe={"encoder": {"kind": "static", "model": "some/model"}})
+    build_lexical(root / "lexical", source, recipe={"encoder": {"kind": "lexical"}})
+    return {"dense": root / "dense", "lexical": root / "lexical"}
+
+
+def copy_with(folder: Path, target: Path, **changes: Any) -> Path:
+    """A copy of the index in `folder` with another manifest."""
+    shutil.copytree(folder, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    (target / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    return target
+
+
+def recording(options_seen: list[dict[str, Any]]) -> Any:
+    """A `load` that records the options; a sentence model is the full one."""
+
+    def load(options: Mapping[str, Any]) -> SeedEncoder:
+        options_seen.append(dict(options))
+        return OtherEncoder() if options["kind"] == "sentence" else SeedEncoder()
 
     return load
 
 
-def test_each_kind_of_encoder_gives_an_index_that_finds_a_text_by_itself(recipe: Any, tmp_path: Path) -> None:
-    for kind, expected in (("sentence", DenseRetriever), ("static", DenseRetriever), ("lexical", LexicalIndex)):
-        index = make_index(recipe(kind=kind), tmp_path / kind, silent)
-        assert isinstance(index, expected)
-        text = index.texts([7])[0]
-        assert index.texts(index.search([text], 1).ids[0]) == [text], kind
-        again = open_index(tmp_path / kind)
-        verify_index(tmp_path / kind)
-        np.testing.assert_array_equal(again.search([text], 5).ids, index.search([text], 5).ids)
+# --- which encoder --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["sentence", "lexical"])
-def test_a_file_that_was_changed_is_found_by_its_checksum(kind: str, recipe: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "index"
-    make_index(recipe(kind=kind), folder, silent)
-    largest = max(
-        (p for p in folder.rglob("*") if p.suffix in (".faiss", ".npy", ".bin")), key=lambda p: p.stat().st_size
-    )
-    content = bytearray(largest.read_bytes())
-    content[-1] ^= 1
-    largest.write_bytes(content)
-    with pytest.raises(IndexFolderError, match=folder.name):
-        verify_index(folder)
+def test_a_lexical_folder_is_opened_without_an_encoder(folders: dict[str, Path]) -> None:
+    seen: list[dict[str, Any]] = []
+    assert isinstance(open_retriever(folders["lexical"], recording(seen)), LexicalIndex)
+    assert seen == []
 
 
-def test_reranking_gives_the_cosines_of_the_full_model(recipe: Any, tmp_path: Path) -> None:
-    full = make_index(recipe(), tmp_path / "full", silent)
-    plain = make_index(recipe(kind="static", max_length=None), tmp_path / "static", silent)
-    ranked = make_index(recipe(kind="static", rerank=50, max_length=None), tmp_path / "ranked", silent)
-    query = ["a hammer was in the house 41"]
-    truth = full.search(query, 3)
-    np.testing.assert_allclose(ranked.search(query, 3).scores, truth.scores, atol=5e-3)
-    assert np.abs(plain.search(query, 3).scores - truth.scores).max() > 5e-3
+def test_a_dense_folder_is_opened_with_the_encoder_of_its_recipe(folders: dict[str, Path]) -> None:
+    seen: list[dict[str, Any]] = []
+    opened = open_retriever(folders["dense"], recording(seen))
+    assert seen == [{"kind": "static", "model": "some/model", "max_length": None, "precision": "auto", "rerank": 0}]
+    plain = DenseRetriever(Index.open(folders["dense"]), SeedEncoder())
+    np.testing.assert_array_equal(opened.search(QUERIES, 5).ids, plain.search(QUERIES, 5).ids)
 
 
-def test_a_static_encoder_is_fitted_to_as_many_of_the_corpus_s_first_texts_as_the_recipe_says(
-    recipe: Any, tmp_path: Path, corpus_file: Path
+def test_rerank_in_the_recipe_makes_the_static_encoders_source_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    recipe = {"encoder": {"kind": "static", "model": "some/model", "max_length": 32, "rerank": 20}}
+    folder = copy_with(folders["dense"], tmp_path / "index", recipe=recipe)
+    seen: list[dict[str, Any]] = []
+    opened = open_retriever(folder, recording(seen))
+    assert seen[1] == {"kind": "sentence", "model": "some/model", "max_length": 32, "precision": "auto", "rerank": 0}
+    expected = DenseRetriever(Index.open(folder), SeedEncoder(), reranker=OtherEncoder(), rerank=20)
+    np.testing.assert_array_equal(opened.search(QUERIES, 5).ids, expected.search(QUERIES, 5).ids)
+
+
+def test_a_recipe_without_a_kind_means_a_sentence_model_without_reranking(
+    folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    first = [line for line in corpus_file.read_text().splitlines() if line][:5]
-    stages: list[str] = []
-    for count, name in ((5, "few"), (20_000, "all")):
-        told = recipe(kind="static", sample=count, max_length=None)
-        make_index(told, tmp_path / name, lambda stage, *_: stages.append(stage))
-    assert list(dict.fromkeys(stages)) == ["static vectors", "index"], "a model that runs says so"
-    facts = {
-        name: json.loads(next((tmp_path / name).glob(".cache/static-*/manifest.json")).read_text())["facts"]
-        for name in ("few", "all")
-    }
-    assert facts["few"]["texts"] == fingerprint(first)
-    assert facts["few"]["pairs"] < facts["all"]["pairs"]
+    recipe = {"encoder": {"model": "some/model", "max_length": 64, "precision": "float32"}}
+    manifest = read_index_manifest(folders["dense"])
+    made_from = {**manifest["made_from"], "encoder": OtherEncoder.fingerprint}
+    folder = copy_with(folders["dense"], tmp_path / "index", recipe=recipe, made_from=made_from)
+    seen: list[dict[str, Any]] = []
+    open_retriever(folder, recording(seen))
+    assert seen == [{"kind": "sentence", "model": "some/model", "max_length": 64, "precision": "float32", "rerank": 0}]
 
 
-def test_shards_of_a_recipe_merge_to_its_index(recipe: Any, tmp_path: Path) -> None:
-    whole = make_index(recipe(), tmp_path / "whole", silent)
-    for number in (1, 2):
-        make_shard(recipe(), tmp_path / f"shard-{number}", (number, 2), silent)
-    merged = merge_index([tmp_path / "shard-2", tmp_path / "shard-1"], tmp_path / "merged")
-    assert (tmp_path / "merged/vectors.faiss").read_bytes() == (tmp_path / "whole/vectors.faiss").read_bytes()
-    assert len(merged) == len(whole)
-    with pytest.raises(RecipeError, match="no vectors to share"):
-        make_shard(recipe(kind="lexical"), tmp_path / "no", (1, 2), silent)
+def test_an_encoder_other_than_that_of_the_build_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"encoder 'some/model' is not the one that .*dense was built with; build the"):
+        open_retriever(folders["dense"], lambda options: OtherEncoder())
 
 
-def test_texts_are_added_and_taken_out_for_good(recipe: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "index"
-    make_index(recipe(), folder, silent)
-    with (folder / "dropped.jsonl").open("a") as stream:  # as if it had been left out as a duplicate once
-        row = {"rule": "duplicates", "file": "c.txt", "row": 3, "text": "an unheard-of zeppelin lands"}
-        stream.write(json.dumps(row) + "\n" + json.dumps(row | {"text": "a balloon"}) + "\n")
-    (tmp_path / "new.txt").write_text("an unheard-of zeppelin lands\nan unheard-of zeppelin lands\n")
-    assert add_to_index(folder, str(tmp_path / "new.txt"), "text", silent) == {"added": 1, "duplicates": 0}
-    query = ["a zeppelin has landed"]
-    index = open_index(folder)
-    assert index.texts(index.search(query, 1).ids[0]) == ["an unheard-of zeppelin lands"]
-    verify_index(folder)
-
-    (tmp_path / "takedown.txt").write_text("An unheard-of ZEPPELIN lands!\n")
-    assert remove_from_index(folder, tmp_path / "takedown.txt") == {"asked": 1, "removed": 1}
-    index = open_index(folder)
-    assert "zeppelin" not in index.texts(index.search(query, 1).ids[0])[0]
-    stored = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    assert b"zeppelin" not in stored
-    assert b"a balloon" in stored
-    changes = json.loads((folder / "manifest.json").read_text())["changes"]
-    assert [change["change"] for change in changes] == ["add", "remove"]
-    assert normalised("An unheard-of ZEPPELIN lands!") == normalised("an unheard-of zeppelin lands")
+def test_a_folder_without_an_index_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    with pytest.raises(IndexFolderError, match="does not exist"):
+        open_retriever(tmp_path / "nowhere", recording([]))
+    with pytest.raises(IndexFolderError, match="holds a dense index, not a lexical one"):
+        LexicalIndex.open(folders["dense"])
 
 
-def test_a_lexical_index_cannot_be_changed_or_sharded(recipe: Any, tmp_path: Path) -> None:
-    make_index(recipe(kind="lexical"), tmp_path / "index", silent)
-    (tmp_path / "new.txt").write_text("x\n")
-    with pytest.raises(AugkdError, match="is a lexical index, which cannot be added to"):
-        add_to_index(tmp_path / "index", str(tmp_path / "new.txt"), "text", silent)
-    with pytest.raises(AugkdError, match="is a lexical index, which cannot be removed from"):
-        remove_from_index(tmp_path / "index", tmp_path / "new.txt")
+# --- nothing is loaded twice, and nothing before it is needed -------------------------------------------------------
 
 
-def test_a_folder_with_a_kept_encoder_is_built_into_and_keeps_it(recipe: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "index"
-    make_index(recipe(kind="static", dim=16, max_length=None), folder, silent)
-    kept = {path: path.stat().st_mtime_ns for path in (folder / ".cache").rglob("*.safetensors")}
-    assert kept
-    open_index(folder).search(["a cat"], 1)
-    assert {path: path.stat().st_mtime_ns for path in (folder / ".cache").rglob("*.safetensors")} == kept
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders that sentence-transformers has loaded a model from so far."""
+    folders: list[str] = []
+    load = sentence_transformers.SentenceTransformer
+
+    def counting(folder: str, *args: Any, **options: Any) -> Any:
+        folders.append(folder)
+        return load(folder, *args, **options)
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", counting)
+    return folders
+
+
+@pytest.fixture
+def recipe(corpus_file: Path, tiny_bert: Path) -> Any:
+    def make(**encoder: Any) -> IndexRecipe:
+        return IndexRecipe.model_validate(
+            {"corpus": str(corpus_file), "encoder": {"model": str(tiny_bert), "dim": 16, **encoder}}
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("options", [{}, {"max_length": 32}, {"precision": "float32"}])
+def test_a_build_and_its_search_load_the_model_once_and_opening_loads_none(
+    recipe: Any, tmp_path: Path, loads: list[str], options: dict[str, Any]
+) -> None:
+    built = make_index(recipe(**options), tmp_path / "index", silent)
+    hits = built.search(QUERIES, 3)
+    assert len(loads) == 1
+
+    for opened in (make_index(recipe(**options), tmp_path / "index", silent), open_index(tmp_path / "index")):
+        loads.clear()
+        assert index_identity(opened.manifest) == index_identity(read_index_manifest(tmp_path / "index"))
+        assert opened.texts([0]) == built.texts([0])
+        assert loads == []
+        assert opened.search(QUERIES, 3).scores.tobytes() == hits.scores.tobytes()
+        opened.search(QUERIES, 3)
+        assert len(loads) == 1
+
+
+def test_the_count_of_loads_sees_an_encoder_that_is_not_lazy(recipe: Any, tmp_path: Path, loads: list[str]) -> None:
+    """The twin: an encoder loaded by the caller counts before any search."""
+    from augkd.retrieval.encoders.sentence import SentenceEncoder
+
+    make_index(recipe(), tmp_path / "index", silent)
+    loads.clear()
+    open_retriever(tmp_path / "index", lambda options: SentenceEncoder.load(options["model"]))
+    assert len(loads) == 1
+
+
+def test_a_static_encoder_loads_its_model_once_to_distil_it_and_never_again(
+    recipe: Any, tmp_path: Path, loads: list[str]
+) -> None:
+    make_index(recipe(kind="static"), tmp_path / "index", silent).search(QUERIES, 3)
+    assert len(loads) == 1
+    make_index(recipe(kind="static"), tmp_path / "index", silent).search(QUERIES, 3)
+    open_index(tmp_path / "index").search(QUERIES, 3)
+    assert len(loads) == 1
+
+
+def test_a_reranker_is_loaded_with_the_first_search(recipe: Any, tmp_path: Path, loads: list[str]) -> None:
+    make_index(recipe(kind="static", rerank=10), tmp_path / "index", silent)
+    loads.clear()
+    opened = open_index(tmp_path / "index")
+    assert loads == []
+    opened.search(QUERIES, 3)
+    opened.search(QUERIES, 3)
+    assert len(loads) == 1
+
+
+def test_a_changed_model_is_refused_without_loading_it(
+    recipe: Any, tiny_bert: Path, tmp_path: Path, loads: list[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bert, model)
+    make_index(recipe(model=str(model)), tmp_path / "index", silent)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    loads.clear()
+    with pytest.raises(ModelError, match="is not the one that"):
+        open_index(tmp_path / "index")
+    assert loads == []
+
+
+def test_a_model_that_changes_between_opening_and_searching_is_refused(
+    recipe: Any, tiny_bert: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bert, model)
+    make_index(recipe(model=str(model)), tmp_path / "index", silent)
+    opened = open_index(tmp_path / "index")
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ModelError, match="has changed on disk since it was opened"):
+        opened.search(QUERIES, 3)
+
+
+def test_the_length_limit_read_from_files_is_that_of_sentence_transformers(tiny_bert: Path, tmp_path: Path) -> None:
+    from augkd.models.locate import BUNDLED, locate
+
+    saved = tmp_path / "saved"
+    sentence_transformers.SentenceTransformer(str(tiny_bert), device="cpu").save(str(saved))
+    limited = tmp_path / "limited"
+    model = sentence_transformers.SentenceTransformer(str(tiny_bert), device="cpu")
+    model.max_seq_length = 24
+    model.save(str(limited))
+    endless = tmp_path / "endless"
+    shutil.copytree(tiny_bert, endless)
+    tokenizer = json.loads((endless / "tokenizer_config.json").read_text())
+    (endless / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "model_max_length": 10**30}))
+
+    limits = {}
+    for folder in (locate(BUNDLED), tiny_bert, saved, limited, endless):
+        expected = sentence_transformers.SentenceTransformer(str(folder), device="cpu").max_seq_length
+        limits[folder] = stated_max_length(folder)
+        assert limits[folder] == expected, folder
+    assert sorted(set(limits.values())) == [24, 64, 256]
+
+
+def test_a_length_limit_that_only_loading_tells_makes_the_encoder_load_at_once(
+    recipe: Any, tiny_bert: Path, tmp_path: Path, loads: list[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bert, model)
+    config = json.loads((model / "config.json").read_text())
+    del config["max_position_embeddings"]  # 512 by default, which the checkpoint's 64 positions do not fit
+    (model / "config.json").write_text(json.dumps(config))
+    assert stated_max_length(model) is None
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        make_index(recipe(model=str(model)), tmp_path / "index", silent)
+    assert len(loads) == 1

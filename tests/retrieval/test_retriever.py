@@ -1,25 +1,24 @@
-"""Every retriever keeps one contract; the dense one is held to brute force, with and without its re-ranker."""
+"""The contract of every retriever, and the dense one against brute force, with and without its re-ranker."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from augkd.data.corpus import CorpusSource
-from augkd.errors import IndexFolderError, ModelError, RecipeError
+from augkd.errors import RecipeError
+from augkd.retrieval.dense import rerank
 from augkd.retrieval.dense import retriever as retrievers
-from augkd.retrieval.dense.builder import build_index
 from augkd.retrieval.dense.retriever import DenseRetriever
 from augkd.retrieval.dense.search import Index
+from augkd.retrieval.engines.local import build_index
 from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
-from augkd.retrieval.open import open_retriever
 from augkd.retrieval.retriever import Retriever, best_first
 
 THINGS = ("river", "moon", "jazz", "bread", "atom", "queen", "tiger", "violin")
@@ -28,17 +27,17 @@ QUERIES = ["a river by the moon", "bread for the queen", "tiger", "jazz violin a
 
 
 class HashEncoder:
-    """Unit vectors: the sum of one random vector for each word, drawn from `seed`. Remembers what it was asked."""
+    """Unit vectors: the sum of one random vector for each word, drawn from `seed`. Records the texts of every call."""
 
     def __init__(self, seed: int = 0, dim: int = 16) -> None:
         self.seed = seed
         self.dim = dim
         self.name = f"hash-{seed}"
         self.fingerprint = f"hash-{seed}-{dim}"
-        self.asked: list[list[str]] = []
+        self.calls: list[list[str]] = []
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        self.asked.append(list(texts))
+        self.calls.append(list(texts))
         rows = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in text.split():
@@ -52,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     path = root / "corpus.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     source = CorpusSource(str(path))
-    build_index(root / "dense", source, HashEncoder(), recipe={"encoder": {"kind": "static", "model": "some/model"}})
+    build_index(root / "dense", source, HashEncoder())
     build_lexical(root / "lexical", source, recipe={"encoder": {"kind": "lexical"}})
     return {"dense": root / "dense", "lexical": root / "lexical"}
 
@@ -71,22 +70,10 @@ def cosines(encoder: HashEncoder, queries: Sequence[str]) -> np.ndarray:  # (que
     return encoder.encode(queries) @ encoder.encode(TEXTS).T
 
 
-def manifest_with(folder: Path, target: Path, **changes: Any) -> Path:
-    """A copy of the index in `folder` whose manifest says something else."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            copy = target / path.relative_to(folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
-    manifest = json.loads((target / "manifest.json").read_text())
-    (target / "manifest.json").write_text(json.dumps({**manifest, **changes}))
-    return target
-
-
 # --- the contract ---------------------------------------------------------------------------------------------------
 
 
-def test_hits_have_the_shape_that_was_asked_for(retriever: Retriever) -> None:
+def test_hits_have_the_requested_shape(retriever: Retriever) -> None:
     for k in (1, 5, len(TEXTS) + 7):
         hits = retriever.search(QUERIES, k)
         assert hits.scores.shape == hits.ids.shape == (4, k)
@@ -95,18 +82,18 @@ def test_hits_have_the_shape_that_was_asked_for(retriever: Retriever) -> None:
     assert len(retriever) == len(TEXTS)
 
 
-def test_hits_come_by_score_then_id_and_end_in_nothing(retriever: Retriever) -> None:
+def test_hits_are_sorted_by_score_then_id_and_padded_at_the_end(retriever: Retriever) -> None:
     hits = retriever.search(QUERIES, len(TEXTS) + 7)
     for scores, ids in zip(hits.scores.tolist(), hits.ids.tolist(), strict=True):
         count = sum(id_ >= 0 for id_ in ids)
-        found = list(zip(scores[:count], ids[:count], strict=True))
-        assert found == sorted(found, key=lambda hit: (-hit[0], hit[1]))
+        pairs = list(zip(scores[:count], ids[:count], strict=True))
+        assert pairs == sorted(pairs, key=lambda hit: (-hit[0], hit[1]))
         assert len(set(ids[:count])) == count > 0
         assert set(ids[count:]) == {-1}
         assert set(scores[count:]) == {-np.inf}
 
 
-def test_a_query_is_answered_alike_alone_and_among_others(retriever: Retriever) -> None:
+def test_a_query_has_the_same_hits_alone_and_among_others(retriever: Retriever) -> None:
     together = retriever.search(QUERIES, 5)
     for row, query in enumerate(QUERIES):
         alone = retriever.search([query], 5)
@@ -147,7 +134,7 @@ def test_dense_hits_are_the_brute_force_cosines(folders: dict[str, Path]) -> Non
     np.testing.assert_allclose(hits.scores, np.take_along_axis(truth, hits.ids, axis=1), atol=1e-3)
 
 
-def test_the_average_query_is_the_mean_of_unit_vectors_made_unit(folders: dict[str, Path]) -> None:
+def test_the_average_query_is_the_normalised_mean_of_unit_vectors(folders: dict[str, Path]) -> None:
     groups = [QUERIES[:3], QUERIES[2:]]
     hits = DenseRetriever(Index.open(folders["dense"]), HashEncoder()).search_average(groups, 6)
     means = np.stack([HashEncoder().encode(group).mean(axis=0) for group in groups])
@@ -163,9 +150,9 @@ def test_vectors_of_hits_are_those_of_their_texts(folders: dict[str, Path]) -> N
         assert hits.vectors is not None
         assert hits.vectors.shape == (4, len(TEXTS) + 2, 16)
         for ids, vectors in zip(hits.ids, hits.vectors, strict=True):
-            found = ids >= 0
-            np.testing.assert_allclose(vectors[found], HashEncoder().encode(dense.texts(ids[found])), atol=1e-3)
-            assert (vectors[~found] == 0).all()
+            known = ids >= 0
+            np.testing.assert_allclose(vectors[known], HashEncoder().encode(dense.texts(ids[known])), atol=1e-3)
+            assert (vectors[~known] == 0).all()
 
 
 def test_reranking_orders_the_deep_hits_by_the_full_models_cosine(folders: dict[str, Path]) -> None:
@@ -175,14 +162,14 @@ def test_reranking_orders_the_deep_hits_by_the_full_models_cosine(folders: dict[
 
     _, deep = index.search(HashEncoder().encode(QUERIES), 20)
     truth = cosines(full, QUERIES)
-    for row, found in enumerate(deep):
-        wanted = sorted(found.tolist(), key=lambda id_: (-truth[row, id_], id_))[:5]
-        np.testing.assert_allclose(hits.scores[row], truth[row, wanted], atol=1e-6)
-        np.testing.assert_allclose(truth[row, hits.ids[row]], truth[row, wanted], atol=1e-6)
-        assert set(hits.ids[row].tolist()) <= set(found.tolist())
+    for row, candidates in enumerate(deep):
+        best = sorted(candidates.tolist(), key=lambda id_: (-truth[row, id_], id_))[:5]
+        np.testing.assert_allclose(hits.scores[row], truth[row, best], atol=1e-6)
+        np.testing.assert_allclose(truth[row, hits.ids[row]], truth[row, best], atol=1e-6)
+        assert set(hits.ids[row].tolist()) <= set(candidates.tolist())
 
 
-def test_without_a_reranker_the_order_is_the_indexes_and_another(folders: dict[str, Path]) -> None:
+def test_without_a_reranker_the_order_is_that_of_the_index(folders: dict[str, Path]) -> None:
     index = Index.open(folders["dense"])
     plain = DenseRetriever(index, HashEncoder()).search(QUERIES, 5)
     scores, ids = index.search(HashEncoder().encode(QUERIES), 5)
@@ -206,21 +193,21 @@ def test_a_group_is_reranked_by_the_mean_in_the_full_models_space(folders: dict[
     np.testing.assert_allclose(dense.search_average([QUERIES], 5).scores[0], -np.sort(-truth)[:5], atol=1e-6)
 
 
-def test_borders_of_blocks_change_no_byte_and_a_shared_text_is_encoded_once(
+def test_block_borders_change_no_byte_and_a_shared_text_is_encoded_once(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queries = [*QUERIES, *TEXTS[:9]]
     full = HashEncoder(1, 24)
     dense = DenseRetriever(Index.open(folders["dense"]), HashEncoder(), reranker=full, rerank=20)
     whole = dense.search(queries, 5)
-    assert [len(texts) for texts in full.asked] == [len(set(texts)) for texts in full.asked]
-    assert len(full.asked) == 2  # the queries, then the candidates of all
+    assert [len(texts) for texts in full.calls] == [len(set(texts)) for texts in full.calls]
+    assert len(full.calls) == 2  # the queries, then the candidates of all
 
-    monkeypatch.setattr(retrievers, "_SLOTS", 60)  # three queries at a time
+    monkeypatch.setattr(rerank, "CANDIDATES_AT_ONCE", 60)  # three queries at a time
     monkeypatch.setattr(retrievers, "_AVERAGED", 2)
-    full.asked.clear()
+    full.calls.clear()
     blocked = dense.search(queries, 5)
-    assert len(full.asked) == 2 * 5
+    assert len(full.calls) == 2 * 5
     np.testing.assert_array_equal(blocked.ids, whole.ids)
     np.testing.assert_array_equal(blocked.scores, whole.scores)
 
@@ -233,7 +220,7 @@ def test_equal_texts_tie_after_reranking_and_are_encoded_once(tmp_path: Path) ->
     hits = DenseRetriever(index, HashEncoder(), reranker=full, rerank=11).search([TEXTS[2]], 3)
     assert hits.ids.tolist() == [[2, 5, 10]]
     assert len(set(hits.scores[0].tolist())) == 1
-    assert full.asked[1].count(TEXTS[2]) == 1
+    assert full.calls[1].count(TEXTS[2]) == 1
 
 
 def test_ties_go_to_the_lower_id_and_padding_to_the_end() -> None:
@@ -248,66 +235,3 @@ def test_ties_go_to_the_lower_id_and_padding_to_the_end() -> None:
 def test_a_depth_that_nothing_can_rerank_is_refused(folders: dict[str, Path], rerank: int) -> None:
     with pytest.raises(RecipeError, match=f"rerank is {rerank}; give 0, or a depth"):
         DenseRetriever(Index.open(folders["dense"]), HashEncoder(), rerank=rerank)
-
-
-# --- opening --------------------------------------------------------------------------------------------------------
-
-
-def loading(asked: list[dict[str, Any]], seed: int = 0) -> Any:
-    """A `load` that notes the options; a sentence model is the full one."""
-
-    def load(options: Mapping[str, Any]) -> HashEncoder:
-        asked.append(dict(options))
-        return HashEncoder(1, 24) if options["kind"] == "sentence" else HashEncoder(seed)
-
-    return load
-
-
-def test_a_lexical_folder_is_opened_without_an_encoder(folders: dict[str, Path]) -> None:
-    asked: list[dict[str, Any]] = []
-    assert isinstance(open_retriever(folders["lexical"], loading(asked)), LexicalIndex)
-    assert asked == []
-
-
-def test_a_dense_folder_is_opened_with_the_encoder_of_its_recipe(folders: dict[str, Path]) -> None:
-    asked: list[dict[str, Any]] = []
-    opened = open_retriever(folders["dense"], loading(asked))
-    assert asked == [
-        {"kind": "static", "model": "some/model", "max_length": None, "precision": "auto", "rerank": 0},
-    ]
-    plain = DenseRetriever(Index.open(folders["dense"]), HashEncoder())
-    np.testing.assert_array_equal(opened.search(QUERIES, 5).ids, plain.search(QUERIES, 5).ids)
-
-
-def test_rerank_in_the_recipe_brings_the_static_encoders_source_model(folders: dict[str, Path], tmp_path: Path) -> None:
-    recipe = {"encoder": {"kind": "static", "model": "some/model", "max_length": 32, "rerank": 20}}
-    folder = manifest_with(folders["dense"], tmp_path / "index", recipe=recipe)
-    asked: list[dict[str, Any]] = []
-    opened = open_retriever(folder, loading(asked))
-    assert asked[1] == {"kind": "sentence", "model": "some/model", "max_length": 32, "precision": "auto", "rerank": 0}
-    wanted = DenseRetriever(Index.open(folder), HashEncoder(), reranker=HashEncoder(1, 24), rerank=20)
-    np.testing.assert_array_equal(opened.search(QUERIES, 5).ids, wanted.search(QUERIES, 5).ids)
-
-
-def test_an_old_manifest_means_a_sentence_model_that_is_not_reranked(folders: dict[str, Path], tmp_path: Path) -> None:
-    recipe = {"encoder": {"model": "some/model", "max_length": 64, "precision": "float32"}}
-    manifest = json.loads((folders["dense"] / "manifest.json").read_text())
-    made_from = {**manifest["made_from"], "encoder": HashEncoder(1, 24).fingerprint}
-    folder = manifest_with(folders["dense"], tmp_path / "index", recipe=recipe, made_from=made_from)
-    asked: list[dict[str, Any]] = []
-    open_retriever(folder, loading(asked))
-    assert asked == [
-        {"kind": "sentence", "model": "some/model", "max_length": 64, "precision": "float32", "rerank": 0},
-    ]
-
-
-def test_an_encoder_that_is_not_the_one_of_then_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(ModelError, match=r"encoder 'some/model' is not the one that .*dense was built with; build the"):
-        open_retriever(folders["dense"], loading([], seed=5))
-
-
-def test_a_folder_that_is_no_index_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
-    with pytest.raises(IndexFolderError, match="does not exist"):
-        open_retriever(tmp_path / "nowhere", loading([]))
-    with pytest.raises(IndexFolderError, match="holds an index of vectors, not a lexical one"):
-        LexicalIndex.open(folders["dense"])

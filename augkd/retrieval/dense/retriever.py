@@ -1,38 +1,40 @@
-"""An index of vectors with its encoder, and a re-ranker or none.
+"""A FAISS index together with the encoder it was built with, and an optional re-ranker.
 
-Where the encoder is a fast static one, the best of what it finds can be scored again by the full model it was made from
-(retrieve, then re-rank: Nogueira & Cho 2019).
+Queries are answered in blocks whose size depends only on the depth of the search, never on whether progress is
+reported: a sentence model's vectors depend, by rounding, on what else is in a batch, and results must not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from augkd.errors import RecipeError
+from augkd.retrieval.dense.rerank import block_size, rescore
 from augkd.retrieval.dense.search import Index
+from augkd.retrieval.encoders.encoder import Encoder, encode
+from augkd.retrieval.retriever import Hits, best_first, check_groups, check_k, no_hits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from augkd.retrieval.encoders.encoder import Encoder
-from augkd.retrieval.retriever import Hits, best_first, check_groups, check_k, no_hits
+    from augkd.workspace.progress import Steps
 
-_SLOTS = 131_072  # texts re-scored together at most: 200 MB of vectors at 384 dimensions
-
+    # encodes the queries of some rows; reports in queries
+    EncodeRows = Callable[[Encoder, slice, Steps | None], NDArray[np.float32]]
 
 _AVERAGED = 16_384  # texts of a group encoded together
 
 
 @final
 class DenseRetriever:
-    """An index of vectors with the encoder it was built with, and a re-ranker or none.
+    """An index of vectors with the encoder it was built with, and an optional re-ranker.
 
-    With a re-ranker, the index gives the best max(k, `rerank`) and the k best of these by the re-ranker's cosine
-    remain, with that cosine. `rerank` 0 puts the k that were found in a new order and fetches no more.
+    With a re-ranker, the index returns the best max(k, `rerank`) texts, and of these the k with the highest cosine by
+    the re-ranker are kept, with that cosine. `rerank` 0 only reorders the k texts that the index returns.
     """
 
     def __init__(self, index: Index, encoder: Encoder, *, reranker: Encoder | None = None, rerank: int = 0) -> None:
@@ -45,12 +47,12 @@ class DenseRetriever:
 
     @property
     def folder(self) -> Path:
-        """Where the index lies."""
+        """The folder of the index."""
         return self._index.folder
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """What the index says about itself."""
+        """The manifest of the index."""
         return self._index.manifest
 
     @property
@@ -65,76 +67,104 @@ class DenseRetriever:
         """Vectors in the space of the index, which is not that of a re-ranker."""
         return self._encoder.encode(texts)
 
-    def search(self, texts: Sequence[str], k: int, *, vectors: bool = False) -> Hits:
-        """The `k` nearest corpus texts of each text, by cosine."""
-        return self._blocks(len(texts), k, lambda encoder, rows: encoder.encode(texts[rows]), vectors)
+    def search(
+        self, texts: Sequence[str], k: int, *, vectors: bool = False, progress: Steps | None = None
+    ) -> Hits:  # (len(texts), k)
+        """The `k` nearest corpus texts of each text, by cosine; `progress` counts queries."""
 
-    def search_average(self, groups: Sequence[Sequence[str]], k: int, *, vectors: bool = False) -> Hits:
+        def encode_rows(encoder: Encoder, rows: slice, report: Steps | None) -> NDArray[np.float32]:
+            return encode(encoder, texts[rows], report)
+
+        return self._search(len(texts), k, encode_rows, vectors, progress)
+
+    def search_average(
+        self, groups: Sequence[Sequence[str]], k: int, *, vectors: bool = False, progress: Steps | None = None
+    ) -> Hits:  # (len(groups), k)
         """The `k` texts nearest to the mean vector of each group (label average: Du et al. 2021, SentAugment).
 
-        A re-ranker compares with the mean of its own vectors. Raises RecipeError for a group without a text.
+        A re-ranker compares with the mean of its own vectors. `progress` counts groups. Raises RecipeError for a group
+        without a text.
         """
         check_groups(groups)
-        return self._blocks(len(groups), k, lambda encoder, rows: _averages(encoder, groups[rows]), vectors)
+
+        def encode_rows(encoder: Encoder, rows: slice, report: Steps | None) -> NDArray[np.float32]:
+            return _averages(encoder, groups[rows], report)
+
+        return self._search(len(groups), k, encode_rows, vectors, progress)
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """The texts with these ids, in their order; raises IndexError for an id that is not there."""
+        """The texts with these ids, in their order; raises IndexError for an id that does not exist."""
         return self._index.texts(ids)
 
-    def _blocks(
-        self, count: int, k: int, encode: Callable[[Encoder, slice], NDArray[np.float32]], vectors: bool
-    ) -> Hits:
-        """Answers `count` queries, as many at a time as the texts to re-score allow."""
+    def _search(
+        self, count: int, k: int, encode_rows: EncodeRows, vectors: bool, progress: Steps | None
+    ) -> Hits:  # (count, k)
+        """Answers `count` queries, as many at a time as the candidates to re-score allow."""
         check_k(k)
         depth = max(k, self._rerank)
-        size = max(1, _SLOTS // depth) if self._reranker is not None or vectors else max(1, count)
-        answers = [
-            self._answer(slice(start, start + size), k, depth, encode, vectors) for start in range(0, count, size)
-        ]
-        if not answers:
+        size = block_size(depth) if self._reranker is not None or vectors else max(1, count)
+        blocks = []
+        for start in range(0, count, size):
+            rows = slice(start, min(start + size, count))
+            blocks.append(self._search_block(rows, k, depth, encode_rows, vectors, _within(progress, rows, count)))
+            if progress is not None:
+                progress(rows.stop, count)
+        if not blocks:
             return no_hits(0, k, self._index.dim if vectors else None)
-        stored = [answer.vectors for answer in answers if answer.vectors is not None]
+        stored = [block.vectors for block in blocks if block.vectors is not None]
         return Hits(
-            np.concatenate([answer.scores for answer in answers]),
-            np.concatenate([answer.ids for answer in answers]),
+            np.concatenate([block.scores for block in blocks]),
+            np.concatenate([block.ids for block in blocks]),
             np.concatenate(stored) if stored else None,
         )
 
-    def _answer(
-        self, rows: slice, k: int, depth: int, encode: Callable[[Encoder, slice], NDArray[np.float32]], vectors: bool
-    ) -> Hits:
+    def _search_block(
+        self, rows: slice, k: int, depth: int, encode_rows: EncodeRows, vectors: bool, progress: Steps | None
+    ) -> Hits:  # (rows, k)
+        queries = encode_rows(self._encoder, rows, progress if self._reranker is None else None)
         stored = None
         if vectors:
-            scores, ids, stored = self._index.search_and_reconstruct(encode(self._encoder, rows), depth)
+            scores, ids, stored = self._index.search_and_reconstruct(queries, depth)
         else:
-            scores, ids = self._index.search(encode(self._encoder, rows), depth)
+            scores, ids = self._index.search(queries, depth)
         if self._reranker is not None:
-            scores = self._rescored(encode(self._reranker, rows), ids)
+            queries = encode_rows(self._reranker, rows, None)
+            scores = rescore(self._reranker, queries, ids, self._index.texts, progress)
         return best_first(scores, ids, stored, k)
 
-    def _rescored(
-        self,
-        queries: NDArray[np.float32],  # (n, dim of the re-ranker)
-        ids: NDArray[np.int64],  # (n, depth)
-    ) -> NDArray[np.float32]:  # (n, depth)
-        """The re-ranker's cosines; a text that was found more than once is encoded once."""
-        assert self._reranker is not None
-        distinct, places = np.unique(ids, return_inverse=True)
-        texts = self._index.texts(np.maximum(distinct, 0))  # -1, FAISS's padding, gets a score that nobody reads
-        slots = {text: slot for slot, text in enumerate(dict.fromkeys(texts))}
-        candidates = self._reranker.encode(list(slots))
-        slot_of = np.array([slots[text] for text in texts])[places.reshape(ids.shape)]
-        # einsum, not BLAS: there a row's rounding depends on where it stands, and equal texts would not tie
-        rows = zip(queries, slot_of, strict=True)
-        return np.stack([np.einsum("wd,d->w", candidates[row], query) for query, row in rows])
+
+def _within(progress: Steps | None, rows: slice, count: int) -> Steps | None:
+    """Progress through the texts of one block, reported as queries; the last is done only with the whole block."""
+    if progress is None:
+        return None
+
+    def report(done: int, total: int | None) -> None:
+        if total:
+            progress(rows.start + min((rows.stop - rows.start) * done // total, rows.stop - rows.start - 1), count)
+
+    return report
 
 
-def _averages(encoder: Encoder, groups: Sequence[Sequence[str]]) -> NDArray[np.float32]:  # (groups, dim), unit rows
-    means = np.stack([_sum(encoder, group) / len(group) for group in groups])
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    return np.asarray(means / np.maximum(lengths, 1e-12), dtype=np.float32)  # opposite texts cancel to zero
+def _averages(
+    encoder: Encoder, groups: Sequence[Sequence[str]], progress: Steps | None
+) -> NDArray[np.float32]:  # (groups, dim), unit rows
+    means = []
+    done, total = 0, sum(map(len, groups))
+    for group in groups:
+        means.append(_sum(encoder, group, _after(progress, done, total)) / len(group))
+        done += len(group)
+    lengths = np.linalg.norm(np.stack(means), axis=1, keepdims=True)
+    return np.asarray(np.stack(means) / np.maximum(lengths, 1e-12), dtype=np.float32)  # opposite texts cancel to zero
 
 
-def _sum(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:  # (dim,)
-    blocks: Iterator[Sequence[str]] = (texts[at : at + _AVERAGED] for at in range(0, len(texts), _AVERAGED))
-    return np.asarray(sum(encoder.encode(block).sum(axis=0, dtype=np.float64) for block in blocks))
+def _sum(encoder: Encoder, texts: Sequence[str], progress: Steps | None) -> NDArray[np.float64]:  # (dim,)
+    total = np.float64(0)
+    for start in range(0, len(texts), _AVERAGED):
+        vectors = encode(encoder, texts[start : start + _AVERAGED], _after(progress, start, len(texts)))
+        total = total + vectors.sum(axis=0, dtype=np.float64)
+    return np.asarray(total)
+
+
+def _after(progress: Steps | None, before: int, total: int) -> Steps | None:
+    """Progress through a part that comes after `before` texts of `total`."""
+    return None if progress is None else lambda done, _: progress(before + done, total)

@@ -1,6 +1,6 @@
-"""A finished index folder, read-only: "which texts are like this one?".
+"""A finished index folder, read-only: which texts are similar to this one?
 
-The vectors are mapped into memory, not read, and only after their sha256 was found to be the manifest's: FAISS files
+The vectors are memory-mapped, not read, and only after their sha256 has been compared with the manifest: FAISS files
 from elsewhere are untrusted. `builder` makes such folders, `changes` changes them.
 """
 
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from augkd.errors import IndexFolderError, shown
-from augkd.retrieval.dense import choice as factories
-from augkd.retrieval.dense.choice import Effort
+from augkd.errors import IndexFolderError, short_repr
+from augkd.retrieval.dense.choice import faiss_reason
+from augkd.retrieval.dense.held_out import KEY as HELD_OUT
+from augkd.retrieval.dense.tuning import SearchParameters, set_parameters
 from augkd.retrieval.manifest import read_index_manifest
 from augkd.retrieval.texts import TextStore, checksum
 from augkd.workspace.files import read_json, write_json
@@ -26,7 +27,7 @@ from augkd.workspace.fingerprints import file_fingerprint
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-REMEMBERED_FROM = 64 * 2**20  # bytes: hashing less takes under 0.1 s and is done at every opening
+REMEMBERED_FROM = 64 * 2**20  # bytes: hashing a smaller file takes under 0.1 s and is done at every opening
 _STAMP = ".verified.json"
 
 
@@ -41,14 +42,14 @@ class Index:
 
     @classmethod
     def open(cls, folder: Path) -> Index:
-        """Opens `folder`; vectors whose sha256 is not the manifest's are refused before FAISS parses them."""
+        """Opens `folder`; raises IndexFolderError, before FAISS parses the vectors, if their sha256 is wrong."""
         manifest = read_index_manifest(folder)
         vectors = load_vectors(folder, manifest, mapped=True)
         texts = TextStore.open(folder, manifest.get("texts"))
         if len(texts) != vectors.ntotal or vectors.ntotal != manifest["count"]:
             raise IndexFolderError(
-                f"{folder} has {len(texts)} texts and {vectors.ntotal} vectors, manifest says {manifest['count']}; "
-                "remove the folder and build it again"
+                f"{folder} has {len(texts)} texts and {vectors.ntotal} vectors, its manifest states "
+                f"{manifest['count']}; remove the folder and build it again"
             )
         return cls(folder, manifest, vectors, texts)
 
@@ -65,12 +66,6 @@ class Index:
         """The model that queries must be encoded with."""
         return str(self.manifest["encoder"]["model"])
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What answers depend on: what it was made from and, once text was added or removed, the vectors' sha256."""
-        changed = {"sha256": self.manifest["sha256"]} if self.manifest.get("changes") else {}
-        return {**self.manifest["made_from"], **changed}
-
     def search(
         self,
         vectors: NDArray[np.float32],  # (n, dim) unit rows
@@ -78,7 +73,7 @@ class Index:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # both (n, k)
         """Cosines and ids of the k nearest texts, best first; id -1 where a query's lists hold fewer.
 
-        Give all queries at once: FAISS shares them among its threads and reads a list once for many of them.
+        Pass all queries at once: FAISS shares them among its threads and reads a list once for many of them.
         """
         scores, ids = self._vectors.search(self._queries(vectors), k)
         return scores, ids
@@ -88,21 +83,21 @@ class Index:
         vectors: NDArray[np.float32],  # (n, dim) unit rows
         k: int,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:  # (n, k), (n, k), (n, k, dim)
-        """`search`, and the neighbours' vectors as the index keeps them, unit rows; zeros where the id is -1.
+        """`search`, and the neighbours' vectors as the index stores them, unit rows; zeros where the id is -1.
 
-        Raises IndexFolderError for the few explicit factories (a bare fast scan) that cannot give vectors back.
+        Raises IndexFolderError for the few explicit factories (a bare fast scan) that cannot reconstruct vectors.
         """
         try:
-            scores, ids, found = self._vectors.search_and_reconstruct(self._queries(vectors), k)
+            scores, ids, stored = self._vectors.search_and_reconstruct(self._queries(vectors), k)
         except RuntimeError as exc:
             raise IndexFolderError(
-                f"index {self.folder} ({self.manifest['factory']}) cannot give its vectors back "
-                f"({factories.reason(exc)}); build it with faiss factory auto"
+                f"index {self.folder} ({self.manifest['factory']}) cannot reconstruct its vectors "
+                f"({faiss_reason(exc)}); build it with faiss factory auto"
             ) from exc
-        found = np.where(ids[:, :, None] >= 0, found, 0).astype(np.float32)
-        flat = found.reshape(-1, self.dim)
+        stored = np.where(ids[:, :, None] >= 0, stored, 0).astype(np.float32)
+        flat = stored.reshape(-1, self.dim)
         faiss.normalize_L2(flat)  # leaves zeros alone
-        return scores, ids, flat.reshape(found.shape)
+        return scores, ids, flat.reshape(stored.shape)
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """The texts with these ids, in their order."""
@@ -111,71 +106,78 @@ class Index:
     def _queries(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise IndexFolderError(
-                f"index {self.folder} holds vectors of {self.dim}, the queries are {shown(vectors.shape)}; "
+                f"index {self.folder} holds vectors of {self.dim}, the queries are {short_repr(vectors.shape)}; "
                 f"encode them with {self.encoder_name}"
             )
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def verify(folder: Path) -> dict[str, int]:
-    """Reads every byte of an index and compares it with the manifest; how many files and bytes were checked.
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` has compared with the manifest."""
 
-    Raises IndexFolderError, naming the file, at the first that is damaged or missing.
+    files: int
+    bytes: int
+
+
+def verify(folder: Path) -> Verified:
+    """Reads every byte of an index and compares it with the manifest.
+
+    Raises IndexFolderError, naming the file, for the first that is damaged or missing.
     """
     manifest = read_index_manifest(folder)
-    vectors = folder / manifest.get("vectors", "vectors.faiss")
-    wanted = {vectors: (file_fingerprint, manifest["sha256"])}
-    if "probes" in manifest:
-        wanted[folder / manifest["probes"]["file"]] = (file_fingerprint, manifest["probes"]["sha256"])
-    wanted |= {folder / "texts" / name: (checksum, value) for name, value in manifest.get("texts", {}).items()}
-    for path, (digest, value) in wanted.items():
+    recorded = {folder / manifest.get("vectors", "vectors.faiss"): (file_fingerprint, manifest["sha256"])}
+    if HELD_OUT in manifest:
+        recorded[folder / manifest[HELD_OUT]["file"]] = (file_fingerprint, manifest[HELD_OUT]["sha256"])
+    recorded |= {folder / "texts" / name: (checksum, value) for name, value in manifest.get("texts", {}).items()}
+    for path, (digest, value) in recorded.items():
         if not path.is_file():
             raise IndexFolderError(f"{path} is missing; build the index again")
         if digest(path) != value:
             raise IndexFolderError(f"{path} is damaged: its checksum is not the manifest's; build the index again")
-    return {"files": len(wanted), "bytes": sum(path.stat().st_size for path in wanted)}
+    return Verified(len(recorded), sum(path.stat().st_size for path in recorded))
 
 
 def load_vectors(folder: Path, manifest: dict[str, Any], *, mapped: bool) -> Any:
-    """The FAISS index, memory-mapped or read whole so that it can be changed; the sha256 is checked first."""
-    path = folder / manifest.get("vectors", "vectors.faiss")  # 0.1 wrote no name
+    """The FAISS index, memory-mapped, or read whole so that it can be changed; the sha256 is checked first."""
+    path = folder / manifest.get("vectors", "vectors.faiss")
     if not path.is_file():
         raise IndexFolderError(f"{path} is missing; build the index again")
     _check(path, manifest, remembered=mapped)
     try:  # IFC maps the codes of flat and inverted indexes alike; plain MMAP only inverted lists
         vectors = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as exc:
-        raise IndexFolderError(f"{path} cannot be read ({factories.reason(exc)}); build the index again") from exc
-    factories.set_effort(vectors, effort_of(manifest))
+        raise IndexFolderError(f"{path} cannot be read ({faiss_reason(exc)}); build the index again") from exc
+    set_parameters(vectors, tuned_parameters(manifest))
     return vectors
 
 
-def effort_of(manifest: dict[str, Any]) -> Effort:
-    """What the index was tuned to."""
-    return Effort(manifest["nprobe"], manifest.get("efSearch", 0), manifest.get("k_factor", 0))
+def tuned_parameters(manifest: dict[str, Any]) -> SearchParameters:
+    """The search parameters that the index was tuned to."""
+    return SearchParameters(manifest["nprobe"], manifest.get("efSearch", 0), manifest.get("k_factor", 0))
 
 
 def _check(path: Path, manifest: dict[str, Any], *, remembered: bool) -> None:
-    """Compares the file with the manifest's sha256, for a large file once per inode, size and time of change.
+    """Compares the file with the manifest's sha256; a large file once per inode, size and time of change.
 
-    A copy has another inode and a rewritten file another time, so neither is trusted on the strength of the stamp.
+    A copy has another inode and a rewritten file another time, so the stamp vouches for neither.
     """
     stamp = path.parent / _STAMP
-    seen = _seen(path, str(manifest.get("sha256")))
+    state = _state(path, str(manifest.get("sha256")))
     large = path.stat().st_size >= REMEMBERED_FROM
-    if remembered and large and stamp.is_file() and read_json(stamp) == seen:
+    if remembered and large and stamp.is_file() and read_json(stamp) == state:
         return
     sha256 = file_fingerprint(path)
     if sha256 != manifest.get("sha256"):
         raise IndexFolderError(
-            f"{path} is damaged: its sha256 is {sha256[:12]}…, the manifest says {str(manifest.get('sha256'))[:12]}…; "
-            "remove the folder and build it again"
+            f"{path} is damaged: its sha256 is {sha256[:12]}…, the manifest states "
+            f"{str(manifest.get('sha256'))[:12]}…; remove the folder and build it again"
         )
     if large and os.access(path.parent, os.W_OK):
-        write_json(stamp, seen)
+        write_json(stamp, state)
 
 
-def _seen(path: Path, sha256: str) -> dict[str, Any]:
+def _state(path: Path, sha256: str) -> dict[str, Any]:
     status = path.stat()
     return {
         "sha256": sha256,

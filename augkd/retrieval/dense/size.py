@@ -1,50 +1,39 @@
-"""How many bytes and seconds an index of n vectors takes, reckoned before any work starts.
+"""How many bytes and seconds an index of n vectors takes, estimated before any work starts.
 
-One arithmetic serves `factory: auto`, the memory budget and `augkd index plan`: what is refused, chosen and foretold
-agree. Sizes are exact formulas; seconds are extrapolated from constants that `measure_constants` times on the spot.
+The same arithmetic serves `factory: auto`, the memory budget and `augkd index plan`, so what is estimated, rejected and
+chosen agrees. Sizes are exact formulas; seconds are extrapolated from constants that speed.py measures on the spot.
 """
 
 from __future__ import annotations
 
 import math
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import faiss
-import numpy as np
-
-from augkd.recipe.units import show_bytes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from augkd.retrieval.encoders.encoder import IndexEncoder
+from augkd.recipe.units import format_bytes
 
 EXACT_UP_TO = 200_000  # vectors: below, exact search of a batch is a few seconds and nothing needs tuning
 POINTS_PER_LIST = 39  # fewer training points per list and FAISS warns that the clustering is poor
 TRAINING_POINTS = 64  # per list, sampled; FAISS uses 256 at most
-GRAPH_ABOVE = 16384  # lists: beyond, a build finds a vector's list through an HNSW graph; see `vectors._fill`
-ENCODER_SAMPLE = 100_000  # vectors at most that codes are fitted to, which takes a copy of them
-_FEWEST_SAMPLED = 65_536  # suits any quantiser
+GRAPH_ABOVE = 16384  # lists: above, a build finds a vector's list through an HNSW graph; see `vectors._fill`
+ENCODER_SAMPLE = 100_000  # most vectors that codes are trained on; FAISS copies them
+_FEWEST_SAMPLED = 65_536  # enough for any quantiser
 _ROUNDS = 10  # of k-means
 _BLOCK = 32  # fast-scan codes come in blocks of 32 vectors
 _WIDEST = 8  # dimensions of a subquantiser that 4 bits still describe
-_BUFFERS = 6 * 16_384  # float32 vectors held while one chunk is read, normalised, assigned and encoded
+_BUFFERS = 6 * 16_384  # float32 vectors in memory while one chunk is read, normalised, assigned and encoded
 
 
 @dataclass(frozen=True)
 class Code:
-    """How a vector is kept in a list, with about the recall@10 that it cannot be lifted above."""
+    """How a vector is stored in a list, and about the highest recall@10 that this allows."""
 
-    name: str  # of the factory string, `{m}` being the number of subquantisers
-    ceiling: float  # highest seen on real sentence vectors of 384 dimensions, rounded: the table in factory.py
+    name: str  # in the factory string; `{m}` is the number of subquantisers
+    ceiling: float  # highest seen on real sentence vectors of 384 dimensions, rounded: the table in choice.py
     listed: float  # bytes per dimension in the list
-    refined: float = 0.0  # bytes per dimension in the second, memory-mapped table that the best are re-ranked with
+    refined: float = 0.0  # bytes per dimension in the second, memory-mapped table, which re-ranks the best
     extra: int = 0  # bytes per vector
-    width: int = 4  # dimensions at least of a subquantiser
+    width: int = 4  # least dimensions of a subquantiser
 
     def factory(self, count: int, dim: int) -> str:
         """The whole factory string for `count` vectors."""
@@ -53,14 +42,14 @@ class Code:
         return f"IVF{auto_lists(count)},{self.name.format(m=subquantisers(dim, self.width))}"
 
     def bytes(self, dim: int) -> tuple[int, int]:
-        """Bytes per vector: in the list, in the second table."""
+        """Bytes per vector: in the list, and in the second table."""
         if "{m}" in self.name:
             return math.ceil(subquantisers(dim, self.width) / 2), math.ceil(self.refined * dim)
         return math.ceil(self.listed * dim) + self.extra, math.ceil(self.refined * dim)
 
 
 EXACT = Code("Flat", 1.0, 4.0)
-# in order of preference: fast first, then small; the reasons are in factory.py
+# in order of preference: fast first, then small; the reasons are in choice.py
 INVERTED = (
     Code("PQ{m}x4fs,Refine(SQ8)", 0.99, 0.125, 1.0),
     Code("PQ{m}x4fsr,Refine(SQ8)", 0.99, 0.25, 1.0, width=2),
@@ -73,78 +62,78 @@ INVERTED = (
 
 @dataclass(frozen=True)
 class Constants:
-    """What one machine does in a second, measured; `texts` is nan where no encoder was given."""
+    """Measured speeds of one machine; `texts` is nan if no encoder was given."""
 
     dim: int
-    flops: float  # of a float32 matrix product
-    graph_seconds: float  # to find a vector's list among GRAPH_ABOVE through the graph
+    flops: float  # of a float32 matrix product, per second
+    graph_seconds: float  # to find a vector's list among GRAPH_ABOVE with the graph
     code_seconds: float  # to encode one vector
-    disk_bytes: float  # written, flushed, per second
+    disk_bytes: float  # written and flushed per second
     texts: float = math.nan  # encoded per second
 
 
 @dataclass(frozen=True)
 class Option:
-    """One factory: what it would take, and why it is not chosen ('' where it could be)."""
+    """One factory: what it would take, and why it is rejected ('' if it is not)."""
 
     factory: str
     ceiling: float
     index_bytes: int
     build_bytes: int  # peak memory of the build, beside Python and the encoder
-    resident_bytes: int  # of an opened index that is searched: what is not memory-mapped
-    disk_bytes: int  # peak: the index and the float16 vectors it is made from
+    resident_bytes: int  # of an index while it is searched: everything that is not memory-mapped
+    disk_bytes: int  # peak: the index and the float16 vectors it is built from
     seconds: dict[str, float]  # by step; empty without constants
-    refused: str = ""
+    rejected: str = ""
 
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """All options for one corpus, in order of preference, and the first that is not refused."""
+    """All options for one corpus, in order of preference."""
 
     vectors: int
     dim: int
-    memory: int | None  # bytes; None: no budget
+    memory: int | None  # bytes; None: no limit
     recall: float
     options: tuple[Option, ...]
     constants: Constants | None
 
     @property
     def chosen(self) -> Option | None:
-        """What `factory: auto` takes; None when nothing reaches the recall within the memory."""
-        return next((option for option in self.options if not option.refused), None)
+        """The first option that is not rejected, for `factory: auto`; None if there is none."""
+        return next((option for option in self.options if not option.rejected), None)
 
     def trials(self, *, fine: bool = False) -> list[Option]:
-        """What `factory: auto` builds until one reaches the recall: the chosen, then those that may find as much.
+        """What `factory: auto` builds until one reaches the recall: the chosen, then those with as high a ceiling.
 
-        With `fine`, for vectors that are known to need it, the coarser of two product codes is left out.
+        `fine` leaves out the coarser of two product codes, for vectors that are known to need the finer.
         """
         chosen = self.chosen
         if chosen is None:
             return []
         after = self.options[self.options.index(chosen) + 1 :]
-        found = [chosen, *(one for one in after if not one.refused and one.ceiling >= chosen.ceiling)]
-        both = [one.factory for one in found[:2] if "x4fs" in one.factory]
-        return found[1:] if fine and len(both) == 2 else found
+        trials = [chosen, *(option for option in after if not option.rejected and option.ceiling >= chosen.ceiling)]
+        product_codes = [option for option in trials[:2] if "x4fs" in option.factory]
+        return trials[1:] if fine and len(product_codes) == 2 else trials
 
     @property
     def machines(self) -> int:
-        """Machines with this memory that would hold the smallest index that reaches the recall; 0: none does."""
+        """How many machines with this memory hold the smallest index that reaches the recall; 0: no index does."""
         enough = [option.build_bytes for option in self.options if option.ceiling >= self.recall]
         return math.ceil(min(enough) / self.memory) if enough and self.memory else len(enough[:1])
 
 
 def auto_lists(count: int) -> int:
     """The power of two nearest 4·sqrt(count) that leaves every list its training points."""
-    wanted = 4 * math.sqrt(count)
-    below = 2 ** int(math.log2(wanted))
-    lists = below if wanted - below <= 2 * below - wanted else 2 * below
+    ideal = 4 * math.sqrt(count)
+    below = 2 ** int(math.log2(ideal))
+    lists = below if ideal - below <= 2 * below - ideal else 2 * below
     while lists > 1 and lists * POINTS_PER_LIST > count:
         lists //= 2
     return int(lists)
 
 
 def subquantisers(dim: int, width: int = 4) -> int:
-    """The most that divide `dim` and leave each `width` dimensions or more (of 4, 4 bits hold as much as 4 × 1)."""
+    """The most that divide `dim` with `width` dimensions or more each (4 bits for 4 hold as much as 4 × 1)."""
     return max(m for m in range(1, max(1, dim // width) + 1) if dim % m == 0)
 
 
@@ -153,14 +142,14 @@ def sample_size(count: int, lists: int) -> int:
     return min(count, max(TRAINING_POINTS * lists, _FEWEST_SAMPLED))
 
 
-def plan(
+def plan_index(
     vectors: int,
     dim: int,
     memory: int | None = None,  # bytes
     recall: float = 0.95,
     constants: Constants | None = None,
 ) -> IndexPlan:
-    """What an index of `vectors` would take with each factory that auto knows. Pure arithmetic."""
+    """What an index of `vectors` vectors would take with each factory that auto knows; pure arithmetic."""
     exact = [EXACT] if vectors <= EXACT_UP_TO or recall > INVERTED[0].ceiling else []
     fine = dim / subquantisers(dim) <= _WIDEST  # a prime dimension has no useful product code
     codes = [code for code in INVERTED if fine or "{m}" not in code.name]
@@ -190,15 +179,15 @@ def _option(
         resident_bytes=size - mapped,
         disk_bytes=size + 2 * dim * vectors,
         seconds=_seconds(constants, vectors, dim, lists, sample, size) if constants else {},
-        refused=_refusal(code, build, memory, recall),
+        rejected=_rejection(code, build, memory, recall),
     )
 
 
-def _refusal(code: Code, build: int, memory: int | None, recall: float) -> str:
+def _rejection(code: Code, build: int, memory: int | None, recall: float) -> str:
     if code.ceiling < recall:
         return f"recall@10 stays below about {code.ceiling:.2f}"
     if memory is not None and build > memory:
-        return f"needs {show_bytes(build)}"
+        return f"needs {format_bytes(build)}"
     return ""
 
 
@@ -226,29 +215,30 @@ FORMULA = (
 
 
 def describe(plan: IndexPlan) -> Iterator[str]:
-    """The plan in lines: the formulas, the constants they were fed with, one line per factory, the verdict."""
-    budget = "no memory budget" if plan.memory is None else f"memory {show_bytes(plan.memory)}"
+    """The plan in lines: the formulas, the measured constants, one line per factory, the choice."""
+    budget = "no memory budget" if plan.memory is None else f"memory {format_bytes(plan.memory)}"
     yield f"{plan.vectors:,} vectors of {plan.dim}, recall@10 {plan.recall}, {budget} (Python and encoder on top)"
     yield from FORMULA
-    if (c := plan.constants) is not None:
+    if (constants := plan.constants) is not None:
         yield (
-            f"measured here: flops {c.flops:.3g}/s, graph {c.graph_seconds:.3g} s, code {c.code_seconds:.3g} s, "
-            f"disk {c.disk_bytes:.3g} B/s, texts {'not measured' if math.isnan(c.texts) else f'{c.texts:.0f}/s'}"
+            f"measured here: flops {constants.flops:.3g}/s, graph {constants.graph_seconds:.3g} s, "
+            f"code {constants.code_seconds:.3g} s, disk {constants.disk_bytes:.3g} B/s, "
+            f"texts {'not measured' if math.isnan(constants.texts) else f'{constants.texts:.0f}/s'}"
         )
     for option in plan.options:
         parts = ("build", option.build_bytes), ("resident", option.resident_bytes), ("disk", option.disk_bytes)
         yield (
-            f"{option.factory}: index {show_bytes(option.index_bytes)} "
+            f"{option.factory}: index {format_bytes(option.index_bytes)} "
             f"({option.index_bytes / plan.vectors:.0f} B/vector), "
-            + ", ".join(f"{name} {show_bytes(size)}" for name, size in parts)
-            + f"{_duration(option)}{f'; refused: {option.refused}' if option.refused else ''}"
+            + ", ".join(f"{name} {format_bytes(size)}" for name, size in parts)
+            + f"{_duration(option)}{f'; rejected: {option.rejected}' if option.rejected else ''}"
         )
     if plan.chosen is not None:
         yield f"chosen: {plan.chosen.factory}"
     elif plan.machines:
-        yield f"nothing fits: {plan.machines} machines of this memory, each with its share of the corpus, would do"
+        yield f"nothing fits; {plan.machines} machines with this memory could each index a share of the corpus"
     else:
-        yield f"nothing known reaches recall@10 {plan.recall}; ask for {INVERTED[0].ceiling} or less"
+        yield f"no known factory reaches recall@10 {plan.recall}; ask for {INVERTED[0].ceiling} or less"
 
 
 def _duration(option: Option) -> str:
@@ -261,53 +251,3 @@ def _duration(option: Option) -> str:
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds:.1f} s"
-
-
-def measure_constants(dim: int, encoder: IndexEncoder | None = None, texts: Sequence[str] = ()) -> Constants:
-    """Times this machine for a few seconds, with all of FAISS's threads; `texts` are what `encoder` is timed on."""
-    vectors = np.random.default_rng(0).standard_normal((GRAPH_ABOVE, dim), dtype=np.float32)
-    faiss.normalize_L2(vectors)
-    queries, lists = vectors[:8192], vectors[8192:12288]
-    return Constants(
-        dim=dim,
-        flops=2.0 * dim * len(lists) * len(queries) / _fastest(lambda: faiss.knn(queries, lists, 1)),
-        graph_seconds=_graph_seconds(vectors),
-        code_seconds=_code_seconds(vectors),
-        disk_bytes=_disk_bytes(),
-        texts=math.nan if encoder is None else len(texts) / _fastest(lambda: encoder.encode(texts), 1),
-    )
-
-
-def _graph_seconds(vectors: NDArray[np.float32]) -> float:
-    graph = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-    graph.add(vectors)
-    graph.hnsw.efSearch = 64
-    return _fastest(lambda: graph.search(vectors[:1024], 1)) / 1024
-
-
-def _code_seconds(vectors: NDArray[np.float32]) -> float:
-    dim = vectors.shape[1]
-    index = faiss.index_factory(dim, f"PQ{subquantisers(dim)}x4fs,Refine(SQ8)", faiss.METRIC_INNER_PRODUCT)
-    index.train(vectors[:2048])
-    return _fastest(lambda: index.add(vectors)) / len(vectors)
-
-
-def _disk_bytes() -> float:
-    block = np.random.default_rng(0).bytes(64 * 2**20)
-
-    def write() -> None:
-        with tempfile.TemporaryFile() as stream:
-            stream.write(block)
-            stream.flush()
-
-    return len(block) / _fastest(write)
-
-
-def _fastest(work: Callable[[], object], rounds: int = 3) -> float:
-    """Seconds of the quickest of some runs: what else the machine does only ever adds."""
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)

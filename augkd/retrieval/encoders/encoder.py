@@ -1,14 +1,20 @@
-"""What an index asks of whatever turns its texts into vectors."""
+"""The interface between an index and the model that turns its texts into vectors.
+
+Searching needs only `Encoder.encode`. Building also needs to know the dimension, and a fingerprint that decides whether
+a finished index is used again. An encoder that takes long can report how far it is, which never changes its vectors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from augkd.workspace.progress import Steps
 
 
 class Encoder(Protocol):
@@ -20,11 +26,11 @@ class Encoder(Protocol):
 
 
 class IndexEncoder(Encoder, Protocol):
-    """What an index is built with: an encoder that knows its dimension and says when its vectors would change."""
+    """An encoder that an index can be built with."""
 
     @property
     def name(self) -> str:
-        """The model's, as the user gave it."""
+        """The model's name, as the user gave it."""
         ...
 
     @property
@@ -36,3 +42,22 @@ class IndexEncoder(Encoder, Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the vectors could."""
         ...
+
+
+@runtime_checkable
+class ReportingEncoder(Encoder, Protocol):
+    """An encoder that reports its progress while it works on one call."""
+
+    def encode_reporting(self, texts: Sequence[str], progress: Steps) -> NDArray[np.float32]:  # (n, dim), unit rows
+        """The bytes that `encode` returns; `progress` gets the number of texts done and their total."""
+        ...
+
+
+def encode(encoder: Encoder, texts: Sequence[str], progress: Steps | None = None) -> NDArray[np.float32]:
+    """`encoder.encode(texts)`, with progress in texts: as it goes where the encoder can, else once at the end."""
+    if progress is not None and isinstance(encoder, ReportingEncoder):
+        return encoder.encode_reporting(texts, progress)
+    vectors = encoder.encode(texts)
+    if progress is not None:
+        progress(len(texts), len(texts))
+    return vectors

@@ -1,9 +1,9 @@
 """The INT8 form of a sentence encoder: exported to ONNX by torch itself, quantised and run by ONNX Runtime.
 
-No Optimum: its releases pin older transformers. Only the transformer is replaced; tokenizing, pooling and any dense
-layers stay sentence-transformers'. Weights are rounded once, per output channel; activations at run time, per batch.
-That is fast and coarse: of MiniLM's ten nearest questions it finds 0.89, and rounding each token's activations apart
-would find 0.94 (measured), so INT8 is an option and never what `auto` chooses.
+Optimum is not used, since its releases pin older versions of transformers. Only the transformer is replaced;
+tokenisation, pooling and any dense layers stay those of sentence-transformers. Weights are quantised once, per output
+channel; activations at run time, per batch. That is fast and coarse: 0.89 of MiniLM's ten nearest questions are found,
+and quantising each token's activations separately would find 0.94 (measured), so `auto` never chooses INT8.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from augkd.errors import ModelError
-from augkd.models.onnx_graph import check_extra, hushed, session, to_onnx
+from augkd.models.onnx_graph import check_extra, quiet_exporters, session, to_onnx
 from augkd.workspace.files import replacing
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.manifests import finished, read_manifest, versions, write_manifest
@@ -27,10 +27,10 @@ _KIND = "onnx_encoder"
 
 def use_int8(
     model: Any,  # SentenceTransformer on the CPU; its transformer is replaced
-    weights: str,  # fingerprint of what it was loaded from
-    cache: Path | None,  # folder of all such files
+    weights: str,  # fingerprint of the model folder
+    cache: Path | None,  # the folder that keeps exported files; None: a temporary one
 ) -> None:
-    """Replaces the transformer of `model` by an INT8 session, exported first unless `cache` holds it.
+    """Replaces the transformer of `model` by an INT8 session, which is exported first unless `cache` has it.
 
     Raises ModelError when the extra `onnx` is not installed or the architecture cannot be exported.
     """
@@ -42,13 +42,15 @@ def use_int8(
 
 
 class Int8Transformer(torch.nn.Module):
-    """An ONNX Runtime session in the place of a transformers model; safe to call from several threads."""
+    """An ONNX Runtime session in place of a transformers model; safe to call from several threads."""
 
     def __init__(self, path: Path, config: Any) -> None:
         super().__init__()
-        self.config = config  # the replaced model's: sentence-transformers asks it what the outputs are
-        self._session = session(path.read_bytes(), threads=1)  # as in torch: a thread a batch, several batches at once
-        self._anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # says device and dtype to callers
+        self.config = config  # the replaced model's: sentence-transformers reads the output names from it
+        self._session = session(
+            path.read_bytes(), threads=1
+        )  # as in torch: one thread per batch, several batches at once
+        self._anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # tells callers the device and dtype
 
     def forward(
         self,
@@ -68,7 +70,7 @@ def _exported(transformer: torch.nn.Module, weights: str, cache: Path) -> Path:
     path = folder / _FILE
     if finished(folder, _KIND, made_from):
         if not path.exists() or file_fingerprint(path) != read_manifest(folder, _KIND)["sha256"]:
-            raise ModelError(f"{path} is not the file its manifest names; remove {folder}, it is made again")
+            raise ModelError(f"{path} does not match its manifest; remove {folder}, and it will be exported again")
         return path
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +92,8 @@ def _quantise(transformer: torch.nn.Module, path: Path) -> None:
         kind,
         "use precision bfloat16 or float32",
     )
-    with hushed():
-        # 7 bits: products of 8 overflow 16 bits on CPUs without VNNI
+    with quiet_exporters():
+        # 7 bits: products of 8-bit numbers overflow 16 bits on CPUs without VNNI
         quantize_dynamic(exported, str(path), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
 
 

@@ -1,7 +1,7 @@
-"""The index without a model: BM25 over words (Robertson & Zaragoza 2009), for exact words, names and numbers.
+"""An index without a model: BM25 over words (Robertson & Zaragoza 2009), for exact words, names and numbers.
 
-What a word is must hold for any language, so nothing is stemmed and no stop word is dropped. The index is a folder like
-that of an index of vectors, and a `Retriever` by itself, since it needs no encoder.
+The definition of a word must hold for any language, so there is no stemming and no stop list. The index is a folder
+like that of a dense index, and a `Retriever` by itself, since it needs no encoder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, strea
 from augkd.data.dropped import DROPPED, Dropped
 from augkd.errors import DataError, IndexFolderError, RecipeError
 from augkd.retrieval.lexical.postings import K1, B, Part, Postings, best, write_postings
-from augkd.retrieval.manifest import read_index_manifest
+from augkd.retrieval.manifest import is_lexical, read_index_manifest
 from augkd.retrieval.retriever import Hits, check_groups, check_k, no_hits
 from augkd.retrieval.spool import CHUNK
 from augkd.retrieval.texts import TextStore, drop_texts_from, text_path, write_texts
@@ -35,21 +35,27 @@ from augkd.workspace.progress import Steps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ENCODER = {"kind": "lexical", "variant": "lucene", "k1": K1, "b": B, "words": 1}  # words: raised when `words` changes
+_ENCODER = {
+    "kind": "lexical",
+    "variant": "lucene",
+    "k1": K1,
+    "b": B,
+    "words": 1,
+}  # words: raised whenever `words` changes
 
-# Scripts written without spaces (Thai, Lao, Burmese, Khmer, kana, Han): a character is a word.
+# Scripts written without spaces (Thai, Lao, Burmese, Khmer, kana, Han): each character is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _UNSPACED += "\U00020000-\U0003ffff"
-# Vowel signs and accents that Python's \w leaves out, so that Hindi, Hebrew or Arabic words stay whole.
+# Vowel signs and accents that Python's \w does not match, so that Hindi, Hebrew and Arabic words stay whole.
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0966-\u0dff"
 _WORD = re.compile(f"[{_UNSPACED}]|(?:[^\\W_{_UNSPACED}]|[{_MARKS}])+")
-_ASCII_WORD = re.compile("[a-z0-9]+")  # what _WORD finds in ASCII, three times as fast
+_ASCII_WORD = re.compile("[a-z0-9]+")  # matches what _WORD matches in ASCII, three times as fast
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits, NFKC and case folded; nothing is stemmed, nothing dropped.
+    """Runs of letters and digits, in NFKC and lower case (Unicode case folding), without stemming or a stop list.
 
-    In scripts that put no spaces between words, every character is a word.
+    In scripts written without spaces, every character is a word.
     """
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
@@ -67,9 +73,10 @@ def build_lexical(
     """Builds the BM25 index of `source` in `folder`, finishes an unfinished build, or opens the finished one.
 
     A resumed build reads and tokenises the corpus again, which is nearly all of the work, and writes the same bytes.
-    Memory: 4 bytes a word of the corpus, 4 a text, and the vocabulary; postings, 8 bytes each, are filled in on disk.
-    Measured on 326,354 questions of 10.4 words, 106,788 different ones: 114 MiB at the peak, 367 bytes a text (bm25s,
-    from token ids: 191 MiB). The caller holds `workspace.locked(folder)` where two builds could meet.
+    Memory: 4 bytes per word of the corpus, 4 per text, and the vocabulary; postings, 8 bytes each, are filled in on
+    disk. Measured on 326,354 questions of 10.4 words, with 106,788 distinct words: peak 114 MiB, 367 bytes per text
+    (bm25s, from token ids: 191 MiB). `progress` counts texts. The caller holds `workspace.locks.locked(folder)` where
+    two builds could meet. Raises DataError for a corpus without a word.
     """
     made_from = {"corpus": source.fingerprint(), "encoder": fingerprint(_ENCODER), "chunk": chunk}
     if finished(folder, "index", made_from):
@@ -82,7 +89,7 @@ def build_lexical(
     parts = list(_tokenised(folder, source, counts, vocabulary, chunk, progress))
     check_not_empty(source, counts)
     if not vocabulary:
-        raise DataError(f"corpus {source.dataset!r} has {counts.kept} texts without a word; change the text column")
+        raise DataError(f"corpus {source.dataset!r} has {counts.kept} texts without a word; choose another text column")
     postings = folder / "postings"
     write_text(postings / "words.txt", "".join(f"{word}\n" for word in vocabulary))
     write_postings(postings, len(vocabulary), parts)
@@ -111,7 +118,7 @@ def _tokenised(
     chunk: int,
     progress: Steps | None,
 ) -> Iterator[Part]:
-    """Writes the text parts on the way. All of them, resumed or not: comparing would take as long."""
+    """The words of each chunk. Writes its text part too, even in a resumed build: comparing would take as long."""
     total = source.known_size()
     dropped = Dropped()
     stream = stream_corpus(source, counts, dropped, scratch=folder)
@@ -133,7 +140,7 @@ def _tokenised(
 class LexicalIndex:
     """A finished BM25 index folder, read-only and memory-mapped; make one with `LexicalIndex.open`.
 
-    It is a `Retriever` of its own: no encoder, and scores that are sums without an upper end (`bounded` is False).
+    It is a `Retriever` without an encoder; its scores are sums without an upper bound (`bounded` is False).
     """
 
     folder: Path
@@ -144,20 +151,18 @@ class LexicalIndex:
 
     @classmethod
     def open(cls, folder: Path) -> LexicalIndex:
-        """Opens `folder`; raises IndexFolderError when it is missing, foreign, or not what its manifest says."""
+        """Opens `folder`; raises IndexFolderError when it is missing, foreign, or differs from its manifest."""
         manifest = read_index_manifest(folder)
-        if manifest["encoder"].get("kind") != "lexical":
-            raise IndexFolderError(
-                f"{folder} holds an index of vectors, not a lexical one; open it with open_retriever"
-            )
+        if not is_lexical(manifest):
+            raise IndexFolderError(f"{folder} holds a dense index, not a lexical one; open it with open_index")
         _check(folder / "postings", manifest)
         texts = TextStore.open(folder)
         if len(texts) != manifest["count"]:
             raise IndexFolderError(
-                f"{folder} has {len(texts)} texts, manifest says {manifest['count']}; build the index again"
+                f"{folder} has {len(texts)} texts, its manifest states {manifest['count']}; build the index again"
             )
-        listed = (folder / "postings" / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
-        vocabulary = {word: number for number, word in enumerate(listed)}
+        word_list = (folder / "postings" / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        vocabulary = {word: number for number, word in enumerate(word_list)}
         return cls(folder, manifest, vocabulary, Postings.open(folder / "postings"), texts)
 
     @property
@@ -168,32 +173,38 @@ class LexicalIndex:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def search(self, texts: Sequence[str], k: int, *, vectors: bool = False) -> Hits:
-        """The `k` best texts of each query by BM25; only texts that share a word with it, so there may be fewer."""
+    def search(
+        self, texts: Sequence[str], k: int, *, vectors: bool = False, progress: Steps | None = None
+    ) -> Hits:  # (len(texts), k)
+        """The `k` best texts of each query by BM25; fewer where fewer texts share a word with it."""
         check_k(k)
         if vectors:
-            raise RecipeError(f"lexical index {self.folder} has no vectors; use a dense index where they are needed")
+            raise RecipeError(f"lexical index {self.folder} has no vectors; use a dense index if you need them")
         hits = no_hits(len(texts), k)
         totals = np.zeros(len(self), dtype=np.float32)  # all zero between queries
         for row, text in enumerate(texts):
-            scores, ids = best(self._postings, self._known(text), k, totals)
+            scores, ids = best(self._postings, self._word_counts(text), k, totals)
             hits.scores[row, : len(ids)] = scores
             hits.ids[row, : len(ids)] = ids
+            if progress is not None:
+                progress(row + 1, len(texts))
         return hits
 
-    def search_average(self, groups: Sequence[Sequence[str]], k: int, *, vectors: bool = False) -> Hits:
-        """BM25 of each group's texts joined into one query; there is no vector to average.
+    def search_average(
+        self, groups: Sequence[Sequence[str]], k: int, *, vectors: bool = False, progress: Steps | None = None
+    ) -> Hits:  # (len(groups), k)
+        """The `k` best texts of each group, whose texts are joined into one query; there is no vector to average.
 
-        The order is that of the mean of the texts' scores, since BM25 adds up over the words of a query.
+        Their order is that of the mean score over the group's texts, since BM25 adds up over the words of a query.
         """
         check_groups(groups)
-        return self.search([" ".join(group) for group in groups], k, vectors=vectors)
+        return self.search([" ".join(group) for group in groups], k, vectors=vectors, progress=progress)
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """The texts with these ids, in their order; raises IndexError for an id that is not there."""
+        """The texts with these ids, in their order; raises IndexError for an id that does not exist."""
         return self._texts.texts(ids)
 
-    def _known(self, text: str) -> Counter[int]:
+    def _word_counts(self, text: str) -> Counter[int]:
         return Counter(self._vocabulary[word] for word in words(text) if word in self._vocabulary)
 
 
@@ -203,6 +214,6 @@ def _check(folder: Path, manifest: Mapping[str, Any]) -> None:
     sha256 = file_fingerprint(folder)
     if sha256 != manifest.get("sha256"):
         raise IndexFolderError(
-            f"{folder} is damaged: its sha256 is {sha256[:12]}…, the manifest says "
+            f"{folder} is damaged: its sha256 is {sha256[:12]}…, the manifest states "
             f"{str(manifest.get('sha256'))[:12]}…; remove the index and build it again"
         )

@@ -1,9 +1,9 @@
-"""BM25 postings: each word's texts and what it adds to their score, and the best k texts of a query.
+"""BM25 postings: for each word its texts and its contribution to their scores; and the best k texts of a query.
 
-The Lucene variant, whose idf is never negative (Kamphuis et al. 2020), scored in full when the index is built (BM25S:
-Lù 2024). A query takes its words in order of what they can still add, and once the rest cannot lift a new text into
-the best k, only texts met so far are scored (MaxScore: Turtle & Flood 1995). That is exact, and so fast that common
-words need no stop list, which would know only some languages.
+The Lucene variant, whose idf is never negative (Kamphuis et al. 2020), with all scores computed when the index is built
+(BM25S: Lù 2024). A query processes its words in order of their highest contribution, and once the remaining words
+cannot lift a new text into the best k, only texts found so far are scored (MaxScore: Turtle & Flood 1995). That is
+exact, and so fast that common words need no stop list, which would cover only some languages.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ from augkd.workspace.files import replacing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-K1 = 1.5  # how soon a repeated word stops counting; 1.5 and 0.75 are also the defaults of bm25s
-B = 0.75  # how much a long text is marked down, 0 to 1
+K1 = 1.5  # how soon repetitions of a word stop counting; 1.5 and 0.75 are also the defaults of bm25s
+B = 0.75  # how strongly long texts are penalised, 0 to 1
 
 
 @dataclass(frozen=True)
 class Part:
-    """The words of some consecutive texts, by number."""
+    """The words, as numbers, of consecutive texts."""
 
     first: int  # id of the first text
-    words: NDArray[np.int32]  # of all texts, one after the other
-    lengths: NDArray[np.int32]  # (texts,) words of each
+    words: NDArray[np.int32]  # (words,) of all texts, one after the other
+    lengths: NDArray[np.int32]  # (texts,) number of words
 
-    def counted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(word, text from 0, times it occurs there) of every posting, by word, then text."""
+    def postings(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Word, text (from 0) and number of occurrences of every posting, by word, then text."""
         texts = np.repeat(np.arange(len(self.lengths)), self.lengths)
         keys, times = np.unique(self.words.astype(np.int64) << 32 | texts, return_counts=True)
         return keys >> 32, keys & 0xFFFFFFFF, times
 
 
 def write_postings(folder: Path, vocabulary: int, parts: Sequence[Part]) -> None:
-    """Scores the postings of `vocabulary` words and writes them, by word, then text."""
+    """Computes the scores of the postings of `vocabulary` words and writes them, by word, then text."""
     count = sum(len(part.lengths) for part in parts)
-    found_in = np.zeros(vocabulary, dtype=np.int64)  # texts with the word
+    text_counts = np.zeros(vocabulary, dtype=np.int64)  # texts that contain the word
     for part in parts:
-        found_in += np.bincount(part.counted()[0], minlength=vocabulary)
-    starts = np.concatenate([[0], np.cumsum(found_in)])
-    idf = np.log1p((count - found_in + 0.5) / (found_in + 0.5))
+        text_counts += np.bincount(part.postings()[0], minlength=vocabulary)
+    starts = np.concatenate([[0], np.cumsum(text_counts)])
+    idf = np.log1p((count - text_counts + 0.5) / (text_counts + 0.5))
     mean_length = sum(int(part.lengths.sum()) for part in parts) / count
 
     bounds = np.zeros(vocabulary, dtype=np.float32)
     with replacing(folder / "ids.npy") as ids_path, replacing(folder / "scores.npy") as scores_path:
         ids = np.lib.format.open_memmap(ids_path, mode="w+", dtype=np.int32, shape=(int(starts[-1]),))
         scores = np.lib.format.open_memmap(scores_path, mode="w+", dtype=np.float32, shape=(int(starts[-1]),))
-        heads = starts[:-1].copy()  # where the next posting of each word goes
+        heads = starts[:-1].copy()  # position of the next posting of each word
         for part in parts:
-            word, text, times = part.counted()
-            distinct, first, many = np.unique(word, return_index=True, return_counts=True)
-            at = heads[word] + np.arange(len(word)) - np.repeat(first, many)
+            word, text, times = part.postings()
+            distinct, first, counts = np.unique(word, return_index=True, return_counts=True)
+            at = heads[word] + np.arange(len(word)) - np.repeat(first, counts)
             ids[at] = part.first + text
             saturation = K1 * (1 - B + B * part.lengths[text] / mean_length)
-            scored = (idf[word] * times / (times + saturation)).astype(np.float32)
-            scores[at] = scored
-            bounds[distinct] = np.maximum(bounds[distinct], np.maximum.reduceat(scored, first))
-            heads[distinct] += many
+            contribution = (idf[word] * times / (times + saturation)).astype(np.float32)
+            scores[at] = contribution
+            bounds[distinct] = np.maximum(bounds[distinct], np.maximum.reduceat(contribution, first))
+            heads[distinct] += counts
         ids.flush()
         scores.flush()
     _save(folder / "starts.npy", starts)
@@ -98,30 +98,32 @@ class Postings:
 
 def best(
     postings: Postings,
-    query: Mapping[int, int],  # word: times in the query
+    query: Mapping[int, int],  # word → occurrences in the query
     k: int,
     totals: NDArray[np.float32],  # (texts,) zeros, and zeros again afterwards
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:  # both (up to k,)
-    """The k texts with the highest sums, best first, then by id. Every text adds up its words in the same order."""
+    """The k texts with the highest scores, best first, then by id. Every text adds up its words in the same order."""
     terms = sorted(query, key=lambda word: (-float(postings.bounds[word]) * query[word], word))
     bounds = [float(postings.bounds[word]) * query[word] for word in terms]
-    rest = np.cumsum([0.0, *reversed(bounds)])[::-1]  # what the terms from here on can add
-    rest = rest + 1e-7 * len(terms) * rest[0]  # and by how much float32 can round a sum up
+    rest = np.cumsum([0.0, *reversed(bounds)])[::-1]  # the most that the terms from here on can add
+    rest = rest + 1e-7 * len(terms) * rest[0]  # plus the most that float32 can round a sum up
 
-    met: NDArray[np.int32] = np.empty(0, dtype=np.int32)
+    reached: NDArray[np.int32] = np.empty(0, dtype=np.int32)
     place = 0
     while place < len(terms):
         ids, scores = postings.of(terms[place])
-        if k <= len(met) <= 2 * len(ids) and _kth(totals[met], k) > rest[place]:
-            break  # a text not met yet cannot be among the best
+        if k <= len(reached) <= 2 * len(ids) and _kth(totals[reached], k) > rest[place]:
+            break  # a text not found yet cannot be among the best
         before = totals[ids]
-        met = np.concatenate([met, ids[before == 0]])
+        reached = np.concatenate([reached, ids[before == 0]])
         totals[ids] = before + scores * np.float32(query[terms[place]])
         place += 1
 
-    candidates = np.sort(_promising(met, totals[met], k, rest[place])[0])  # ascending, as they lie in the postings
+    candidates = np.sort(
+        _promising(reached, totals[reached], k, rest[place])[0]
+    )  # ascending, as they lie in the postings
     sums = totals[candidates]
-    totals[met] = 0
+    totals[reached] = 0
     for later in range(place, len(terms)):
         ids, scores = postings.of(terms[later])
         at = np.minimum(np.searchsorted(ids, candidates), len(ids) - 1)

@@ -1,4 +1,4 @@
-"""Adding and removing text: what is found, what is gone from the disk, what a kill leaves, what the manifest says."""
+"""Adding and removing texts: what is found, what is deleted from disk, what a kill leaves, what is recorded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from support.seed_encoder import SeedEncoder, files_of, lines
 from augkd.data.corpus import CorpusSource
 from augkd.errors import IndexFolderError
 from augkd.retrieval.dense import changes
-from augkd.retrieval.dense.builder import build_index
-from augkd.retrieval.dense.changes import add_texts, remove_texts
+from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
+from augkd.retrieval.dense.held_out import read_queries
 from augkd.retrieval.dense.search import Index, verify
-from augkd.retrieval.dense.vectors import read_probes
+from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.manifest import index_identity
 
 FACTORIES = ("Flat", "SQ8", "IVF8,SQ8", "IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,PQ8x4fsr,Refine(SQ8)", "IVF8,RaBitQ")
 
@@ -34,41 +35,41 @@ def all_texts(index: Index) -> list[str]:
 def test_ids_stay_rows_after_adding_and_removing(tmp_path: Path, factory: str) -> None:
     folder = built(tmp_path, factory)
     more = lines(tmp_path, "d.txt", range(380, 500))
-    assert add_texts(folder, more, SeedEncoder(), chunk=50) == {"added": 100, "duplicates": 20}
-    gone = ["LINE number: 7", "line number 399", "line number 499", "line number 1000"]
-    assert remove_texts(folder, gone) == 3
+    assert add_texts(folder, more, SeedEncoder(), chunk=50) == Added(added=100, duplicates=20)
+    takedown = ["LINE number: 7", "line number 399", "line number 499", "line number 1000"]
+    assert remove_texts(folder, takedown) == 3
 
     index = Index.open(folder)
     expected = [f"line number {n}" for n in range(500) if n not in (7, 399, 499)]
     assert all_texts(index) == expected
-    # every list visited and every candidate ranked again: what is left is what the codes themselves lose
+    # every list visited and every candidate re-ranked: the rest of the loss is that of the codes themselves
     vectors = faiss.read_index(str(folder / index.manifest["vectors"]))
     if (ivf := faiss.try_extract_index_ivf(vectors)) is not None:
         ivf.nprobe = ivf.nlist
     if isinstance(vectors, faiss.IndexRefine):
         vectors.k_factor = 400
-    found = vectors.search(SeedEncoder().encode(expected), 1)[1][:, 0]
-    share = float((found == np.arange(len(expected))).mean())
+    nearest = vectors.search(SeedEncoder().encode(expected), 1)[1][:, 0]
+    share = float((nearest == np.arange(len(expected))).mean())
     assert share == 1.0 if "RaBitQ" not in factory else share > 0.5
-    assert verify(folder)["files"] == len(files_of(folder)) - 2  # all but manifest and dropped.jsonl: none is left over
+    assert verify(folder).files == len(files_of(folder)) - 2  # all but manifest and dropped.jsonl: no stray file
 
 
 @pytest.mark.parametrize("factory", ["IVF8,SQ8", "IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,PQ8x4fsr,Refine(SQ8)"])
-def test_a_removed_text_and_its_codes_are_gone_from_every_byte(tmp_path: Path, factory: str) -> None:
+def test_no_byte_of_a_removed_text_or_its_codes_is_left(tmp_path: Path, factory: str) -> None:
     folder = built(tmp_path, factory)
-    victims = [f"line number {number}" for number in (3, 200, 399)]
-    assert all(any(text.encode() in content for content in files_of(folder).values()) for text in victims)
-    remove_texts(folder, victims)
+    removed_texts = [f"line number {number}" for number in (3, 200, 399)]
+    assert all(any(text.encode() in content for content in files_of(folder).values()) for text in removed_texts)
+    remove_texts(folder, removed_texts)
     for content in files_of(folder).values():
-        assert not any(f"{text}line" in content.decode("latin1") for text in victims)
+        assert not any(f"{text}line" in content.decode("latin1") for text in removed_texts)
     index = Index.open(folder)
     assert len(index) == 397
-    assert index.search(SeedEncoder().encode(victims), 1)[0].max() < 0.98
+    assert index.search(SeedEncoder().encode(removed_texts), 1)[0].max() < 0.98
     vectors = faiss.read_index(str(folder / index.manifest["vectors"]))
     lists = faiss.downcast_InvertedLists(faiss.try_extract_index_ivf(vectors).invlists)
     if not isinstance(lists, faiss.BlockInvertedLists):
         return
-    for number in range(lists.nlist):  # no code is left behind the last vector of a list that lost some
+    for number in range(lists.nlist):  # no code is left after the last vector of a list that lost some
         size = lists.list_size(number)
         blocks = -(-size // 32)
         raw = faiss.rev_swig_ptr(lists.get_codes(number), blocks * lists.block_size).reshape(blocks, -1)
@@ -82,18 +83,18 @@ def test_recall_is_measured_again_against_the_true_neighbours(tmp_path: Path) ->
     remove_texts(folder, [f"line number {n}" for n in range(0, 600, 9)])
 
     index = Index.open(folder)
-    probes = read_probes(folder, index.manifest)
-    assert probes is not None
+    queries = read_queries(folder, index.manifest)
+    assert queries is not None
     texts = all_texts(index)
     vectors = SeedEncoder().encode(texts).astype(np.float16).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = probes.queries @ vectors.T
-    cosines[np.arange(len(probes)), probes.own] = -2
-    assert probes.ids[:, :10].tolist() == np.argsort(-cosines, axis=1)[:, :10].tolist()
-    found = index.search(probes.queries, 11)[1]
-    rows = zip(found, probes.own, probes.ids[:, :10], strict=True)
-    hits = [len(set(row[row != own][:10]) & set(true)) for row, own, true in rows]
-    assert index.manifest["recall@10"] == pytest.approx(np.mean(hits) / 10, abs=1e-4)
+    cosines = queries.vectors @ vectors.T
+    cosines[np.arange(len(queries)), queries.own] = -2
+    assert queries.ids[:, :10].tolist() == np.argsort(-cosines, axis=1)[:, :10].tolist()
+    ids = index.search(queries.vectors, 11)[1]
+    rows = zip(ids, queries.own, queries.ids[:, :10], strict=True)
+    shared = [len(set(row[row != own][:10]) & set(true)) for row, own, true in rows]
+    assert index.manifest["recall@10"] == pytest.approx(np.mean(shared) / 10, abs=1e-4)
     assert [change["change"] for change in index.manifest["changes"]] == ["add", "remove"]
     assert index.manifest["count"] == len(texts) == 600 - 67
 
@@ -108,8 +109,8 @@ def test_an_interrupted_add_leaves_the_old_index_and_continues(tmp_path: Path) -
     assert len(Index.open(folder)) == 400
 
     resumed = SeedEncoder()
-    assert add_texts(folder, more, resumed, chunk=30)["added"] == 100
-    assert resumed.calls == 2  # 30 + 30 were there; 30 + 10 were not
+    assert add_texts(folder, more, resumed, chunk=30).added == 100
+    assert resumed.calls == 2  # 30 + 30 were done; 30 + 10 were not
     assert len(Index.open(folder)) == 500
 
 
@@ -146,17 +147,18 @@ def test_a_kill_anywhere_leaves_the_old_or_the_new_index(
     verify(folder)
     act()
     assert len(Index.open(folder)) == new
-    assert verify(folder)["files"] == len(files_of(folder)) - 2
+    assert verify(folder).files == len(files_of(folder)) - 2
 
 
 def test_a_changed_index_is_finished_for_its_recipe_and_never_replaced(tmp_path: Path) -> None:
     folder = built(tmp_path, "Flat")
-    made_from = Index.open(folder).identity
+    before = Index.open(folder).manifest
     remove_texts(folder, ["line number 5"])
     source = CorpusSource(str(tmp_path / "c.txt"))
     same = build_index(folder, source, SeedEncoder(fail_after=0), factory="Flat", chunk=150)
     assert len(same) == 399
-    assert same.manifest["made_from"] == made_from != same.identity
+    assert same.manifest["made_from"] == before["made_from"]
+    assert index_identity(same.manifest) != index_identity(before)
     with pytest.raises(IndexFolderError, match="1 changes"):
         build_index(folder, source, SeedEncoder(), factory="SQ8", chunk=150)
     assert len(Index.open(folder)) == 399

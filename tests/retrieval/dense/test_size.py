@@ -1,4 +1,4 @@
-"""Foretold bytes against measured ones, and plans against the formula written out by hand."""
+"""Estimated bytes against measured ones, and plans against the formula written out by hand."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import faiss
 import numpy as np
 import pytest
 
-from augkd.retrieval.dense.size import Constants, auto_lists, describe, measure_constants, plan, subquantisers
+from augkd.retrieval.dense.size import Constants, auto_lists, describe, plan_index, subquantisers
+from augkd.retrieval.dense.speed import measure_constants
 
 CONSTANTS = Constants(384, flops=1e11, graph_seconds=5e-5, code_seconds=2e-6, disk_bytes=1e9, texts=600)
 
 
 @pytest.mark.parametrize("number", range(6))
 @pytest.mark.parametrize("dim", [32, 48])
-def test_foretold_bytes_are_within_two_percent_of_the_file(tmp_path: Path, number: int, dim: int) -> None:
+def test_estimated_bytes_are_within_two_percent_of_the_file(tmp_path: Path, number: int, dim: int) -> None:
     count = 60_000
     vectors = np.random.default_rng(0).standard_normal((count, dim)).astype(np.float32)
     faiss.normalize_L2(vectors)
-    options = plan(count, dim).options if number == 0 else [o for o in plan(count, dim).options if o.factory != "Flat"]
+    options = (
+        plan_index(count, dim).options
+        if number == 0
+        else [o for o in plan_index(count, dim).options if o.factory != "Flat"]
+    )
     option = options[number]
     index = faiss.index_factory(dim, option.factory, faiss.METRIC_INNER_PRODUCT)
     if (ivf := faiss.try_extract_index_ivf(index)) is not None:
@@ -33,7 +38,7 @@ def test_foretold_bytes_are_within_two_percent_of_the_file(tmp_path: Path, numbe
 
 def test_the_plan_is_the_formula() -> None:
     n, d = 1_000_000, 384
-    option = plan(n, d, constants=CONSTANTS).options[0]
+    option = plan_index(n, d, constants=CONSTANTS).options[0]
     lists, sample = 4096, 64 * 4096
     assert option.factory == "IVF4096,PQ96x4fs,Refine(SQ8)"
     size = n * (48 + 384 + 8) + lists * (4 * d + 8) + 48 * 16 * lists + 64 * d + 8 * d
@@ -43,16 +48,17 @@ def test_the_plan_is_the_formula() -> None:
     assert option.seconds["encode"] == pytest.approx(n / 600)
     assert option.seconds["assign"] == pytest.approx(n * lists * 2 * d / 1e11)
     assert option.seconds["train"] == pytest.approx(10 * sample * lists * 2 * d / 1e11)
-    assert plan(10**8, d, constants=CONSTANTS).options[0].seconds["assign"] == pytest.approx(
+    assert plan_index(10**8, d, constants=CONSTANTS).options[0].seconds["assign"] == pytest.approx(
         1e8 * 5e-5 * math.log(32768) / math.log(16384)
     )
 
 
 def test_less_memory_means_a_smaller_code_until_none_reaches_the_recall() -> None:
-    big = plan(10**8, 384, recall=0.7).options
+    big = plan_index(10**8, 384, recall=0.7).options
     sizes = [option.build_bytes for option in big]
     picks = [
-        plan(10**8, 384, memory, 0.7).chosen for memory in (None, sizes[0], sizes[0] - 1, sizes[-1], sizes[-1] - 1)
+        plan_index(10**8, 384, memory, 0.7).chosen
+        for memory in (None, sizes[0], sizes[0] - 1, sizes[-1], sizes[-1] - 1)
     ]
     assert [pick and pick.factory.split(",", 1)[1] for pick in picks] == [
         "PQ96x4fs,Refine(SQ8)",
@@ -61,10 +67,10 @@ def test_less_memory_means_a_smaller_code_until_none_reaches_the_recall() -> Non
         "RaBitQ",
         None,
     ]
-    accurate = plan(10**8, 384, sizes[-1], 0.95)
+    accurate = plan_index(10**8, 384, sizes[-1], 0.95)
     assert accurate.chosen is None
     assert accurate.machines == math.ceil(min(o.build_bytes for o in big if o.ceiling >= 0.95) / sizes[-1])
-    assert plan(10**6, 384, recall=0.999).chosen.factory == "Flat"  # type: ignore[union-attr]
+    assert plan_index(10**6, 384, recall=0.999).chosen.factory == "Flat"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -77,16 +83,16 @@ def test_lists_are_the_power_of_two_nearest_four_roots_with_enough_training_poin
 @pytest.mark.parametrize(("dim", "expected"), [(384, 96), (768, 192), (50, 10), (37, 1), (3, 1)])
 def test_subquantisers_divide_the_dimension(dim: int, expected: int) -> None:
     assert subquantisers(dim) == expected
-    assert ("PQ" in plan(10**6, dim).options[0].factory) == (dim // expected <= 8)
+    assert ("PQ" in plan_index(10**6, dim).options[0].factory) == (dim // expected <= 8)
 
 
-def test_five_billion_vectors_in_256_gib_are_told_how_many_machines_it_takes() -> None:
-    lines = list(describe(plan(5_000_000_000, 384, 256 * 2**30, 0.95, CONSTANTS)))
+def test_a_plan_for_five_billion_vectors_in_256_gib_states_how_many_machines_they_need() -> None:
+    lines = list(describe(plan_index(5_000_000_000, 384, 256 * 2**30, 0.95, CONSTANTS)))
     assert lines[0].startswith("5,000,000,000 vectors of 384, recall@10 0.95, memory 256 GiB")
     assert any("n·(code + id 8 + refine)" in line for line in lines)
-    assert lines[-1].startswith("nothing fits: 7 machines")
-    assert "chosen: IVF" in list(describe(plan(10**6, 384)))[-1]
-    assert "nothing known reaches" in list(describe(plan(10**9, 384, None, 1.01)))[-1]
+    assert lines[-1].startswith("nothing fits; 7 machines")
+    assert "chosen: IVF" in list(describe(plan_index(10**6, 384)))[-1]
+    assert "no known factory reaches" in list(describe(plan_index(10**9, 384, None, 1.01)))[-1]
 
 
 def test_constants_are_positive_and_texts_are_timed_only_with_an_encoder() -> None:

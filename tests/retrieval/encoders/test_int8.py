@@ -59,7 +59,7 @@ def test_a_damaged_file_is_refused(tiny_bert: Path, cache: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"?")
     try:
-        with pytest.raises(ModelError, match="is not the file its manifest names; remove") as caught:
+        with pytest.raises(ModelError, match="does not match its manifest; remove") as caught:
             SentenceEncoder.load(str(tiny_bert), precision="int8", cache=cache)
     finally:
         path.write_bytes(whole)

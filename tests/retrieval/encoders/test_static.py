@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from augkd.errors import ModelError, RecipeError, WorkspaceError
+from augkd.retrieval.encoders.distillation import distill
 from augkd.retrieval.encoders.static import Pairs, StaticEncoder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
@@ -56,7 +57,7 @@ def zipf_weights() -> np.ndarray:
 
 
 def test_a_text_is_the_weighted_mean_of_its_words_centred_vectors(model_folder: Path, words: np.ndarray) -> None:
-    encoder = StaticEncoder.distill(str(model_folder), dim=16)
+    encoder = distill(str(model_folder), dim=16)
     expected = weighted_mean("the cat is in a soup", words - words.mean(axis=0), zipf_weights())
     plain = weighted_mean("the cat is in a soup", words - words.mean(axis=0), np.ones(14))
     np.testing.assert_allclose(encoder.encode(["the cat is in a soup"])[0], expected, atol=1e-5)
@@ -64,7 +65,7 @@ def test_a_text_is_the_weighted_mean_of_its_words_centred_vectors(model_folder: 
 
 
 def test_fewer_dimensions_are_those_of_pca(model_folder: Path, words: np.ndarray) -> None:
-    encoder = StaticEncoder.distill(str(model_folder), dim=5)
+    encoder = distill(str(model_folder), dim=5)
     pca = PCA(5).fit(words)
     texts = [text for text in TEXTS if text and "xyzzy" not in text]
     expected = np.stack([weighted_mean(text, pca.transform(words), zipf_weights()) for text in texts])
@@ -75,7 +76,7 @@ def test_fewer_dimensions_are_those_of_pca(model_folder: Path, words: np.ndarray
 
 
 def test_special_reserved_and_unknown_tokens_count_for_nothing(model_folder: Path) -> None:
-    encoder = StaticEncoder.distill(str(model_folder), dim=8)
+    encoder = distill(str(model_folder), dim=8)
     assert encoder.facts["entries"] == len(WORDS)
     with_them, without, other = encoder.encode(["[MASK] cat xyzzy [unused0]", "cat", "cat dog"])
     assert with_them.tobytes() == without.tobytes()
@@ -83,13 +84,13 @@ def test_special_reserved_and_unknown_tokens_count_for_nothing(model_folder: Pat
 
 
 def test_texts_without_a_known_word_get_the_first_axis(model_folder: Path) -> None:
-    vectors = StaticEncoder.distill(str(model_folder), dim=8).encode(["", "xyzzy", "cat"])
+    vectors = distill(str(model_folder), dim=8).encode(["", "xyzzy", "cat"])
     assert vectors[:2].tolist() == [[1, 0, 0, 0, 0, 0, 0, 0]] * 2
     assert vectors[2].tolist() != vectors[0].tolist()
 
 
 def test_rows_are_float32_unit_vectors_and_no_texts_give_no_rows(model_folder: Path) -> None:
-    encoder = StaticEncoder.distill(str(model_folder), dim=8)
+    encoder = distill(str(model_folder), dim=8)
     vectors = encoder.encode(TEXTS)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
@@ -97,63 +98,65 @@ def test_rows_are_float32_unit_vectors_and_no_texts_give_no_rows(model_folder: P
 
 
 @pytest.mark.parametrize("fitted", [False, True])
-def test_a_crowd_changes_no_byte(model_folder: Path, monkeypatch: pytest.MonkeyPatch, fitted: bool) -> None:
-    encoder = StaticEncoder.distill(str(model_folder), dim=8, texts=TEXTS * 2 if fitted else None)
+def test_other_texts_in_the_call_change_no_byte(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, fitted: bool
+) -> None:
+    encoder = distill(str(model_folder), dim=8, texts=TEXTS * 2 if fitted else None)
     assert (encoder.facts["pairs"] > 0) == fitted
-    crowd = encoder.encode(TEXTS * 50)[: len(TEXTS)]
+    together = encoder.encode(TEXTS * 50)[: len(TEXTS)]
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
     monkeypatch.setattr("augkd.retrieval.encoders.static._WINDOW", 3)
-    assert crowd.tobytes() == alone.tobytes() == encoder.encode(TEXTS).tobytes()
+    assert together.tobytes() == alone.tobytes() == encoder.encode(TEXTS).tobytes()
 
 
 def test_fitted_to_texts_the_vectors_of_other_texts_come_nearer_to_the_models(model_folder: Path) -> None:
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS, size=4)) for _ in range(400)]
     sample, held_out = texts[:300], texts[300:]
-    wanted = SentenceTransformer(str(model_folder), device="cpu").encode(held_out, normalize_embeddings=True)
-    plain = StaticEncoder.distill(str(model_folder), dim=16).encode(held_out)
-    near = StaticEncoder.distill(str(model_folder), dim=16, texts=sample).encode(held_out)
-    narrow = StaticEncoder.distill(str(model_folder), dim=8, texts=sample).encode(held_out)
-    exact = wanted @ wanted.T
-    errors = [np.abs(found @ found.T - exact).mean() for found in (near, narrow, plain)]
+    targets = SentenceTransformer(str(model_folder), device="cpu").encode(held_out, normalize_embeddings=True)
+    plain = distill(str(model_folder), dim=16).encode(held_out)
+    near = distill(str(model_folder), dim=16, texts=sample).encode(held_out)
+    narrow = distill(str(model_folder), dim=8, texts=sample).encode(held_out)
+    exact = targets @ targets.T
+    errors = [np.abs(vectors @ vectors.T - exact).mean() for vectors in (near, narrow, plain)]
     assert errors[0] < 0.5 * errors[2]  # the twin: without the texts
     assert errors[1] < 0.6 * errors[2]
-    assert StaticEncoder.distill(str(model_folder), dim=16, texts=sample).encode(held_out).tobytes() == near.tobytes()
+    assert distill(str(model_folder), dim=16, texts=sample).encode(held_out).tobytes() == near.tobytes()
 
 
 def test_pairs_of_words_are_part_of_a_fitted_text(model_folder: Path) -> None:
-    """The model reads words in order, so what two of them mean side by side is no sum."""
+    """The model reads words in order, so two words side by side mean more than their sum."""
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS[:6], size=2)) for _ in range(300)]
-    encoder = StaticEncoder.distill(str(model_folder), dim=16, texts=texts)
-    wanted = SentenceTransformer(str(model_folder), device="cpu").encode(texts[:50], normalize_embeddings=True)
-    found = encoder.encode(texts[:50])
+    encoder = distill(str(model_folder), dim=16, texts=texts)
+    targets = SentenceTransformer(str(model_folder), device="cpu").encode(texts[:50], normalize_embeddings=True)
+    vectors = encoder.encode(texts[:50])
     encoder._pairs = Pairs.none(16)
     without = encoder.encode(texts[:50])
-    assert (found * wanted).sum(axis=1).mean() > (without * wanted).sum(axis=1).mean()
+    assert (vectors * targets).sum(axis=1).mean() > (without * targets).sum(axis=1).mean()
     first, second = WORDS[:2]
     assert np.array_equal(*encoder.encode([f"{first} {second}", f"{second} {first}"]))
 
 
 @pytest.mark.parametrize("texts", [None, TEXTS * 2])
 def test_saved_and_loaded_it_gives_the_same_bytes(model_folder: Path, tmp_path: Path, texts: list[str] | None) -> None:
-    encoder = StaticEncoder.distill(str(model_folder), dim=8, texts=texts)
+    encoder = distill(str(model_folder), dim=8, texts=texts)
     encoder.save(tmp_path / "static")
     loaded = StaticEncoder.load(tmp_path / "static")
     assert loaded.encode(TEXTS).tobytes() == encoder.encode(TEXTS).tobytes()
     assert (loaded.fingerprint, loaded.name, loaded.dim) == (encoder.fingerprint, str(model_folder), 8)
     assert loaded.facts == encoder.facts
-    assert loaded.fingerprint != StaticEncoder.distill(str(model_folder), dim=7).fingerprint  # the twin
+    assert loaded.fingerprint != distill(str(model_folder), dim=7).fingerprint  # the twin
 
 
 def test_distilling_twice_gives_the_same_bytes(model_folder: Path) -> None:
-    once, twice = (StaticEncoder.distill(str(model_folder), dim=8) for _ in range(2))
+    once, twice = (distill(str(model_folder), dim=8) for _ in range(2))
     assert once.fingerprint == twice.fingerprint
 
 
 @pytest.mark.parametrize("place", [3, -3])  # in the header, in the numbers
 def test_a_damaged_file_is_refused(model_folder: Path, tmp_path: Path, place: int) -> None:
-    StaticEncoder.distill(str(model_folder), dim=8).save(tmp_path / "static")
+    distill(str(model_folder), dim=8).save(tmp_path / "static")
     path = tmp_path / "static" / "model.safetensors"
     damaged = bytearray(path.read_bytes())
     damaged[place] ^= 0xFF
@@ -164,7 +167,7 @@ def test_a_damaged_file_is_refused(model_folder: Path, tmp_path: Path, place: in
 
 
 def test_an_unfinished_folder_is_refused(model_folder: Path, tmp_path: Path) -> None:
-    StaticEncoder.distill(str(model_folder), dim=8).save(tmp_path / "static")
+    distill(str(model_folder), dim=8).save(tmp_path / "static")
     (tmp_path / "static" / "manifest.json").unlink()
     with pytest.raises(WorkspaceError, match="unfinished"):
         StaticEncoder.load(tmp_path / "static")
@@ -172,14 +175,14 @@ def test_an_unfinished_folder_is_refused(model_folder: Path, tmp_path: Path) -> 
 
 def test_more_dimensions_than_the_model_has_are_refused(model_folder: Path) -> None:
     with pytest.raises(RecipeError, match=r"dim is 17; .* takes 1 to 16"):
-        StaticEncoder.distill(str(model_folder), dim=17)
+        distill(str(model_folder), dim=17)
 
 
 @pytest.mark.parametrize(("texts", "expected"), [(None, [(14, 14)]), (TEXTS, [(14, 21), (17, 21), (20, 21), (21, 21)])])
 def test_progress_counts_vocabulary_entries_and_the_texts_fitted_to(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str] | None, expected: list[tuple[int, int]]
 ) -> None:
-    monkeypatch.setattr("augkd.retrieval.encoders.static._CHUNK", 3)
-    told: list[tuple[int, int | None]] = []
-    StaticEncoder.distill(str(model_folder), dim=8, texts=texts, progress=lambda *done: told.append(done))
-    assert told == expected
+    monkeypatch.setattr("augkd.retrieval.encoders.distillation._CHUNK", 3)
+    calls: list[tuple[int, int | None]] = []
+    distill(str(model_folder), dim=8, texts=texts, progress=lambda *call: calls.append(call))
+    assert calls == expected

@@ -11,7 +11,7 @@ from augkd.retrieval.encoders.token_vectors import (
     MAP_RIDGE,
     PAIR_RIDGE,
     SIF_COUNTED,
-    fitted,
+    fit,
     pair_counts,
     pair_keys,
     principal_components,
@@ -22,7 +22,7 @@ from augkd.retrieval.encoders.token_vectors import (
 
 RNG = np.random.default_rng(0)
 ENTRIES = [2, 3, 5, 8, 9]
-ROWS = [[2, 3, 2], [], [9, 4, 100, 3], [5], [5, 9, 9, 2], [3, 5]]  # 4 and 100 are no entries; no text holds 8
+ROWS = [[2, 3, 2], [], [9, 4, 100, 3], [5], [5, 9, 9, 2], [3, 5]]  # 4 and 100 are no entries; no text contains 8
 
 
 def test_zipf_frequencies_and_sif_weights_are_the_published_ones() -> None:
@@ -32,8 +32,8 @@ def test_zipf_frequencies_and_sif_weights_are_the_published_ones() -> None:
 
 def test_the_sign_of_a_component_does_not_depend_on_the_solver() -> None:
     vectors = RNG.normal(size=(40, 6)).astype(np.float32)
-    turned, share = principal_components(vectors, 2)
-    directions, *_ = np.linalg.lstsq(vectors - vectors.mean(axis=0), turned, rcond=None)
+    rotated, share = principal_components(vectors, 2)
+    directions, *_ = np.linalg.lstsq(vectors - vectors.mean(axis=0), rotated, rcond=None)
     assert (directions[np.abs(directions).argmax(axis=0), [0, 1]] > 0).all()
     singular = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False)
     np.testing.assert_allclose(share, (singular[:2] ** 2).sum() / (singular**2).sum(), rtol=1e-5)
@@ -59,7 +59,7 @@ def test_pairs_are_neighbours_within_a_text_and_its_edges() -> None:
         assert len(texts) == len(keys) == 0
 
 
-def test_pairs_that_several_texts_hold_are_counted_and_a_text_counts_once() -> None:
+def test_pairs_in_several_texts_are_counted_and_a_text_counts_once() -> None:
     assert LEAST == 2
     rows = [[1, 2, 1, 2], [3, 3, 3], [1, 2]]
     keys, counts = pair_counts(*pair_keys(*flat(rows), size=10), len(rows))
@@ -73,30 +73,30 @@ def test_pairs_that_several_texts_hold_are_counted_and_a_text_counts_once() -> N
 @pytest.mark.parametrize("embedded", [True, False])
 def test_the_fit_solves_the_normal_equations_and_an_unseen_entry_has_the_map_alone(embedded: bool) -> None:
     rng = np.random.default_rng(0)
-    alone, wanted = rng.normal(size=(5, 4)).astype(np.float32), rng.normal(size=(6, 4)).astype(np.float32)
+    alone, targets = rng.normal(size=(5, 4)).astype(np.float32), rng.normal(size=(6, 4)).astype(np.float32)
     embeddings = rng.normal(size=(5, 3)).astype(np.float32) if embedded else None
     keys, pairs = pair_counts(*pair_keys(*flat(ROWS), size=101), len(ROWS))
-    found, of_pairs = fitted(alone, embeddings, token_counts(ROWS, ENTRIES), pairs, wanted)
-    assert of_pairs.shape == (len(keys), 4)
+    entry_vectors, pair_vectors = fit(alone, embeddings, token_counts(ROWS, ENTRIES), pairs, targets)
+    assert pair_vectors.shape == (len(keys), 4)
     assert len(keys) > 1
 
     counts = token_counts(ROWS, ENTRIES).toarray().astype(np.float64)
     shares = (counts.sum(axis=0) + 0.5) / (counts.sum(axis=0) + 0.5).sum()
     start = alone * (SIF_COUNTED / (SIF_COUNTED + shares))[:, None]
     rows = counts / np.sqrt(np.maximum(counts.sum(axis=1), 1))[:, None]
-    start *= (rows @ start * wanted).sum() / ((rows @ start) ** 2).sum()
+    start *= (rows @ start * targets).sum() / ((rows @ start) ** 2).sum()
     features = np.hstack([start, alone, np.ones((5, 1)), *([] if embeddings is None else [embeddings])])
-    seen = rows @ features
-    squares = seen.T @ seen + MAP_RIDGE * np.eye(features.shape[1])
-    start = start + features @ np.linalg.solve(squares, seen.T @ (wanted - rows @ start))
+    inputs = rows @ features
+    squares = inputs.T @ inputs + MAP_RIDGE * np.eye(features.shape[1])
+    start = start + features @ np.linalg.solve(squares, inputs.T @ (targets - rows @ start))
     lengths = np.linalg.norm(counts @ start, axis=1, keepdims=True)
     rows, both = (
-        np.divide(held, lengths, out=np.zeros_like(held), where=lengths > 0)
-        for held in (counts, np.hstack([counts, pairs.toarray().astype(np.float64)]))
+        np.divide(table, lengths, out=np.zeros_like(table), where=lengths > 0)
+        for table in (counts, np.hstack([counts, pairs.toarray().astype(np.float64)]))
     )
     ridge = np.diag([ENTRY_RIDGE] * 5 + [PAIR_RIDGE] * len(keys))
-    moved = np.linalg.solve(both.T @ both + ridge, both.T @ (wanted - rows @ start))
-    np.testing.assert_allclose(found, start + moved[:5], atol=1e-5)
-    np.testing.assert_allclose(of_pairs, moved[5:], atol=1e-5)
-    np.testing.assert_allclose(found[3], start[3], atol=1e-6)
-    assert np.abs(found[0] - start[0]).max() > 0.01  # the twin: a seen entry moves
+    change = np.linalg.solve(both.T @ both + ridge, both.T @ (targets - rows @ start))
+    np.testing.assert_allclose(entry_vectors, start + change[:5], atol=1e-5)
+    np.testing.assert_allclose(pair_vectors, change[5:], atol=1e-5)
+    np.testing.assert_allclose(entry_vectors[3], start[3], atol=1e-6)
+    assert np.abs(entry_vectors[0] - start[0]).max() > 0.01  # the twin: an entry that texts contain does change

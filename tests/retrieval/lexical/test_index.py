@@ -1,4 +1,4 @@
-"""BM25 against its formula by hand, a full scan and bm25s; whole after a kill, refused when damaged."""
+"""BM25 against its formula by hand, a full scan and bm25s; complete after a kill, refused when damaged."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def lucene(texts: list[str], query: str) -> list[float]:
     mean = sum(lengths) / len(texts)
     scores = [0.0] * len(texts)
     for word in words(query):
-        holding = sum(word in document for document in documents)
-        idf = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
+        frequency = sum(word in document for document in documents)
+        idf = math.log(1 + (len(texts) - frequency + 0.5) / (frequency + 0.5))
         for number, (document, length) in enumerate(zip(documents, lengths, strict=True)):
             norm = K1 * (1 - B + B * length / mean)
             scores[number] += idf * document[word] / (document[word] + norm)
@@ -75,7 +75,7 @@ def test_the_score_of_a_text_is_lucenes_bm25_worked_by_hand(tmp_path: Path) -> N
     assert hits.scores[0, 3] == -np.inf
 
 
-def test_a_word_asked_for_twice_counts_twice(tmp_path: Path) -> None:
+def test_a_word_repeated_in_the_query_counts_twice(tmp_path: Path) -> None:
     index = build_lexical(tmp_path / "index", corpus(tmp_path, CATS))
     once, twice = index.search(["dog"], 2), index.search(["dog dog"], 2)
     np.testing.assert_allclose(twice.scores, 2 * once.scores, rtol=1e-6)
@@ -89,39 +89,39 @@ def test_the_best_of_a_query_are_those_of_a_full_scan(large: tuple[LexicalIndex,
     assert hits.ids.shape == (len(queries), k)
     for row, query in enumerate(queries):
         truth = np.array(lucene(texts, query))
-        wanted = min(k, int((truth > 0).sum()))
-        found = hits.ids[row, :wanted]
-        assert len(set(found.tolist())) == wanted
-        np.testing.assert_allclose(truth[found], np.sort(truth)[::-1][:wanted], rtol=1e-5)
-        np.testing.assert_allclose(hits.scores[row, :wanted], truth[found], rtol=1e-5)
-        assert (hits.ids[row, wanted:] == -1).all()
+        count = min(k, int((truth > 0).sum()))
+        ids = hits.ids[row, :count]
+        assert len(set(ids.tolist())) == count
+        np.testing.assert_allclose(truth[ids], np.sort(truth)[::-1][:count], rtol=1e-5)
+        np.testing.assert_allclose(hits.scores[row, :count], truth[ids], rtol=1e-5)
+        assert (hits.ids[row, count:] == -1).all()
 
 
-def test_leaving_texts_out_early_changes_no_byte_of_the_answer(
+def test_skipping_texts_early_changes_no_byte_of_the_hits(
     large: tuple[LexicalIndex, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, texts = large
     queries = [*texts[100:200], " ".join(texts[:40])]
     early = index.search(queries, 5)
-    monkeypatch.setattr(postings, "_kth", lambda sums, k: -math.inf)  # no text is ever out of the race
+    monkeypatch.setattr(postings, "_kth", lambda sums, k: -math.inf)  # no text is ever skipped
     whole = index.search(queries, 5)
     np.testing.assert_array_equal(early.ids, whole.ids)
     np.testing.assert_array_equal(early.scores, whole.scores)
 
 
-def test_texts_are_left_out_early(large: tuple[LexicalIndex, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_skipped_early(large: tuple[LexicalIndex, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     index, texts = large
-    left_out = []
+    skipped = []
     promising = postings._promising
 
     def counting(candidates: np.ndarray, sums: np.ndarray, k: int, rest: float) -> tuple[np.ndarray, np.ndarray]:
         kept = promising(candidates, sums, k, rest)
-        left_out.append(len(candidates) - len(kept[0]))
+        skipped.append(len(candidates) - len(kept[0]))
         return kept
 
     monkeypatch.setattr(postings, "_promising", counting)
     index.search(texts[100:200], 5)
-    assert sum(left_out) > 100 * 100  # of 400 texts, on average more than 100 a query
+    assert sum(skipped) > 100 * 100  # of 400 texts, on average more than 100 a query
 
 
 def test_scores_are_those_of_bm25s(large: tuple[LexicalIndex, list[str]]) -> None:
@@ -155,7 +155,7 @@ def test_the_average_of_a_group_orders_texts_by_their_mean_score(large: tuple[Le
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("Who's U.S. president no. 44?", ["who", "s", "u", "s", "president", "no", "44"]),
         ("Straße CAFÉ ﬁne", ["strasse", "café", "fine"]),
@@ -166,8 +166,8 @@ def test_the_average_of_a_group_orders_texts_by_their_mean_score(large: tuple[Le
         ("", []),
     ],
 )
-def test_words_are_folded_runs_of_letters_and_digits(text: str, found: list[str]) -> None:
-    assert words(text) == found
+def test_words_are_normalised_runs_of_letters_and_digits(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
 
 
 def test_words_of_plain_ascii_are_found_as_in_any_other_text() -> None:
@@ -175,7 +175,7 @@ def test_words_of_plain_ascii_are_found_as_in_any_other_text() -> None:
     assert words(text) == words(text + " é")[:-1]
 
 
-def test_a_build_killed_at_any_part_ends_in_the_bytes_of_an_untouched_one(tmp_path: Path) -> None:
+def test_a_build_killed_at_any_part_ends_in_the_bytes_of_an_uninterrupted_one(tmp_path: Path) -> None:
     source = corpus(tmp_path, zipf_texts(100))
     build_lexical(tmp_path / "whole", source, chunk=16)
     code = """
@@ -220,13 +220,13 @@ def test_another_corpus_replaces_the_index(tmp_path: Path) -> None:
 
 
 def test_progress_counts_the_texts(tmp_path: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
+    calls: list[tuple[int, int | None]] = []
     source = corpus(tmp_path, CATS)
-    build_lexical(tmp_path / "index", source, chunk=3, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(3, None), (4, None)]
+    build_lexical(tmp_path / "index", source, chunk=3, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(3, None), (4, None)]
 
 
-def test_the_manifest_says_what_the_index_is(tmp_path: Path) -> None:
+def test_the_manifest_describes_the_index(tmp_path: Path) -> None:
     recipe = {"encoder": {"kind": "lexical"}}
     manifest = build_lexical(tmp_path / "index", corpus(tmp_path, CATS), recipe=recipe).manifest
     assert manifest["kind"] == "index"
@@ -248,14 +248,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str) -> None:
 def test_missing_parts_are_refused(tmp_path: Path) -> None:
     build_lexical(tmp_path / "index", corpus(tmp_path, CATS), chunk=2)
     (tmp_path / "index" / "texts" / "part-00001.arrow").unlink()
-    with pytest.raises(IndexFolderError, match=r"has 2 texts, manifest says 4; build the index again"):
+    with pytest.raises(IndexFolderError, match=r"has 2 texts, its manifest states 4; build the index again"):
         LexicalIndex.open(tmp_path / "index")
     with pytest.raises(IndexFolderError, match="does not exist"):
         LexicalIndex.open(tmp_path / "nowhere")
 
 
 def test_a_corpus_without_words_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 2 texts without a word; change the text column"):
+    with pytest.raises(DataError, match="has 2 texts without a word; choose another text column"):
         build_lexical(tmp_path / "index", corpus(tmp_path, ["?!", "..."]))
     with pytest.raises(DataError, match="no usable text"):
         build_lexical(tmp_path / "other", corpus(tmp_path, [""]))
@@ -263,5 +263,5 @@ def test_a_corpus_without_words_is_refused(tmp_path: Path) -> None:
 
 def test_vectors_of_a_lexical_index_are_refused(tmp_path: Path) -> None:
     index = build_lexical(tmp_path / "index", corpus(tmp_path, CATS))
-    with pytest.raises(RecipeError, match="has no vectors; use a dense index where they are needed"):
+    with pytest.raises(RecipeError, match="has no vectors; use a dense index if you need them"):
         index.search(["dog"], 1, vectors=True)

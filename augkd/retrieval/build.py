@@ -1,0 +1,109 @@
+"""Builds and changes indexes from recipes and files: the one place that knows which engine serves which kind of index.
+
+`augkd index` and the pipeline both come here; what is underneath takes an encoder and does not ask for its kind.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
+from augkd.errors import RecipeError
+from augkd.recipe import IndexRecipe, dump
+from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
+from augkd.retrieval.dense.search import verify
+from augkd.retrieval.encoders.encoder import IndexEncoder
+from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.shards import build_shard, merge_shards
+from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
+from augkd.retrieval.manifest import encoder_options, is_lexical, read_index_manifest
+from augkd.retrieval.open import encoder_in, open_index, with_encoder
+from augkd.retrieval.retriever import Retriever
+from augkd.workspace.progress import Progress
+
+
+def make_index(recipe: IndexRecipe, folder: Path, progress: Progress) -> Retriever:
+    """Builds (or resumes, or opens) the index of a recipe in `folder`.
+
+    A model is loaded once, by the build, and searches use the same one; opening a finished index loads none.
+    """
+    source = CorpusSource(**dump(recipe.corpus))
+    report = partial(progress, "index")
+    if recipe.encoder.kind == "lexical":
+        return build_lexical(folder, source, recipe=dump(recipe), progress=report)
+    encoder = _encoder(recipe, folder, progress)
+    index = build_index(folder, source, encoder, **_options(recipe), recipe=dump(recipe), progress=report)
+    return with_encoder(index, encoder, partial(encoder_in, folder))
+
+
+def make_shard(recipe: IndexRecipe, folder: Path, shard: tuple[int, int], progress: Progress) -> dict[str, Any]:
+    """Encodes share i of n of a recipe's corpus, `shard` = (i, n), in `folder`; the shard's manifest."""
+    if recipe.encoder.kind == "lexical":
+        raise RecipeError("a lexical index encodes no vectors, so it has no shards; build it whole, without --shard")
+    source, encoder = CorpusSource(**dump(recipe.corpus)), _encoder(recipe, folder, progress)
+    report = partial(progress, "shard")
+    return build_shard(folder, source, encoder, shard, **_options(recipe), recipe=dump(recipe), progress=report)
+
+
+def merge_index(shards: Sequence[Path], folder: Path) -> Retriever:
+    """Builds the index in `folder` from all of its shards."""
+    merge_shards(shards, folder)
+    return open_index(folder)
+
+
+def add_to_index(folder: Path, dataset: str, text: str, progress: Progress) -> Added:
+    """Adds the column `text` of a corpus to an index, cleaned by the rules that the index was built with."""
+    manifest = _dense_manifest(folder, "added to")
+    rules = {**(manifest.get("recipe") or {"corpus": {}})["corpus"], "limit": None, "split": "train", "config": None}
+    source = CorpusSource(**{**rules, "dataset": dataset, "text": text})
+    return add_texts(folder, source, encoder_in(folder, encoder_options(manifest)), partial(progress, "add"))
+
+
+@dataclass(frozen=True)
+class Removed:
+    """How many texts a takedown list has, and how many texts of the index were removed."""
+
+    asked: int
+    removed: int
+
+
+def remove_from_index(folder: Path, takedown: Path) -> Removed:
+    """Removes the texts of a file from an index, for good."""
+    _dense_manifest(folder, "removed from")
+    texts = list(stream_corpus(CorpusSource(dataset=str(takedown), max_chars=10**9), CorpusCounts()))
+    return Removed(len(texts), remove_texts(folder, texts))
+
+
+def verify_index(folder: Path) -> str:
+    """Checks an index against its checksums; returns what was checked, and raises IndexFolderError for any damage."""
+    if is_lexical(read_index_manifest(folder)):
+        return f"the postings, by checksum, and the number of texts, {len(LexicalIndex.open(folder))}"
+    return f"{verify(folder).files} files by checksum, all right"
+
+
+def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress) -> IndexEncoder:
+    """A recipe's encoder; a static one is fitted to the first texts of the corpus."""
+    if recipe.encoder.kind != "static":
+        return encoder_in(folder, dump(recipe.encoder))
+    texts = stream_corpus(CorpusSource(**dump(recipe.corpus)), CorpusCounts())
+    sample = list(itertools.islice(texts, recipe.encoder.sample))
+    return encoder_in(folder, dump(recipe.encoder), texts=sample, progress=partial(progress, "static vectors"))
+
+
+def _options(recipe: IndexRecipe) -> dict[str, Any]:
+    faiss = recipe.faiss
+    return {"factory": faiss.factory, "recall": faiss.recall, "memory": faiss.memory_bytes, "seed": recipe.seed}
+
+
+def _dense_manifest(folder: Path, change: str) -> Mapping[str, Any]:
+    manifest = read_index_manifest(folder)
+    if is_lexical(manifest):
+        raise RecipeError(
+            f"{folder} is a lexical index, which cannot be {change}; build it again from the changed corpus"
+        )
+    return manifest

@@ -1,0 +1,125 @@
+"""Builds a dense index on several machines: each encodes a shard of the corpus, and one of them merges the shards.
+
+The merged folder is byte for byte the one that a single machine would have built.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from augkd.data.corpus import CorpusSource
+from augkd.data.dropped import DROPPED
+from augkd.errors import IndexFolderError, RecipeError, WorkspaceError
+from augkd.retrieval.dense.builder import BuildOptions, check_plan, describe_sources, finish, is_finished, made_from
+from augkd.retrieval.dense.search import Index
+from augkd.retrieval.engines.local import fill_spool
+from augkd.retrieval.spool import CHUNK, vectors_path
+from augkd.retrieval.texts import checksum, text_checksums
+from augkd.workspace.files import replacing
+from augkd.workspace.folders import begin, end
+from augkd.workspace.manifests import finished, read_manifest
+from augkd.workspace.progress import Steps
+
+if TYPE_CHECKING:
+    from augkd.retrieval.encoders.encoder import IndexEncoder
+
+KIND = "index-shard"
+
+
+def build_shard(
+    folder: Path,
+    source: CorpusSource,
+    encoder: IndexEncoder,
+    shard: tuple[int, int],
+    *,
+    factory: str = "auto",
+    recall: float = 0.95,
+    memory: int | None = None,
+    seed: int = 0,
+    recipe: dict[str, Any] | None = None,
+    progress: Steps | None = None,
+    chunk: int = CHUNK,
+) -> dict[str, Any]:
+    """Encodes shard i of n, `shard` = (i, n) with i from 1, for `merge_shards`; its manifest.
+
+    Options and resuming as of `build_index`. Every machine reads the whole corpus, which takes little time, and encodes
+    every n-th chunk of it.
+    """
+    number, shards = shard
+    if not 1 <= number <= shards:
+        raise RecipeError(f"shard is {number}/{shards}; give i/n with i from 1 to n, like 1/4")
+    options = BuildOptions(factory, recall, memory, seed, chunk)
+    sources = {**made_from(source, encoder, options), "shard": [number, shards]}
+    if finished(folder, KIND, sources):
+        return read_manifest(folder, KIND)
+    check_plan(source, encoder.dim, options)
+    begin(folder, KIND, sources)
+
+    counts = fill_spool(folder, source, encoder, chunk, shard=shard, progress=progress)
+    parts = range(number - 1, -(-counts.kept // chunk), shards)
+    vectors = {path.name: checksum(path) for path in (vectors_path(folder, part) for part in parts)}
+    facts = describe_sources(recipe, seed, encoder, counts)
+    end(folder, KIND, sources, **facts, dim=encoder.dim, texts=text_checksums(folder), vectors=vectors)
+    return read_manifest(folder, KIND)
+
+
+def merge_shards(folders: Sequence[Path], out: Path) -> Index:
+    """Builds the index in `out` from all shards of one corpus: byte for byte what an unsharded build writes.
+
+    Raises IndexFolderError for a shard that is missing, given twice, of another build, or damaged.
+    """
+    manifests = [_read_shard(folder) for folder in folders]
+    _check_shards(folders, manifests)
+    first = manifests[0]
+    sources = {key: value for key, value in first["made_from"].items() if key != "shard"}
+    if is_finished(out, sources):
+        return Index.open(out)
+
+    begin(out, "index", sources)
+    for folder, manifest in zip(folders, manifests, strict=True):
+        for name, value in manifest["texts"].items():
+            _copy(folder / "texts" / name, out / "texts" / name, value)
+        for name, value in manifest["vectors"].items():
+            _copy(folder / "build" / name, out / "build" / name, value)
+    shutil.copyfile(folders[0] / DROPPED, out / DROPPED)  # every shard has read the whole corpus
+    facts = {key: first[key] for key in ("recipe", "seed", "encoder", "corpus")}
+    finish(out, sources, facts, first["corpus"]["kept"], first["dim"])
+    return Index.open(out)
+
+
+def _read_shard(folder: Path) -> dict[str, Any]:
+    try:
+        return read_manifest(folder, KIND)
+    except WorkspaceError as exc:
+        raise IndexFolderError(str(exc)) from exc
+
+
+def _check_shards(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> None:
+    if not manifests:
+        raise IndexFolderError("no shard given; name the folders of all shards")
+    shards = manifests[0]["made_from"]["shard"][1]
+    folder_of: dict[int, Path] = {}
+    for folder, manifest in zip(folders, manifests, strict=True):
+        number = manifest["made_from"]["shard"][0]
+        if _build_of(manifest) != _build_of(manifests[0]):
+            raise IndexFolderError(f"{folder} is a shard of another build than {folders[0]}; merge shards of one build")
+        if number in folder_of:
+            raise IndexFolderError(f"{folder} and {folder_of[number]} are both shard {number}/{shards}; give each once")
+        folder_of[number] = folder
+    if missing := sorted(set(range(1, shards + 1)) - set(folder_of)):
+        raise IndexFolderError(f"shard {missing[0]}/{shards} is missing; build it with --shard {missing[0]}/{shards}")
+
+
+def _build_of(manifest: dict[str, Any]) -> tuple[object, ...]:
+    """What all shards of one build have in common."""
+    return {**manifest["made_from"], "shard": None}, manifest["corpus"], manifest["made_from"]["shard"][1]
+
+
+def _copy(source: Path, target: Path, expected: str) -> None:
+    if not source.is_file() or checksum(source) != expected:
+        raise IndexFolderError(f"{source} is missing or damaged; remove that shard and build it again")
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -1,0 +1,147 @@
+"""A recipe's encoder decides the kind of index; shards, additions and removals from recipes and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from augkd.data.cleaning import normalised
+from augkd.errors import AugkdError, IndexFolderError, RecipeError
+from augkd.recipe import IndexRecipe
+from augkd.retrieval.build import (
+    Removed,
+    add_to_index,
+    make_index,
+    make_shard,
+    merge_index,
+    remove_from_index,
+    verify_index,
+)
+from augkd.retrieval.dense.changes import Added
+from augkd.retrieval.dense.retriever import DenseRetriever
+from augkd.retrieval.lexical.index import LexicalIndex
+from augkd.retrieval.open import open_index
+from augkd.workspace.fingerprints import fingerprint
+from augkd.workspace.progress import silent
+
+
+@pytest.fixture
+def recipe(corpus_file: Path, tiny_bert: Path) -> Any:
+    def load(**encoder: Any) -> IndexRecipe:
+        table = {
+            "corpus": str(corpus_file),
+            "encoder": {"model": str(tiny_bert), "max_length": 32, "dim": 16, **encoder},
+        }
+        return IndexRecipe.model_validate(table)
+
+    return load
+
+
+def test_each_kind_of_encoder_gives_an_index_that_finds_a_text_by_itself(recipe: Any, tmp_path: Path) -> None:
+    for kind, expected in (("sentence", DenseRetriever), ("static", DenseRetriever), ("lexical", LexicalIndex)):
+        index = make_index(recipe(kind=kind), tmp_path / kind, silent)
+        assert isinstance(index, expected)
+        text = index.texts([7])[0]
+        assert index.texts(index.search([text], 1).ids[0]) == [text], kind
+        again = open_index(tmp_path / kind)
+        verify_index(tmp_path / kind)
+        np.testing.assert_array_equal(again.search([text], 5).ids, index.search([text], 5).ids)
+
+
+@pytest.mark.parametrize("kind", ["sentence", "lexical"])
+def test_a_changed_file_is_detected_by_its_checksum(kind: str, recipe: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    make_index(recipe(kind=kind), folder, silent)
+    largest = max(
+        (p for p in folder.rglob("*") if p.suffix in (".faiss", ".npy", ".bin")), key=lambda p: p.stat().st_size
+    )
+    content = bytearray(largest.read_bytes())
+    content[-1] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(IndexFolderError, match=folder.name):
+        verify_index(folder)
+
+
+def test_reranking_gives_the_cosines_of_the_full_model(recipe: Any, tmp_path: Path) -> None:
+    full = make_index(recipe(), tmp_path / "full", silent)
+    plain = make_index(recipe(kind="static", max_length=None), tmp_path / "static", silent)
+    ranked = make_index(recipe(kind="static", rerank=50, max_length=None), tmp_path / "ranked", silent)
+    query = ["a hammer was in the house 41"]
+    truth = full.search(query, 3)
+    np.testing.assert_allclose(ranked.search(query, 3).scores, truth.scores, atol=5e-3)
+    assert np.abs(plain.search(query, 3).scores - truth.scores).max() > 5e-3
+
+
+def test_a_static_encoder_is_fitted_to_as_many_of_the_corpus_s_first_texts_as_the_recipe_says(
+    recipe: Any, tmp_path: Path, corpus_file: Path
+) -> None:
+    first = [line for line in corpus_file.read_text().splitlines() if line][:5]
+    stages: list[str] = []
+    for count, name in ((5, "few"), (20_000, "all")):
+        static = recipe(kind="static", sample=count, max_length=None)
+        make_index(static, tmp_path / name, lambda stage, *_: stages.append(stage))
+    assert list(dict.fromkeys(stages)) == ["static vectors", "index"], "a model that runs reports progress"
+    facts = {
+        name: json.loads(next((tmp_path / name).glob(".cache/static-*/manifest.json")).read_text())["facts"]
+        for name in ("few", "all")
+    }
+    assert facts["few"]["texts"] == fingerprint(first)
+    assert facts["few"]["pairs"] < facts["all"]["pairs"]
+
+
+def test_shards_of_a_recipe_merge_to_its_index(recipe: Any, tmp_path: Path) -> None:
+    whole = make_index(recipe(), tmp_path / "whole", silent)
+    for number in (1, 2):
+        make_shard(recipe(), tmp_path / f"shard-{number}", (number, 2), silent)
+    merged = merge_index([tmp_path / "shard-2", tmp_path / "shard-1"], tmp_path / "merged")
+    assert (tmp_path / "merged/vectors.faiss").read_bytes() == (tmp_path / "whole/vectors.faiss").read_bytes()
+    assert len(merged) == len(whole)
+    with pytest.raises(RecipeError, match="has no shards"):
+        make_shard(recipe(kind="lexical"), tmp_path / "no", (1, 2), silent)
+
+
+def test_texts_are_added_and_removed_for_good(recipe: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    make_index(recipe(), folder, silent)
+    with (folder / "dropped.jsonl").open("a") as stream:  # as if it had once been dropped as a duplicate
+        row = {"rule": "duplicates", "file": "c.txt", "row": 3, "text": "an unheard-of zeppelin lands"}
+        stream.write(json.dumps(row) + "\n" + json.dumps(row | {"text": "a balloon"}) + "\n")
+    (tmp_path / "new.txt").write_text("an unheard-of zeppelin lands\nan unheard-of zeppelin lands\n")
+    assert add_to_index(folder, str(tmp_path / "new.txt"), "text", silent) == Added(added=1, duplicates=0)
+    query = ["a zeppelin has landed"]
+    index = open_index(folder)
+    assert index.texts(index.search(query, 1).ids[0]) == ["an unheard-of zeppelin lands"]
+    verify_index(folder)
+
+    (tmp_path / "takedown.txt").write_text("An unheard-of ZEPPELIN lands!\n")
+    assert remove_from_index(folder, tmp_path / "takedown.txt") == Removed(asked=1, removed=1)
+    index = open_index(folder)
+    assert "zeppelin" not in index.texts(index.search(query, 1).ids[0])[0]
+    stored = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"zeppelin" not in stored
+    assert b"a balloon" in stored
+    changes = json.loads((folder / "manifest.json").read_text())["changes"]
+    assert [change["change"] for change in changes] == ["add", "remove"]
+    assert normalised("An unheard-of ZEPPELIN lands!") == normalised("an unheard-of zeppelin lands")
+
+
+def test_a_lexical_index_cannot_be_changed_or_sharded(recipe: Any, tmp_path: Path) -> None:
+    make_index(recipe(kind="lexical"), tmp_path / "index", silent)
+    (tmp_path / "new.txt").write_text("x\n")
+    with pytest.raises(AugkdError, match="is a lexical index, which cannot be added to"):
+        add_to_index(tmp_path / "index", str(tmp_path / "new.txt"), "text", silent)
+    with pytest.raises(AugkdError, match="is a lexical index, which cannot be removed from"):
+        remove_from_index(tmp_path / "index", tmp_path / "new.txt")
+
+
+def test_a_folder_with_a_kept_encoder_is_built_into_and_keeps_it(recipe: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    make_index(recipe(kind="static", dim=16, max_length=None), folder, silent)
+    kept = {path: path.stat().st_mtime_ns for path in (folder / ".cache").rglob("*.safetensors")}
+    assert kept
+    open_index(folder).search(["a cat"], 1)
+    assert {path: path.stat().st_mtime_ns for path in (folder / ".cache").rglob("*.safetensors")} == kept
