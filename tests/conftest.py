@@ -1,4 +1,4 @@
-"""What several test files share: a tiny task on disk, a tiny corpus, tiny random BERTs with the bundled tokenizer."""
+"""Fixtures that several test files share: a tiny task and corpus on disk, a tiny random BERT, a recipe over them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.tiny import sentences
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more than they bring
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more than they gain
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def task_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def corpus_file(tmp_path: Path) -> Path:
-    """200 unlabelled lines, the test split's first text among them."""
+    """200 unlabelled lines, the last of which is the first text of the test split in capitals."""
     lines = [f"{text} and {number}" for number in range(3) for text, _ in sentences(40 + number)][:199]
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join([*lines, sentences(20)[0][0].upper()]) + "\n")
@@ -55,7 +55,7 @@ def corpus_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe_file(tmp_path: Path, task_folder: Path, corpus_file: Path, tiny_bert: Path) -> Path:
-    """A minimax recipe over the tiny task that trains in seconds."""
+    """A minimax recipe for the tiny task that trains in seconds."""
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"""\

@@ -42,7 +42,7 @@ def map_labels(
         return _to_numbers(values, where), Target()
     if by_name:
         index = {name: given.index(name) for name in given}
-        labels = {split: [v if v is None else index[str(v)] for _, v in rows] for split, rows in values.items()}
+        labels: Labels = {split: [v if v is None else index[str(v)] for _, v in rows] for split, rows in values.items()}
         return labels, Target(given)
     if given:
         return {split: _to_indices(rows, given, where[split]) for split, rows in values.items()}, Target(given)

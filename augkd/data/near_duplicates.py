@@ -1,10 +1,10 @@
-"""Near-duplicates: texts that resemble one kept before them, by MinHash (Broder 1997) of 5-character shingles.
+"""Near-duplicates: texts that resemble an earlier kept text, by MinHash (Broder 1997) of 5-character shingles.
 
-Characters, not words: corpus texts are sentences, and one other word in ten leaves a word-trigram Jaccard of 0.45 but a
-character Jaccard of about 0.7. Bands of minima propose a kept text, and 64 minima must then confirm it: by bands alone,
-of 137 texts dropped from 20,000 questions at 0.8 the median had a best match of 0.57, for such pairs are far more than
-those above 0.8; with the second step 14 go, none below 0.69. A kept text takes 64 bytes of disk (b-bit MinHash, Li and
-König 2010).
+Characters, not words: corpus texts are sentences, and changing one word in ten leaves a word-trigram Jaccard of 0.45
+but a character Jaccard of about 0.7. Bands of minima propose a kept text, and all 64 minima must then confirm it. By
+bands alone, 137 of 20,000 questions were dropped at 0.8, with a median best match of 0.57, since such pairs far
+outnumber those above 0.8; with confirmation 14 are dropped, none below 0.69. A kept text takes 64 bytes of disk (b-bit
+MinHash, Li and König 2010).
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHINGLE = 5  # characters
-PERMUTATIONS = 64  # minima a text
-_CAUGHT = 0.9  # at least this share of pairs at the threshold is proposed
-_PIECE = 1 << 16  # characters hashed at a time: 256 KiB of 32-bit hashes stay in the cache
+PERMUTATIONS = 64  # minima per text
+_PROPOSED = 0.9  # least share of the pairs at the threshold that bands propose
+_PIECE = 1 << 16  # characters hashed at once: 256 KiB of 32-bit hashes stay in the cache
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 
 
 def bands(near: float) -> tuple[int, int]:
-    """(bands, minima in each) for a Jaccard of `near`: the longest bands that propose 90 % of such pairs."""
+    """(bands, minima in each) for a Jaccard similarity of `near`: the longest bands that propose 90 % of such pairs."""
     for rows in range(PERMUTATIONS, 1, -1):
-        if caught(near, PERMUTATIONS // rows, rows) >= _CAUGHT:
+        if share_proposed(near, PERMUTATIONS // rows, rows) >= _PROPOSED:
             return PERMUTATIONS // rows, rows
     return PERMUTATIONS, 1
 
 
-def caught(jaccard: float, bands: int, rows: int) -> float:
-    """The share of pairs of this Jaccard that have a band in common: 1 - (1 - J^rows)^bands."""
+def share_proposed(jaccard: float, bands: int, rows: int) -> float:
+    """The share of pairs of this Jaccard similarity with a band in common: 1 - (1 - J^rows)^bands."""
     return 1.0 - float((1.0 - jaccard**rows) ** bands)
 
 
 class NearDuplicates:
-    """The texts kept so far, up to 4.29e9; close it, or use it in a `with`, to give its disk space in `folder` back."""
+    """The texts kept so far, up to 4.29e9; `close` it, or use it in a `with`, to free its disk space in `folder`."""
 
     def __init__(self, near: float, *, memory: int = MEMORY, folder: Path | None = None) -> None:
         self._near = near
-        self._holders = SeenKeys(memory=memory, folder=folder, numbered=True)  # band key → first kept text that has it
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - signatures of the kept, closed in `close`
+        self._holders = SeenKeys(memory=memory, folder=folder, numbered=True)  # band key → first kept text with it
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - signatures of kept texts, closed in `close`
         self._kept = 0
 
     def __enter__(self) -> NearDuplicates:
@@ -61,14 +61,15 @@ class NearDuplicates:
         self.close()
 
     def close(self) -> None:
-        """Forgets all texts."""
+        """Forgets all texts and frees their memory and disk space."""
         self._holders.close()
         self._file.close()
 
     def add(self, texts: Sequence[str]) -> NDArray[np.bool_]:  # (n,)
-        """True where a text resembles one kept before it, in earlier calls or in `texts`; the others are kept.
+        """True where a text resembles an earlier kept text, of an earlier call or of `texts`; the others are kept.
 
-        A text that is dropped holds nothing: likeness is not chained. Calls of any size give the same answers.
+        A dropped text is not compared with later ones, so similarity is not transitive. The result does not depend on
+        how texts are divided into calls.
         """
         minima = _minima([text.casefold() for text in texts])
         keys, signatures = band_keys(minima, self._near), _bytes(minima)
@@ -90,10 +91,10 @@ class NearDuplicates:
         self,
         keys: NDArray[np.uint64],  # (n, bands)
         signatures: NDArray[np.uint8],  # (n, PERMUTATIONS)
-        free: NDArray[np.bool_],  # (n, bands) no kept text holds the key yet
+        free: NDArray[np.bool_],  # (n, bands) no kept text has the key yet
         dropped: NDArray[np.bool_],  # (n,) changed in place
     ) -> None:
-        """The same among the texts of one call: a loop, but only over those that share a key."""
+        """Drops texts that resemble another text of this call: a loop, but only over texts that share a key."""
         _, place, times = np.unique(keys, return_inverse=True, return_counts=True)
         shared = free & (times[place].reshape(keys.shape) > 1)
         holder: dict[int, int] = {}
@@ -114,14 +115,14 @@ class NearDuplicates:
         self._kept += len(keys)
 
 
-def _similar(one: NDArray[np.uint8], other: NDArray[np.uint8], near: float) -> NDArray[np.bool_]:
+def _similar(first: NDArray[np.uint8], second: NDArray[np.uint8], near: float) -> NDArray[np.bool_]:
     """Whether at least `near` of the minima agree (standard error 0.05 at 0.8)."""
-    agree: NDArray[np.bool_] = (one == other).mean(axis=-1) >= near
+    agree: NDArray[np.bool_] = (first == second).mean(axis=-1) >= near
     return agree
 
 
 def band_keys(minima: NDArray[np.uint32], near: float) -> NDArray[np.uint64]:  # (PERMUTATIONS, n) -> (n, bands)
-    """A hash of each band of minima; no two bands share one."""
+    """A key for each band of minima, hashed together with the number of the band."""
     count, rows = bands(near)
     banded = minima[: count * rows].reshape(count, rows, -1)
     keys = np.repeat(np.arange(1, count + 1, dtype=np.uint64)[:, None], minima.shape[1], axis=1)
@@ -131,7 +132,7 @@ def band_keys(minima: NDArray[np.uint32], near: float) -> NDArray[np.uint64]:  #
 
 
 def _bytes(minima: NDArray[np.uint32]) -> NDArray[np.uint8]:  # (PERMUTATIONS, n) -> (n, PERMUTATIONS)
-    """One byte of each minimum: 1 in 256 of those that differ looks equal."""
+    """One byte of each minimum; 1 in 256 minima that differ looks equal."""
     return np.ascontiguousarray((_mixed(minima.astype(np.uint64)) >> np.uint64(56)).astype(np.uint8).T)
 
 
@@ -147,7 +148,7 @@ def _minima(texts: list[str]) -> NDArray[np.uint32]:  # (PERMUTATIONS, n)
 
 
 def _minima_of_piece(texts: list[str]) -> NDArray[np.uint32]:  # (PERMUTATIONS, n)
-    """The least value of each permutation (x → a·x + b mod 2³²) over the shingles of each text."""
+    """The minimum of each permutation (x → a·x + b mod 2³²) over the shingles of each text."""
     shingles, starts = _shingles(texts)
     minima = np.empty((PERMUTATIONS, len(texts)), np.uint32)
     permuted = np.empty_like(shingles)
@@ -159,20 +160,20 @@ def _minima_of_piece(texts: list[str]) -> NDArray[np.uint32]:  # (PERMUTATIONS, 
 
 
 def _shingles(texts: list[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """The hashes of all shingles, text after text, and where each text's begin."""
-    tail = "\0" * SHINGLE  # a text shorter than a shingle is filled up with these
+    """The hashes of all shingles, text after text, and the position of each text's first."""
+    tail = "\0" * SHINGLE  # pads a text that is shorter than a shingle
     codes = np.frombuffer((tail.join(texts) + tail).encode("utf-32-le"), np.uint32)
     lengths = np.array([len(text) for text in texts], np.int64)
     counts = np.maximum(lengths - SHINGLE + 1, 1)
     begins = np.cumsum(lengths + SHINGLE) - lengths - SHINGLE  # of each text in `codes`
     starts = np.cumsum(counts) - counts
-    wanted = np.arange(counts.sum()) + np.repeat(begins - starts, counts)
+    positions = np.arange(counts.sum()) + np.repeat(begins - starts, counts)
 
     size = len(codes) - SHINGLE + 1
     hashes = codes[:size].astype(np.uint64)
     for offset in range(1, SHINGLE):
         hashes = hashes * _GOLDEN + codes[offset : offset + size]
-    return (_mixed(hashes) >> _HALF).astype(np.uint32)[wanted], starts
+    return (_mixed(hashes) >> _HALF).astype(np.uint32)[positions], starts
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -182,7 +183,7 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-# not from a NumPy generator, whose stream may change with its version: the same texts give the same keys for ever
+# not from a NumPy generator, whose stream may change with its version: the same texts always give the same keys
 _NUMBERS = (_mixed(np.arange(1, 2 * PERMUTATIONS + 1, dtype=np.uint64) * _GOLDEN) >> _HALF).astype(np.uint32)
 _FACTORS = _NUMBERS[:PERMUTATIONS] | np.uint32(1)
 _SHIFTS = _NUMBERS[PERMUTATIONS:]

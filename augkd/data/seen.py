@@ -1,9 +1,9 @@
-"""Which 64-bit keys occurred before, and with what number, at corpus scale in bounded memory.
+"""Which 64-bit keys have occurred, and with what number, at the scale of a corpus in bounded memory.
 
-An open-addressing table of plain uint64 (16 to 32 bytes a key, a Python set takes 73) holds the newest keys; once it
-has grown to its bound it is emptied into a sorted run on disk. Runs are memory-mapped, searched by bisection and merged
-four at a time, so that few are searched. Their files have no name: whatever ends the process removes them.
-64 bits suffice for hashes: 5e9 texts are expected to hold 0.7 pairs that collide, that is one text lost by mistake.
+An open-addressing table of plain uint64 (16 to 32 bytes per key; a Python set takes 73) holds the newest keys; at its
+limit it is spilled into a sorted run on disk. Runs are memory-mapped, searched by bisection and merged four at a time,
+so that there are few to search. Their files have no name, so they vanish with the process, however it ends.
+64 bits suffice for hashes: among 5e9 texts, 0.7 colliding pairs are expected, that is one text dropped by mistake.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 MEMORY = 1 << 28  # bytes: 16.8 million keys before the first run
 _SMALLEST = 1 << 12  # slots
 _FAN_OUT = 4  # runs of one level that are merged into one of the next
-_MERGED = 1 << 20  # keys sorted at a time in a merge
+_MERGED = 1 << 20  # keys sorted at once in a merge
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Ascending keys on disk and, at the same places, their numbers."""
+    """Ascending keys on disk and, at the same positions, their numbers."""
 
     keys: Keys
     numbers: Numbers | None
 
 
 class SeenKeys:
-    """A growing map from uint64 keys to numbers, the first of each key; without `numbered`, a set.
+    """A growing map from uint64 keys to the first number of each key; without `numbered`, a set.
 
-    `memory` bounds the table of keys in bytes (at least 32 KiB, used to the power of two below); a spill takes half as
-    much again for a moment, numbers half as much always. `folder` is where the runs lie; None: the system's.
-    Close it, or use it in a `with`, to give the disk space back.
+    `memory` bounds the table of keys in bytes (at least 32 KiB, rounded down to a power of two); a spill briefly takes
+    half as much again, numbers take half as much always. Runs lie in `folder` (None: the system's temporary folder).
+    `close` it, or use it in a `with`, to free the disk space.
     """
 
     def __init__(self, *, memory: int = MEMORY, folder: Path | None = None, numbered: bool = False) -> None:
@@ -75,34 +75,34 @@ class SeenKeys:
 
     @property
     def table_bytes(self) -> int:
-        """Bytes of memory that the table of keys takes now."""
+        """Bytes of memory that the table of keys takes."""
         return int(self._table.nbytes)
 
     @property
     def runs(self) -> int:
-        """Sorted runs on disk now."""
+        """The number of sorted runs on disk."""
         return len(self._all_runs())
 
     def add(self, keys: Keys, numbers: Numbers | None = None) -> Flags:  # all (n,)
-        """Adds `keys`; True where a key had not occurred before, neither in earlier calls nor earlier in `keys`."""
+        """Adds `keys`; True where a key is new, in neither an earlier call nor an earlier place of `keys`."""
         new = np.zeros(len(keys), bool)
-        distinct, first = np.unique(_nonzero(keys), return_index=True)  # ascending: bisection is local
-        step = self._slots // 4  # a batch of any size goes through a table of any size
+        distinct, first = np.unique(_nonzero(keys), return_index=True)  # ascending: bisection stays local
+        step = self._slots // 4  # so that any batch fits through any table
         for start in range(0, len(distinct), step):
             part, places = distinct[start : start + step], first[start : start + step]
-            self._make_room(len(part))  # before the runs are asked: a spill moves keys there
+            self._make_room(len(part))  # before the runs are searched: a spill moves keys there
             absent = self._in_runs(part) < 0
             absent[absent] = self._insert(part[absent], None if numbers is None else numbers[places[absent]])
             new[places[absent]] = True
         return new
 
     def find(self, keys: Keys) -> NDArray[np.int64]:  # both (n,)
-        """The number each key was first added with (0 without numbers), -1 where it was not."""
+        """The number that each key was first added with (0 without numbers); -1 for a key that was never added."""
         distinct, place = np.unique(_nonzero(keys), return_inverse=True)
         return np.maximum(self._in_runs(distinct), self._in_table(distinct))[place]
 
     def _make_room(self, count: int) -> None:
-        """Keeps the table at most half full: probes stay short (2.5 on average for a new key)."""
+        """Keeps the table at most half full, for short probe sequences: 2.5 slots on average for a new key."""
         while (self._held + count) * 2 > len(self._table):
             if len(self._table) == self._slots:
                 self._spill()
@@ -113,43 +113,45 @@ class SeenKeys:
             self._insert(keys, numbers)
 
     def _insert(self, keys: Keys, numbers: Numbers | None) -> Flags:
-        """Puts distinct keys into the table, all at once; True where one was not there."""
+        """Inserts distinct keys into the table, all at once; True where a key was not there."""
         new = np.zeros(len(keys), bool)
         pending = np.arange(len(keys))
         mask = np.uint64(len(self._table) - 1)
         slot = keys & mask
         while len(pending):
             empty = self._table[slot] == 0
-            self._table[slot[empty]] = keys[empty]  # of several that want a slot, the last has it; the others go on
-            mine = self._table[slot] == keys
-            won = mine & empty
-            new[pending[won]] = True
+            self._table[slot[empty]] = keys[
+                empty
+            ]  # of keys that compete for a slot, the last gets it; the others go on
+            placed = self._table[slot] == keys
+            added = placed & empty
+            new[pending[added]] = True
             if numbers is not None:
-                self._numbers[slot[won]] = numbers[pending[won]]
-            pending, keys, slot = pending[~mine], keys[~mine], (slot[~mine] + np.uint64(1)) & mask
+                self._numbers[slot[added]] = numbers[pending[added]]
+            pending, keys, slot = pending[~placed], keys[~placed], (slot[~placed] + np.uint64(1)) & mask
         self._held += int(new.sum())
         return new
 
     def _in_table(self, keys: Keys) -> NDArray[np.int64]:
-        found = np.full(len(keys), -1, np.int64)
+        numbers = np.full(len(keys), -1, np.int64)
         pending = np.arange(len(keys))
         mask = np.uint64(len(self._table) - 1)
         slot = keys & mask
         while len(pending):
             held = self._table[slot]
             here = held == keys
-            found[pending[here]] = self._numbers[slot[here]] if self._numbered else 0
-            on = ~here & (held != 0)
-            pending, keys, slot = pending[on], keys[on], (slot[on] + np.uint64(1)) & mask
-        return found
+            numbers[pending[here]] = self._numbers[slot[here]] if self._numbered else 0
+            collided = ~here & (held != 0)
+            pending, keys, slot = pending[collided], keys[collided], (slot[collided] + np.uint64(1)) & mask
+        return numbers
 
     def _in_runs(self, keys: Keys) -> NDArray[np.int64]:
-        found = np.full(len(keys), -1, np.int64)
+        numbers = np.full(len(keys), -1, np.int64)
         for run in self._all_runs():
             place = np.minimum(np.searchsorted(run.keys, keys), len(run.keys) - 1)
             here = run.keys[place] == keys
-            found[here] = 0 if run.numbers is None else run.numbers[place[here]]
-        return found
+            numbers[here] = 0 if run.numbers is None else run.numbers[place[here]]
+        return numbers
 
     def _all_runs(self) -> list[_Run]:
         return [run for level in self._runs.values() for run in level]
@@ -161,7 +163,7 @@ class SeenKeys:
         self._keep(iter([_ascending(run)]), level=0)
 
     def _keep(self, pieces: Iterator[_Run], level: int) -> None:
-        """Writes a run, piece by piece in ascending order, and merges its level when that is full."""
+        """Writes a run, piece by piece in ascending order, and merges its level once that is full."""
         with tempfile.TemporaryFile(dir=self._folder) as keys, tempfile.TemporaryFile(dir=self._folder) as numbers:
             for piece in pieces:
                 keys.write(piece.keys.data)
@@ -176,7 +178,7 @@ class SeenKeys:
 
 
 def _mapped(stream: Any, kind: Any) -> Any:
-    """The file's content as an array; the mapping keeps the file when the stream is closed."""
+    """The content of a file as an array; the mapping keeps the file alive after the stream is closed."""
     stream.flush()
     return np.memmap(stream, kind, "r")
 
@@ -189,7 +191,7 @@ def _ascending(run: _Run) -> _Run:
 
 
 def _merged(runs: list[_Run]) -> Iterator[_Run]:
-    """All runs as one, about `_MERGED` keys at a time: equal ranges of hashes hold alike."""
+    """All runs as one, about `_MERGED` keys at a time, since equal ranges of hashes hold about equally many keys."""
     parts = -(-sum(len(run.keys) for run in runs) // _MERGED)
     edges = np.array([part * 2**64 // parts for part in range(1, parts)], np.uint64)
     cuts = [[0, *np.searchsorted(run.keys, edges).tolist(), len(run.keys)] for run in runs]
@@ -201,5 +203,5 @@ def _merged(runs: list[_Run]) -> Iterator[_Run]:
 
 
 def _nonzero(keys: Keys) -> Keys:
-    """0 marks an empty slot, so key 0 counts as 1: one collision more in 2**64."""
+    """The keys with 0, which marks an empty slot, replaced by 1: one more collision in 2**64."""
     return np.maximum(keys, np.uint64(1))

@@ -1,4 +1,4 @@
-"""Which rows go where: seeded, stratified choices over row numbers, for splits that are missing and for quick runs."""
+"""Seeded, stratified choices of row numbers: splits cut from train, and subsamples for quick runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from random import Random
 
 
 def cut(
-    strata: Sequence[Hashable | None],  # the class of each row; None: the row is never cut
+    strata: Sequence[Hashable | None],  # the class of each row; None: the row stays in train
     texts: Sequence[Hashable],  # rows of equal text move together
     parts: int,
     share: float,  # of each class, for each part
     seed: int,
 ) -> list[list[int]]:  # row numbers of each part, ascending
-    """Disjoint held-out parts: `share` of every class, at least one text of it while one is left over for training."""
+    """Disjoint held-out parts with `share` of every class: at least one text, as long as one is left for training."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         groups[text].append(row)
@@ -25,31 +25,31 @@ def cut(
 
     rng = Random(seed)
     chosen: list[list[int]] = [[] for _ in range(parts)]
-    for _, left in sorted(by_class.items()):  # sorted: the order of rows in the file must not decide
+    for _, left in sorted(by_class.items()):  # sorted: the result must not depend on the order of the file
         rng.shuffle(left)
         target = max(1, round(share * sum(map(len, left))))
         for part in chosen:
             taken = _take(left, target)
-            part.extend(row for place in taken for row in left[place])
-            left = [rows for place, rows in enumerate(left) if place not in taken]
+            part.extend(row for index in taken for row in left[index])
+            left = [rows for index, rows in enumerate(left) if index not in taken]
     return [sorted(part) for part in chosen]
 
 
 def _take(groups: list[list[int]], target: int) -> set[int]:
-    """Places of the groups that fit into `target` rows; of the smallest one if none fits; always leaves one."""
+    """Indices of the groups that fit into `target` rows, else of the smallest group; always leaves one group."""
     taken: set[int] = set()
     rows = 0
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         if len(taken) + 1 < len(groups) and rows + len(group) <= target:
-            taken.add(place)
+            taken.add(index)
             rows += len(group)
     if taken or len(groups) < 2:
         return taken
-    return {min(range(len(groups)), key=lambda place: len(groups[place]))}
+    return {min(range(len(groups)), key=lambda index: len(groups[index]))}
 
 
 def subsample(strata: Sequence[Hashable], size: int, seed: int) -> list[int]:
-    """`size` row numbers, ascending, in the proportions of the classes; the first row of every class comes first."""
+    """`size` row numbers, ascending, in the proportions of the classes, with one row of each class if there is room."""
     rng = Random(seed)
     by_class: dict[str, list[int]] = defaultdict(list)
     for row, stratum in enumerate(strata):
@@ -57,5 +57,5 @@ def subsample(strata: Sequence[Hashable], size: int, seed: int) -> list[int]:
     ranked = []
     for name, rows in sorted(by_class.items()):
         rng.shuffle(rows)
-        ranked += [((place + 0.5) / len(rows) if place else 0.0, name, row) for place, row in enumerate(rows)]
+        ranked += [((rank + 0.5) / len(rows) if rank else 0.0, name, row) for rank, row in enumerate(rows)]
     return sorted(row for _, _, row in sorted(ranked)[:size])

@@ -1,7 +1,7 @@
 """What a task predicts: one of several classes, or a number.
 
-Everything that depends on it is here: how many outputs a model has, how a label is stored in an array and what stands
-where there is none, what a row of logits predicts, which metrics apply. Code elsewhere asks a `Target` and never looks
+Everything that depends on it is here: the number of outputs of a model, labels as arrays and the value of a missing
+label, what a row of logits predicts, which metrics apply. Code elsewhere asks a `Target` and never looks
 at the number of labels.
 """
 
@@ -21,7 +21,7 @@ REGRESSION_METRICS = ("pearson", "spearman")
 
 @dataclass(frozen=True)
 class Target:
-    """One of `labels`, in the order of a model's outputs; a number where there are none."""
+    """One of `labels`, in the order of a model's outputs; a number where `labels` is empty."""
 
     labels: tuple[str, ...] = ()
 
@@ -32,33 +32,33 @@ class Target:
 
     @property
     def outputs(self) -> int:
-        """Outputs of a model: one for each class, or the number."""
+        """Outputs of a model: one per class, or one number."""
         return len(self.labels) or 1
 
     @property
     def missing(self) -> float:
-        """What stands for a label that is missing: `NO_CLASS` among class indices, nan among numbers."""
+        """The value of a missing label: `NO_CLASS` among class indices, nan among numbers."""
         return np.nan if self.regression else NO_CLASS
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that apply, the default first."""
+        """The names of the metrics that apply, the default first."""
         return REGRESSION_METRICS if self.regression else CLASSIFICATION_METRICS
 
     def encode(self, values: Sequence[Any]) -> NDArray[Any]:  # (n,) int64 class indices or float32 numbers
         """Labels as an array; a value is a class name, a class index, a number, or None where it is missing."""
         if self.regression:
             return np.array([self.missing if value is None else float(value) for value in values], dtype=np.float32)
-        index = {label: place for place, label in enumerate(self.labels)}
-        places = [NO_CLASS if value is None else index.get(value, value) for value in values]
-        return np.array([int(place) for place in places], dtype=np.int64)
+        index_of = {label: index for index, label in enumerate(self.labels)}
+        indices = [NO_CLASS if value is None else index_of.get(value, value) for value in values]
+        return np.array([int(index) for index in indices], dtype=np.int64)
 
     def decode(self, value: float | None) -> str | float | None:
         """The class name of an index; a number, or None, as it is."""
         return value if self.regression or value is None else self.labels[int(value)]
 
     def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:  # (n, outputs) → (n,)
-        """What each row of logits predicts: the index of the largest, or the number itself."""
+        """The prediction of each row of logits: the index of the largest, or the number itself."""
         return np.asarray(logits[:, 0] if self.regression else logits.argmax(axis=1))
 
 

@@ -12,7 +12,7 @@ import pytest
 from augkd.data import near_duplicates as minhash
 from augkd.data.cleaning import clean, damaged, is_language, sentences
 from augkd.data.dropped import Dropped, DroppedText, read_dropped
-from augkd.data.near_duplicates import NearDuplicates, band_keys, bands, caught
+from augkd.data.near_duplicates import NearDuplicates, band_keys, bands, share_proposed
 from augkd.errors import DataError
 
 PARTS = [
@@ -135,7 +135,7 @@ def test_pairs_share_a_band_as_often_as_their_jaccard_says() -> None:
         pairs = [pair(rng, changes) for _ in range(400)]
         ones, others = (band_keys(minhash._minima(list(side)), 0.8) for side in zip(*pairs, strict=True))
         share = float((ones == others).any(axis=1).mean())
-        expected = float(np.mean([caught(jaccard(*each), *bands(0.8)) for each in pairs]))
+        expected = float(np.mean([share_proposed(jaccard(*each), *bands(0.8)) for each in pairs]))
         assert share == pytest.approx(expected, abs=0.075), changes  # 3 standard errors
 
 
@@ -155,10 +155,10 @@ def test_pairs_above_the_threshold_are_dropped_and_pairs_well_below_it_kept() ->
 
 
 @pytest.mark.parametrize("near", [0.5, 0.6, 0.8, 0.9, 1.0])
-def test_the_bands_catch_at_least_ninety_percent_at_the_threshold(near: float) -> None:
+def test_the_bands_propose_at_least_ninety_percent_at_the_threshold(near: float) -> None:
     count, rows = bands(near)
     assert count * rows <= 64
-    assert caught(near, count, rows) >= 0.9
+    assert share_proposed(near, count, rows) >= 0.9
 
 
 def test_minima_do_not_depend_on_the_other_texts() -> None:

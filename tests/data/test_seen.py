@@ -1,4 +1,4 @@
-"""Seen keys answer as a Python set does, in memory and on disk, and leave nothing behind."""
+"""Seen keys give the answers of a Python set, in memory and on disk, and leave no file behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def by_set(keys: np.ndarray) -> list[bool]:
 
 @pytest.mark.parametrize("batch", [1000, 4096, 70_000])
 @pytest.mark.parametrize("memory", [SMALL, 1 << 28])
-def test_a_key_is_new_exactly_where_a_set_says_so(tmp_path: Path, memory: int, batch: int) -> None:
+def test_a_key_is_new_exactly_where_a_set_does_not_hold_it(tmp_path: Path, memory: int, batch: int) -> None:
     keys = stream(70_000, 50_000, seed=0)
     with SeenKeys(memory=memory, folder=tmp_path) as seen:
         new = [seen.add(keys[start : start + batch]) for start in range(0, len(keys), batch)]
@@ -44,7 +44,7 @@ def test_a_key_is_new_exactly_where_a_set_says_so(tmp_path: Path, memory: int, b
         assert seen.find(others).tolist() == [0 if key in known else -1 for key in others.tolist()]
 
 
-def test_the_table_keeps_its_bound_and_runs_are_merged(tmp_path: Path) -> None:
+def test_the_table_stays_within_its_bound_and_runs_are_merged(tmp_path: Path) -> None:
     keys = np.random.default_rng(0).integers(1, 2**64, 60_000, dtype=np.uint64)
     with SeenKeys(memory=SMALL, folder=tmp_path) as seen:
         for start in range(0, len(keys), 500):
@@ -77,7 +77,7 @@ def open_files() -> int:
     return sum(1 for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("(deleted)"))
 
 
-def test_runs_are_never_seen_in_the_folder_and_closing_gives_their_space_back(tmp_path: Path) -> None:
+def test_runs_have_no_name_in_the_folder_and_closing_frees_their_space(tmp_path: Path) -> None:
     before = open_files()
     seen = SeenKeys(memory=SMALL, folder=tmp_path)
     seen.add(np.random.default_rng(0).integers(1, 2**64, 5000, dtype=np.uint64))
