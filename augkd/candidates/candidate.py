@@ -1,6 +1,6 @@
-"""What every source makes: an extra text and the example it was made from.
+"""What every source of extra texts returns: a text and the example it belongs to.
 
-Sources take the type from here, because they do not import one another.
+It has a module of its own because sources do not import one another.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Candidate:
-    """An extra text, and the id of the example it was made from."""
+    """An extra text and the example it belongs to."""
 
-    id: str
-    owner: str
+    id: str  # unique among the candidates of its example and source
+    owner: str  # id of the example
     text: str
     text_pair: str | None
-    source: str
-    score: float
+    source: str  # e.g. "neighbours"
+    score: float  # how close it is to the example, as its source measures it; higher is closer

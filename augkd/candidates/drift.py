@@ -1,9 +1,9 @@
-"""How far candidates have drifted from the examples they were made from, and which have gone too far.
+"""How far candidates have drifted from the examples they were made from, and which have drifted too far.
 
 Generated text need not mean anything (the samples published with MATE-KD do not), so what is trained on is measured:
-how near it is in an encoder's space, how sure the teacher is of it, whether the teacher still sees the same class, and
-how many of the words are left. Only the distance decides; the rest is told. A pair is as far as the side that moved
-more, so that the side kept does not hide the one replaced.
+its cosine to the original in an encoder's space, the teacher's confidence, whether the teacher still predicts the same
+class, and how many of the words are left. Only the distance decides; the rest is reported. For a pair the side that
+moved more counts, so that the unchanged side does not hide the replaced one.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ _BLOCK = 8192  # texts encoded together: 12 MB of 384 dimensions
 
 @dataclass(frozen=True)
 class Drift:
-    """What was measured of m candidates; nan where there is nothing to measure (no class, no gold label)."""
+    """Measurements of m candidates; nan where there is nothing to measure (no class, no gold label)."""
 
     source: tuple[str, ...]  # (m,)
     cosine: NDArray[np.float32]  # (m,) to the original
     replaced: NDArray[np.float64]  # (m,) share of the original's words that are gone
     confidence: NDArray[np.float64]  # (m,) the teacher's highest probability on the candidate
-    agreement: NDArray[np.float64]  # (m,) 1 where the teacher sees the class that it sees in the original, else 0
-    gold_agreement: NDArray[np.float64]  # (m,) 1 where the teacher sees the example's own label, else 0
+    agreement: NDArray[np.float64]  # (m,) 1 where the teacher predicts the same class as for the original, else 0
+    gold_agreement: NDArray[np.float64]  # (m,) 1 where the teacher predicts the example's label, else 0
 
 
 @dataclass(frozen=True)
-class Bounded:
-    """The candidates near enough, and how many were not."""
+class BoundedPools:
+    """The candidates within a bound on the distance, and how many were beyond it."""
 
-    candidates: list[list[Candidate]]  # per example, in the order given
-    kept: NDArray[np.bool_]  # (m,) of those given
-    rejected: dict[str, int]  # by source: those it applies to, also where it rejects none
+    candidates: list[list[Candidate]]  # per example, in their order
+    kept: NDArray[np.bool_]  # (m,) which candidates are kept
+    rejected: dict[str, int]  # by source the bound applies to; 0 where it rejects none
 
 
 def cosines(
     examples: Sequence[Example], pools: Sequence[Sequence[Candidate]], encoder: Encoder
 ) -> NDArray[np.float32]:  # (m,)
-    """The cosine of each candidate to its example, pools one after another; of a pair the lower of its two sides'.
+    """The cosine of each candidate to its example, pool after pool; for a pair the lower of its two sides' cosines.
 
-    Each distinct text is encoded once. A side that was kept has exactly 1.
+    Each distinct text is encoded once. A side that was not replaced has a cosine of exactly 1.
     """
     compared = [
         (original, side)
@@ -63,56 +63,56 @@ def cosines(
         for candidate in pool
         for original, side in _sides(example, candidate)
     ]
-    places = {text: place for place, text in enumerate(dict.fromkeys(text for both in compared for text in both))}
-    vectors = _encoded(list(places), encoder)
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(text for both in compared for text in both))}
+    vectors = _encode(list(row_of), encoder)
     values = np.ones(len(compared), dtype=np.float32)
-    for at, (original, side) in enumerate(compared):
+    for number, (original, side) in enumerate(compared):
         if original != side:
-            values[at] = vectors[places[original]] @ vectors[places[side]]
+            values[number] = vectors[row_of[original]] @ vectors[row_of[side]]
     sides = [_side_count(example) for example, pool in zip(examples, pools, strict=True) for _ in pool]
     starts = np.cumsum([0, *sides])[:-1]
     return np.minimum.reduceat(values, starts) if len(sides) else values
 
 
-def within(
+def bound_drift(
     pools: Sequence[Sequence[Candidate]],
     cosine: NDArray[np.float32],  # (m,)
     max_distance: float | None,
     sources: Collection[str],
-) -> Bounded:
-    """Leaves out the candidates of `sources` whose cosine distance (1 - cosine) to the original is above the bound.
+) -> BoundedPools:
+    """Leaves out the candidates of `sources` whose cosine distance (1 - cosine) to the original exceeds `max_distance`.
 
-    None bounds nothing. Raises RecipeError for a bound that is not in [0, 2].
+    None disables the bound. Raises RecipeError for a bound outside [0, 2].
     """
     if max_distance is not None and not 0 <= max_distance <= 2:
         raise RecipeError(f"max_distance is {max_distance}; give a cosine distance from 0 to 2, or leave it out")
-    held = np.array([candidate.source in sources for pool in pools for candidate in pool], dtype=bool)
-    far = np.zeros(len(held), dtype=bool) if max_distance is None else 1 - cosine.astype(np.float64) > max_distance
-    kept = ~(held & far)
+    bounded = np.array([candidate.source in sources for pool in pools for candidate in pool], dtype=bool)
+    far = np.zeros(len(bounded), dtype=bool) if max_distance is None else 1 - cosine.astype(np.float64) > max_distance
+    kept = ~(bounded & far)
     flags = iter(kept.tolist())
-    judged = [[(candidate, next(flags)) for candidate in pool] for pool in pools]
-    gone = Counter(candidate.source for pool in judged for candidate, keep in pool if not keep)
+    flagged = [[(candidate, next(flags)) for candidate in pool] for pool in pools]
+    rejected = Counter(candidate.source for pool in flagged for candidate, keep in pool if not keep)
     names = sorted({candidate.source for pool in pools for candidate in pool} & set(sources))
-    left = [[candidate for candidate, keep in pool if keep] for pool in judged]
-    return Bounded(left, kept, {name: gone[name] for name in names})
+    candidates = [[candidate for candidate, keep in pool if keep] for pool in flagged]
+    return BoundedPools(candidates, kept, {name: rejected[name] for name in names})
 
 
 def measure(
     examples: Sequence[Example],
     pools: Sequence[Sequence[Candidate]],
     cosine: NDArray[np.float32],  # (m,)
-    original: NDArray[np.float32],  # (n, outputs) the teacher's logits of the examples
-    candidate: NDArray[np.float32],  # (m, outputs) of the candidates; nan where the teacher does not know one
+    original: NDArray[np.float32],  # (n, outputs) teacher logits of the examples
+    candidate: NDArray[np.float32],  # (m, outputs) teacher logits of the candidates; nan where there are none
 ) -> Drift:
-    """Everything about the candidates, pools one after another."""
+    """All measurements of the candidates, pool after pool."""
     owner = np.repeat(np.arange(len(pools)), [len(pool) for pool in pools])
     labels = [None if example.label is None or original.shape[1] == 1 else int(example.label) for example in examples]
     gold = np.array([np.nan if label is None else label for label in labels], dtype=np.float64)
-    pairs = [(example, one) for example, pool in zip(examples, pools, strict=True) for one in pool]
+    owned = [(example, extra) for example, pool in zip(examples, pools, strict=True) for extra in pool]
     return Drift(
-        source=tuple(one.source for _, one in pairs),
+        source=tuple(extra.source for _, extra in owned),
         cosine=cosine,
-        replaced=np.array([replaced_share(example, one) for example, one in pairs], dtype=np.float64),
+        replaced=np.array([replaced_share(example, extra) for example, extra in owned], dtype=np.float64),
         confidence=confidence(candidate),
         agreement=agreement(candidate, classes(original)[owner]),
         gold_agreement=agreement(candidate, gold[owner]),
@@ -120,29 +120,29 @@ def measure(
 
 
 def summary(drift: Drift) -> dict[str, dict[str, dict[str, float]]]:
-    """By source and measure: `count`, `mean` and quantiles `q5` … `q95` of the values there are; without any, none."""
-    names = ("cosine", "replaced", "confidence", "agreement", "gold_agreement")
-    source = np.array(drift.source, dtype=object)
-    told: dict[str, dict[str, dict[str, float]]] = {}
-    for one in sorted(set(drift.source)):
-        values = {name: np.asarray(getattr(drift, name), dtype=np.float64)[source == one] for name in names}
-        told[one] = {name: _spread(some) for name, some in values.items() if not np.isnan(some).all()}
-    return told
+    """By source and measure `count`, `mean` and the quantiles `q5` … `q95`; a measure without values is left out."""
+    measures = ("cosine", "replaced", "confidence", "agreement", "gold_agreement")
+    sources = np.array(drift.source, dtype=object)
+    by_source: dict[str, dict[str, dict[str, float]]] = {}
+    for source in sorted(set(drift.source)):
+        columns = {name: np.asarray(getattr(drift, name), dtype=np.float64)[sources == source] for name in measures}
+        by_source[source] = {name: _spread(column) for name, column in columns.items() if not np.isnan(column).all()}
+    return by_source
 
 
 # ---- one measure each ----
 
 
 def replaced_share(example: Example, candidate: Candidate) -> float:
-    """The share of the example's words that its candidate no longer has, as often as they stood there, cases alike.
+    """The share of the example's words that its candidate no longer has, counted with repetition.
 
-    Order does not count. 0 for an example without words.
+    Neither case nor order counts. 0 for an example without words.
     """
-    had, has = Counter[str](), Counter[str]()
+    before, after = Counter[str](), Counter[str]()
     for original, side in _sides(example, candidate):
-        had.update(WORD.findall(original.casefold()))
-        has.update(WORD.findall(side.casefold()))
-    return (had - has).total() / had.total() if had else 0.0
+        before.update(WORD.findall(original.casefold()))
+        after.update(WORD.findall(side.casefold()))
+    return (before - after).total() / before.total() if before else 0.0
 
 
 def confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:  # (m, outputs) -> (m,)
@@ -162,15 +162,15 @@ def classes(logits: NDArray[np.float32]) -> NDArray[np.float64]:  # (m, outputs)
 
 def agreement(
     logits: NDArray[np.float32],  # (m, outputs)
-    wanted: NDArray[np.float64],  # (m,) classes, nan: none
+    expected: NDArray[np.float64],  # (m,) classes; nan: none
 ) -> NDArray[np.float64]:  # (m,)
-    """1 where the highest logit is the wanted class's, 0 where another's, nan where either is unknown."""
-    seen = classes(logits)
-    return np.where(np.isnan(seen) | np.isnan(wanted), np.nan, seen == wanted)
+    """1 where the highest logit is that of the expected class, 0 where it is another's, nan where either is unknown."""
+    predicted = classes(logits)
+    return np.where(np.isnan(predicted) | np.isnan(expected), np.nan, predicted == expected)
 
 
 def _sides(example: Example, candidate: Candidate) -> list[tuple[str, str]]:
-    """The sides of the original with those of the candidate."""
+    """Each side of the original with the candidate's."""
     sides = [(example.text, candidate.text)]
     if example.text_pair is not None:
         sides.append((example.text_pair, candidate.text_pair or ""))
@@ -181,7 +181,7 @@ def _side_count(example: Example) -> int:
     return 1 if example.text_pair is None else 2
 
 
-def _encoded(texts: Sequence[str], encoder: Encoder) -> NDArray[np.float32]:  # (n, dim)
+def _encode(texts: Sequence[str], encoder: Encoder) -> NDArray[np.float32]:  # (n, dim)
     parts = [encoder.encode(texts[start : start + _BLOCK]) for start in range(0, len(texts), _BLOCK)]
     return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 

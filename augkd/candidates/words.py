@@ -1,8 +1,8 @@
-"""What a word is, in a text and in a vocabulary, and which words are neither replaced nor put in.
+"""What a word is, in a text and in a vocabulary, and which words are neither replaced nor inserted.
 
-A word is a run of letters, wherever it stands; a piece of a vocabulary is a word when the tokenizer makes that one
-piece of its text again. So no sign of any tokenizer (##, Ġ, ▁) is looked for. Text without spaces between words
-(Chinese, Thai) is not cut into words here.
+A word is a run of letters; a piece of a vocabulary is a word if the tokenizer turns its text back into that one piece.
+So no tokenizer's own marks (##, Ġ, ▁) need to be known. Text without spaces between words (Chinese, Thai) is not split
+into words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from augkd.errors import ModelError
 
 WORD = re.compile(r"[^\W\d_]+")  # letters of any script
 
-# English words that carry a sentence's structure; replaced, they leave another question (what: who) or no sentence.
+# English words that carry a sentence's structure. Replacing one gives another question (what: who) or no sentence.
 _LISTS = {
     "articles and determiners": """a an the this that these those some any each every either neither both all such
         same other another no none""",
@@ -46,11 +46,11 @@ class Words:
     """The pieces of a vocabulary that are whole words."""
 
     names: list[str]
-    ids: Tensor  # (2, words): the piece for the word after white space, and glued to what precedes it
+    ids: Tensor  # (2, words): the piece of the word after white space, and of the word attached to what precedes it
 
 
 def replaceable(text: str, stop_words: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Where the words stand that may be replaced: letters only, no stop word, no part of `don't` or of `4th`."""
+    """The spans of the words that may be replaced: letters only, no stop word, no part of `don't` or of `4th`."""
     for match in WORD.finditer(text):
         start, stop = match.span()
         if match[0].casefold() in stop_words:
@@ -61,7 +61,7 @@ def replaceable(text: str, stop_words: Collection[str]) -> Iterator[tuple[int, i
 
 
 def _continues(beyond: str) -> bool:
-    """Whether the word goes on at the near end of `beyond`: a digit, a combining mark, an apostrophe and a letter."""
+    """Whether the word continues in `beyond`: with a digit, a combining mark, or an apostrophe and a letter."""
     first, second = beyond[:1], beyond[1:2]
     if first in ("'", "’"):
         return second.isalpha()
@@ -69,7 +69,7 @@ def _continues(beyond: str) -> bool:
 
 
 def cased(word: str, like: str) -> str:
-    """`word` with a capital where `like` has one, or all in capitals; a name that is capitalised stays so."""
+    """`word` with a capital initial or in capitals, as `like`; a capitalised word keeps its capital."""
     if len(like) > 1 and like.isupper():
         return word.upper()
     return word[:1].upper() + word[1:] if like[:1].isupper() else word
@@ -78,14 +78,15 @@ def cased(word: str, like: str) -> str:
 def whole_words(tokenizer: Any, without: Collection[str] = ()) -> Words:
     """The pieces that are whole words of letters: after `a `, their text becomes that one piece again.
 
-    No words of `without`, which is in lower case, and no single letters; of scripts without cases one letter may be a
-    word. Continuations (`##ing`, `ing` without Ġ or ▁) become other pieces, so no sign of any tokenizer is looked for.
+    Without the words of `without`, given in lower case, and without single letters, except in scripts without case.
+    Continuations (`##ing`, `ing` without Ġ or ▁) become other pieces and so drop out. Raises ModelError for a
+    vocabulary without whole words.
     """
     names = [
         name.strip() for name in tokenizer.backend_tokenizer.decode_batch([[id_] for id_ in range(len(tokenizer))])
     ]
     special = set(tokenizer.all_special_ids)
-    open_ = [
+    possible = [
         id_
         for id_, name in enumerate(names)
         if name.isalpha()
@@ -94,12 +95,12 @@ def whole_words(tokenizer: Any, without: Collection[str] = ()) -> Words:
         and (len(name) > 1 or name.lower() == name.upper())
     ]
     carrier = tokenizer("a", add_special_tokens=False)["input_ids"]
-    after = tokenizer([f"a {names[id_]}" for id_ in open_], add_special_tokens=False, return_attention_mask=False)[
+    after = tokenizer([f"a {names[id_]}" for id_ in possible], add_special_tokens=False, return_attention_mask=False)[
         "input_ids"
     ]
-    kept = [id_ for id_, row in zip(open_, after, strict=True) if row == [*carrier, id_]]
+    kept = [id_ for id_, row in zip(possible, after, strict=True) if row == [*carrier, id_]]
     if not kept:
         raise ModelError(f"the vocabulary of {type(tokenizer).__name__} has no whole words; give another masked LM")
     alone = tokenizer([names[id_] for id_ in kept], add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    glued = [row[0] if len(row) == 1 else id_ for id_, row in zip(kept, alone, strict=True)]
-    return Words([names[id_] for id_ in kept], torch.tensor([kept, glued]))
+    attached = [row[0] if len(row) == 1 else id_ for id_, row in zip(kept, alone, strict=True)]
+    return Words([names[id_] for id_ in kept], torch.tensor([kept, attached]))

@@ -1,4 +1,4 @@
-"""Drift is what hand and NumPy say it is, and the bound leaves out what is too far and nothing else."""
+"""Drift equals values computed by hand and by NumPy, and the bound rejects what is too far and nothing else."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from augkd.candidates import drift as module
 from augkd.candidates.candidate import Candidate
 from augkd.candidates.drift import (
     agreement,
+    bound_drift,
     classes,
     confidence,
     cosines,
     measure,
     replaced_share,
     summary,
-    within,
 )
 from augkd.data.task import Example
 from augkd.errors import RecipeError
 
 
 class Angles:
-    """Texts that begin with a number of degrees, as vectors in the plane; counts what it is asked."""
+    """Encodes texts that begin with a number of degrees as vectors in the plane; records the texts."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.encoded: list[str] = []
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        self.asked += texts
-        turned = np.radians([float(text.split()[0]) for text in texts])
-        return np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
+        self.encoded += texts
+        angles = np.radians([float(text.split()[0]) for text in texts])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
 def candidate(owner: str, text: str, pair: str | None = None, source: str = "substitution") -> Candidate:
@@ -56,58 +56,58 @@ COSINES = np.cos(np.radians([60, 90, 0, 30, 90, 30]))
 # ---- distance ----
 
 
-def test_the_cosine_is_to_the_original_and_of_a_pair_that_of_the_side_that_moved_more() -> None:
+def test_the_cosine_is_to_the_original_and_for_a_pair_that_of_the_side_that_moved_more() -> None:
     assert cosines([SINGLE, PAIR], POOLS, Angles()) == pytest.approx(COSINES, abs=1e-6)
 
 
-def test_a_pair_s_kept_side_would_hide_the_other_in_a_mean() -> None:
-    (found,) = cosines([PAIR], [[candidate("b", "100 deg", "50 deg")]], Angles())
-    assert found == pytest.approx(0, abs=1e-6)  # the mean of both sides is 0.5
+def test_a_mean_would_let_a_pair_s_unchanged_side_hide_the_other() -> None:
+    (cosine,) = cosines([PAIR], [[candidate("b", "100 deg", "50 deg")]], Angles())
+    assert cosine == pytest.approx(0, abs=1e-6)  # the mean of both sides is 0.5
 
 
 def test_each_distinct_text_is_encoded_once_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BLOCK", 3)
     encoder = Angles()
     twice = [*POOLS[0], *POOLS[0]]
-    found = cosines([SINGLE, SINGLE, PAIR], [twice, POOLS[0], POOLS[1]], encoder)
-    assert sorted(encoder.asked) == sorted(set(encoder.asked))
-    assert found == pytest.approx(np.concatenate([COSINES[:3], COSINES[:3], COSINES]), abs=1e-6)
+    values = cosines([SINGLE, SINGLE, PAIR], [twice, POOLS[0], POOLS[1]], encoder)
+    assert sorted(encoder.encoded) == sorted(set(encoder.encoded))
+    assert values == pytest.approx(np.concatenate([COSINES[:3], COSINES[:3], COSINES]), abs=1e-6)
 
 
-def test_no_candidates_have_no_cosines_and_ask_nothing() -> None:
+def test_without_candidates_there_are_no_cosines_and_nothing_is_encoded() -> None:
     encoder = Angles()
     assert cosines([SINGLE], [[]], encoder).shape == (0,)
-    assert encoder.asked == []
+    assert encoder.encoded == []
     assert cosines([SINGLE, PAIR, SINGLE], [[], POOLS[1], []], encoder) == pytest.approx(COSINES[3:], abs=1e-6)
 
 
-def test_candidates_beyond_the_bound_are_left_out_and_counted_by_source() -> None:
-    bounded = within(POOLS, COSINES.astype(np.float32), 0.45, {"substitution", "generator"})
+def test_candidates_beyond_the_bound_are_rejected_and_counted_by_source() -> None:
+    bounded = bound_drift(POOLS, COSINES.astype(np.float32), 0.45, {"substitution", "generator"})
     assert bounded.candidates == [[POOLS[0][2]], [POOLS[1][0], POOLS[1][2]]]
     assert bounded.kept.tolist() == [False, False, True, True, False, True]
     assert bounded.rejected == {"generator": 1, "substitution": 2}
 
 
-def test_without_a_bound_or_for_other_sources_everything_stays() -> None:
+def test_without_a_bound_and_for_other_sources_everything_stays() -> None:
     cosine = COSINES.astype(np.float32)
-    free = within(POOLS, cosine, None, {"substitution"})
-    assert free.candidates == POOLS
-    assert free.rejected == {"substitution": 0}
-    others = within(POOLS, cosine, 0.1, {"neighbours"})
+    unbounded = bound_drift(POOLS, cosine, None, {"substitution"})
+    assert unbounded.candidates == POOLS
+    assert unbounded.rejected == {"substitution": 0}
+    others = bound_drift(POOLS, cosine, 0.1, {"neighbours"})
     assert others.kept.tolist() == [True] * 5 + [False]
     assert others.rejected == {"neighbours": 1}
 
 
-def test_the_bound_itself_is_within() -> None:
+def test_a_distance_equal_to_the_bound_is_kept() -> None:
     pools = [[candidate("a", "x")]]
-    assert within(pools, np.array([0.5], dtype=np.float32), 0.5, {"substitution"}).kept.all()
-    assert not within(pools, np.array([0.5], dtype=np.float32), 0.499, {"substitution"}).kept.any()
+    assert bound_drift(pools, np.array([0.5], dtype=np.float32), 0.5, {"substitution"}).kept.all()
+    assert not bound_drift(pools, np.array([0.5], dtype=np.float32), 0.499, {"substitution"}).kept.any()
 
 
 @pytest.mark.parametrize("bound", [-0.1, 2.1, float("nan")])
-def test_a_bound_that_is_no_cosine_distance_is_refused(bound: float) -> None:
+def test_a_bound_that_is_not_a_cosine_distance_is_refused(bound: float) -> None:
     with pytest.raises(RecipeError, match=r"max_distance is .*; give a cosine distance from 0 to 2"):
-        within(POOLS, COSINES.astype(np.float32), bound, {"substitution"})
+        bound_drift(POOLS, COSINES.astype(np.float32), bound, {"substitution"})
 
 
 # ---- words ----
@@ -144,42 +144,42 @@ def test_confidence_is_the_highest_softmax_probability() -> None:
     assert confidence(np.array([[1000, 0]], dtype=np.float32)) == pytest.approx([1.0])  # without overflow
 
 
-def test_agreement_is_about_the_highest_logit_and_unknown_stays_unknown() -> None:
+def test_agreement_compares_the_highest_logit_and_unknown_stays_unknown() -> None:
     assert classes(LOGITS) == pytest.approx([0, 1, np.nan, 2], nan_ok=True)
-    wanted = np.array([0, 0, 0, np.nan])
-    assert agreement(LOGITS, wanted) == pytest.approx([1, 0, np.nan, np.nan], nan_ok=True)
+    expected = np.array([0, 0, 0, np.nan])
+    assert agreement(LOGITS, expected) == pytest.approx([1, 0, np.nan, np.nan], nan_ok=True)
 
 
 def test_everything_is_measured_against_the_owner() -> None:
     original = np.array([[3, 0], [3, 0]], dtype=np.float32)  # the teacher is wrong about the second
     of_candidates = np.array([[1, 0], [0, 1], [1, 0], [1, 0], [0, 1], [0, 1]], dtype=np.float32)
-    found = measure([SINGLE, PAIR], POOLS, COSINES.astype(np.float32), original, of_candidates)
-    assert found.agreement.tolist() == [1, 0, 1, 1, 0, 0]
-    assert found.gold_agreement.tolist() == [1, 0, 1, 0, 1, 1]
-    assert found.confidence == pytest.approx([np.e / (1 + np.e)] * 6)
-    assert found.replaced.tolist() == [0] * 6  # numbers are no words
-    assert found.source[1] == "generator"
+    drift = measure([SINGLE, PAIR], POOLS, COSINES.astype(np.float32), original, of_candidates)
+    assert drift.agreement.tolist() == [1, 0, 1, 1, 0, 0]
+    assert drift.gold_agreement.tolist() == [1, 0, 1, 0, 1, 1]
+    assert drift.confidence == pytest.approx([np.e / (1 + np.e)] * 6)
+    assert drift.replaced.tolist() == [0] * 6  # numbers are not words
+    assert drift.source[1] == "generator"
 
 
 def test_regression_and_missing_labels_leave_no_agreement() -> None:
     example = Example("a", "0 deg", None, 2.5)
     logits = np.array([[2.0]], dtype=np.float32)
-    found = measure([example], [POOLS[0][:1]], COSINES[:1].astype(np.float32), logits, logits)
-    assert np.isnan([*found.agreement, *found.gold_agreement, *found.confidence]).all()
-    assert set(summary(found)["substitution"]) == {"cosine", "replaced"}
+    drift = measure([example], [POOLS[0][:1]], COSINES[:1].astype(np.float32), logits, logits)
+    assert np.isnan([*drift.agreement, *drift.gold_agreement, *drift.confidence]).all()
+    assert set(summary(drift)["substitution"]) == {"cosine", "replaced"}
     unlabelled = Example("a", "0 deg")
     two = np.array([[1.0, 0]], dtype=np.float32)
-    found = measure([unlabelled], [POOLS[0][:1]], COSINES[:1].astype(np.float32), two, two)
-    assert set(summary(found)["substitution"]) == {"cosine", "replaced", "confidence", "agreement"}
+    drift = measure([unlabelled], [POOLS[0][:1]], COSINES[:1].astype(np.float32), two, two)
+    assert set(summary(drift)["substitution"]) == {"cosine", "replaced", "confidence", "agreement"}
 
 
 def test_the_summary_is_numpy_s_mean_and_quantiles_of_each_source_and_json() -> None:
     logits = np.array([[1, 0]] * 6, dtype=np.float32)
-    found = measure([SINGLE, PAIR], POOLS, COSINES.astype(np.float32), logits[:2], logits)
-    told = summary(found)
-    assert list(told) == ["generator", "neighbours", "substitution"]
+    drift = measure([SINGLE, PAIR], POOLS, COSINES.astype(np.float32), logits[:2], logits)
+    by_source = summary(drift)
+    assert list(by_source) == ["generator", "neighbours", "substitution"]
     of_substitution = COSINES[[0, 2, 3, 4]]
-    assert told["substitution"]["cosine"] == pytest.approx(
+    assert by_source["substitution"]["cosine"] == pytest.approx(
         {
             "count": 4,
             "mean": of_substitution.mean(),
@@ -187,13 +187,13 @@ def test_the_summary_is_numpy_s_mean_and_quantiles_of_each_source_and_json() -> 
         },
         abs=1e-6,
     )
-    assert told["substitution"]["agreement"]["mean"] == 1.0
-    assert told["substitution"]["gold_agreement"]["mean"] == 0.5
-    assert json.loads(json.dumps(told)) == told
+    assert by_source["substitution"]["agreement"]["mean"] == 1.0
+    assert by_source["substitution"]["gold_agreement"]["mean"] == 0.5
+    assert json.loads(json.dumps(by_source)) == by_source
 
 
-def test_nothing_has_an_empty_summary() -> None:
+def test_without_candidates_the_summary_is_empty() -> None:
     none = np.zeros((0, 3), dtype=np.float32)
-    found = measure([SINGLE], [[]], np.zeros(0, dtype=np.float32), np.zeros((1, 3), dtype=np.float32), none)
-    assert summary(found) == {}
-    assert within([[]], np.zeros(0, dtype=np.float32), 0.5, {"substitution"}).rejected == {}
+    drift = measure([SINGLE], [[]], np.zeros(0, dtype=np.float32), np.zeros((1, 3), dtype=np.float32), none)
+    assert summary(drift) == {}
+    assert bound_drift([[]], np.zeros(0, dtype=np.float32), 0.5, {"substitution"}).rejected == {}

@@ -1,7 +1,8 @@
-"""Makes a masked language model of a trunk that has none, or moves one to the domain, on unlabelled text.
+"""MLM adaptation: trains a masked-LM head on a backbone without one, or adapts a masked LM to the domain.
 
-The generator needs a masked LM with the teacher's vocabulary, and many trunks (MiniLM) come without. The tied head is
-trained as the generator will be used: the same mask rate, every masked token a mask token (no 80/10/10 as in BERT).
+The generator needs a masked LM with the teacher's vocabulary, and many backbones (MiniLM) come without a head. It is
+trained on unlabelled text in the way the generator will use it: the same mask rate, and every masked token replaced by
+the mask token (not BERT's 80/10/10).
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from augkd.candidates.generator.generator import masked_places, replaced
+from augkd.candidates.generator.generator import masked_positions, replace_tokens
 from augkd.errors import DataError
 from augkd.models.masked_lm import MaskedLM
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import LengthGrouped, Tokens
 from augkd.workspace.progress import Steps
 
-HELD_OUT = 1000  # texts at most, a tenth of a small corpus: 1.5 points of standard error on the accuracy
+HELD_OUT = 1000  # texts at most, a tenth of a small corpus: a standard error of 1.5 points on the accuracy
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How well held-out masked tokens are filled in."""
+class MaskedLMScore:
+    """How well a masked LM predicts masked tokens of held-out texts."""
 
     perplexity: float
     accuracy: float  # top-1
-    places: int  # masked tokens asked
+    places: int  # masked tokens
 
 
 def adapt(
@@ -50,20 +51,19 @@ def adapt(
     max_length: int = 128,
     seed: int = 0,
     progress: Steps | None = None,
-) -> tuple[Fit, Fit]:
-    """Trains `lm` in place, going on from `checkpoints`; returns its fit to held-out texts before and after.
+) -> tuple[MaskedLMScore, MaskedLMScore]:
+    """Trains `lm` in place, resuming from `checkpoints`; returns its scores on held-out texts before and after.
 
-    The texts held out are drawn from `seed` and never trained on. Raises DataError for fewer than 20 texts.
+    The held-out texts are drawn from `seed` and never trained on. Raises DataError for fewer than 20 texts.
     """
     if len(texts) < 20:
-        raise DataError(f"adapt has {len(texts)} texts to learn from; give a corpus of 20 or more")
+        raise DataError(f"adapt has {len(texts)} texts to train on; give a corpus of 20 or more")
     order = torch.randperm(len(texts), generator=rng_of(seed, 1)).tolist()
-    held = min(HELD_OUT, len(texts) // 10)
-    unseen = _tokens(lm, [texts[place] for place in order[:held]], max_length)
-    wanted = order[held : held + steps * batch_size]
-    before = fit(lm, unseen, rate, seed)
-    data = _Rows(_tokens(lm, [texts[place] for place in wanted], max_length), lm, rate, seed)
-    told = TrainingArguments(
+    count = min(HELD_OUT, len(texts) // 10)
+    held_out = _tokens(lm, [texts[place] for place in order[:count]], max_length)
+    train = _tokens(lm, [texts[place] for place in order[count : count + steps * batch_size]], max_length)
+    before = score_masked_lm(lm, held_out, rate, seed)
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
@@ -80,35 +80,35 @@ def adapt(
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = _MaskedTrainer(lm, told, data, batch_size, progress)
+    trainer = _MaskedTrainer(lm, arguments, _MaskedRows(train, lm, rate, seed), batch_size, progress)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
     lm.model.eval()
     lm.trained_head = True
-    return before, fit(lm, unseen, rate, seed)
+    return before, score_masked_lm(lm, held_out, rate, seed)
 
 
 @torch.no_grad()
-def fit(lm: MaskedLM, tokens: Tokens, rate: float, seed: int) -> Fit:
-    """Perplexity and top-1 accuracy at masked places drawn from `seed`."""
-    places = masked_places(tokens, lm.special(), rate, rng_of(seed, 2))
-    mask = torch.full((len(places),), int(lm.tokenizer.mask_token_id))
-    masked = replaced(tokens, places, mask)
+def score_masked_lm(lm: MaskedLM, tokens: Tokens, rate: float, seed: int) -> MaskedLMScore:
+    """Perplexity and top-1 accuracy at masked positions drawn from `seed`."""
+    positions = masked_positions(tokens, lm.special(), rate, rng_of(seed, 2))
+    mask = torch.full((len(positions),), int(lm.tokenizer.mask_token_id))
+    masked = replace_tokens(tokens, positions, mask)
     rows = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
-    loss, right, start = 0.0, 0, 0
+    loss, correct, start = 0.0, 0, 0
     for group in torch.split(torch.arange(len(tokens)), 64):  # a row of logits is 122 KB at 30,522 tokens
-        stop = int((rows[places] <= int(group[-1])).sum())
-        part = masked.take(group)
-        logits = lm.logits(part, places[start:stop] - int(tokens.offsets[group[0]]), "adaptation").cpu()
-        true = tokens.ids[places[start:stop]]
-        loss += float(functional.cross_entropy(logits, true, reduction="sum"))
-        right += int((logits.argmax(dim=-1) == true).sum())
+        stop = int((rows[positions] <= int(group[-1])).sum())
+        within_group = positions[start:stop] - int(tokens.offsets[group[0]])
+        logits = lm.logits(masked.take(group), within_group, "adaptation").cpu()
+        original = tokens.ids[positions[start:stop]]
+        loss += float(functional.cross_entropy(logits, original, reduction="sum"))
+        correct += int((logits.argmax(dim=-1) == original).sum())
         start = stop
-    count = max(1, len(places))
-    return Fit(math.exp(min(loss / count, 700.0)), right / count, len(places))
+    count = max(1, len(positions))
+    return MaskedLMScore(math.exp(min(loss / count, 700.0)), correct / count, len(positions))
 
 
-class _Rows(Dataset[int]):
-    """Texts that are masked anew each time, by (seed, epoch, first row of the batch)."""
+class _MaskedRows(Dataset[int]):
+    """Rows that are masked afresh in each epoch, by (seed, epoch, first row of the batch)."""
 
     def __init__(self, tokens: Tokens, lm: MaskedLM, rate: float, seed: int):
         self.tokens, self._lm, self._rate, self._seed = tokens, lm, rate, seed
@@ -122,22 +122,23 @@ class _Rows(Dataset[int]):
         return row
 
     def collate(self, rows: list[int]) -> dict[str, Any]:
-        """A batch with its masks, and what was under them."""
+        """A batch with some tokens masked, their positions, and the original ids."""
         tokens = self.tokens.take(torch.tensor(rows))
-        places = masked_places(tokens, self._special, self._rate, rng_of(self._seed, 3, self.epoch, rows[0]))
-        mask = torch.full((len(places),), int(self._lm.tokenizer.mask_token_id))
-        return {"tokens": replaced(tokens, places, mask), "places": places, "true": tokens.ids[places]}
+        positions = masked_positions(tokens, self._special, self._rate, rng_of(self._seed, 3, self.epoch, rows[0]))
+        mask = torch.full((len(positions),), int(self._lm.tokenizer.mask_token_id))
+        masked = replace_tokens(tokens, positions, mask)
+        return {"tokens": masked, "positions": positions, "original": tokens.ids[positions]}
 
 
 class _MaskedTrainer(Trainer):  # type: ignore[misc]
-    """`Trainer` whose loss is the cross-entropy at masked places."""
+    """`Trainer` whose loss is the cross-entropy at masked positions."""
 
     def __init__(
-        self, lm: MaskedLM, args: TrainingArguments, data: _Rows, batch_size: int, progress: Steps | None
+        self, lm: MaskedLM, args: TrainingArguments, data: _MaskedRows, batch_size: int, progress: Steps | None
     ) -> None:
         self._lm, self._data, self._sampler = lm, data, LengthGrouped(data.tokens.lengths, batch_size, args.seed)
-        told = _Told(self._data, self._sampler, progress)
-        super().__init__(model=lm.model, args=args, train_dataset=data, callbacks=[told])
+        callback = _EpochAndProgress(self._data, self._sampler, progress)
+        super().__init__(model=lm.model, args=args, train_dataset=data, callbacks=[callback])
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -150,9 +151,9 @@ class _MaskedTrainer(Trainer):  # type: ignore[misc]
         return None
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        """Mean over the masked places of a batch."""
-        logits = self._lm.logits(inputs["tokens"], inputs["places"], "adaptation")
-        loss: Tensor = functional.cross_entropy(logits, inputs["true"].to(logits.device))
+        """The mean over the masked positions of a batch."""
+        logits = self._lm.logits(inputs["tokens"], inputs["positions"], "adaptation")
+        loss: Tensor = functional.cross_entropy(logits, inputs["original"].to(logits.device))
         return (loss, None) if return_outputs else loss
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -160,10 +161,10 @@ class _MaskedTrainer(Trainer):  # type: ignore[misc]
         return 0
 
 
-class _Told(TrainerCallback):  # type: ignore[misc]
-    """Tells data and sampler their epoch, and the caller how far it is."""
+class _EpochAndProgress(TrainerCallback):  # type: ignore[misc]
+    """Passes the epoch on to data and sampler, and the steps done to `progress`."""
 
-    def __init__(self, data: _Rows, sampler: LengthGrouped, progress: Steps | None):
+    def __init__(self, data: _MaskedRows, sampler: LengthGrouped, progress: Steps | None):
         self._data, self._sampler, self._progress = data, sampler, progress
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,8 +1,8 @@
 """The masked generator of MATE-KD: some tokens of a text are masked and filled in by a masked language model.
 
-What is drawn is a sample of the model; `soften` draws it by the Gumbel-max trick and also gives the softened choice
-through which the ascent's gradient returns (straight-through Gumbel-softmax; Rashid et al., ACL 2021, section 3). Only
-masked places are ever looked at. A generated text is a candidate like any other, so it leaves here as tokens.
+A generated row is a sample of the model; `soften` draws it by the Gumbel-max trick and also gives the softened choice
+through which the gradient of the ascent returns (straight-through Gumbel-softmax; Rashid et al., ACL 2021, section 3).
+Logits are computed at masked positions only. A generated text is a candidate like any other, so it leaves as tokens.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SOURCE = "generator"
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Generated rows."""
+class GeneratedRows:
+    """Rows that a generator drew."""
 
     tokens: Tokens
     kept: Tensor  # (n,) share of a row's tokens, special ones aside, that are the original's
@@ -28,33 +28,35 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Generator:
-    """Masks a share `rate` of the tokens and fills them in; `temperature` is of the Gumbel-softmax."""
+    """Masks a share `rate` of the tokens and fills them in; `temperature` is that of the Gumbel-softmax."""
 
     lm: MaskedLM
     rate: float = 0.3
     temperature: float = 1.0
-    budget: int | None = None  # padded tokens a forward pass
 
     @torch.no_grad()
-    def draw(self, tokens: Tokens, samples: int, rng: torch.Generator) -> Drawn:
-        """`samples` rows for each row of `tokens`, one owner's after another."""
+    def draw(self, tokens: Tokens, samples: int, rng: torch.Generator) -> GeneratedRows:
+        """`samples` rows for each row of `tokens`, those of one original together."""
         tokens = tokens.take(torch.repeat_interleave(torch.arange(len(tokens)), samples))
-        places = masked_places(tokens, self.lm.special(), self.rate, rng)
-        logits = self.logits(tokens, places, "generator")
-        drawn = replaced(tokens, places, sampled(logits, rng).cpu())
-        return Drawn(drawn, _kept(tokens, drawn, self.lm.special()))
+        positions = masked_positions(tokens, self.lm.special(), self.rate, rng)
+        logits = self.logits(tokens, positions, "generator")
+        drawn = replace_tokens(tokens, positions, sample(logits, rng).cpu())
+        return GeneratedRows(drawn, _kept_share(tokens, drawn, self.lm.special()))
 
-    def logits(self, tokens: Tokens, places: Tensor, purpose: str) -> Tensor:  # (p, vocabulary)
-        """The model's logits where `places` are masked, special tokens out of reach; with gradients where allowed."""
-        mask = torch.full((len(places),), int(self.lm.tokenizer.mask_token_id))
-        logits = self.lm.logits(replaced(tokens, places, mask), places, purpose, self.budget)
+    def logits(self, tokens: Tokens, positions: Tensor, purpose: str) -> Tensor:  # (p, vocabulary)
+        """The model's logits with `positions` masked, -inf for special tokens; with gradients where allowed."""
+        mask = torch.full((len(positions),), int(self.lm.tokenizer.mask_token_id))
+        logits = self.lm.logits(replace_tokens(tokens, positions, mask), positions, purpose)
         return logits.masked_fill(self.lm.special().to(logits.device), -torch.inf)
 
 
-def masked_places(
-    tokens: Tokens, special: Tensor, rate: float, rng: torch.Generator
+def masked_positions(
+    tokens: Tokens,
+    special: Tensor,  # (vocabulary,) bool
+    rate: float,
+    rng: torch.Generator,
 ) -> Tensor:  # (p,) positions in tokens.ids, ascending
-    """Each token that is not special with probability `rate`; of a row that draws none, the likeliest one."""
+    """Each token that is not special with probability `rate`; in a row that draws none, the one closest to it."""
     draws = torch.rand(len(tokens.ids), generator=rng)
     draws[special[tokens.ids]] = torch.inf
     row = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
@@ -63,15 +65,15 @@ def masked_places(
     return masked.nonzero().flatten()
 
 
-def sampled(logits: Tensor, rng: torch.Generator) -> Tensor:  # (p, vocabulary) → (p,) ids
-    """A sample of softmax(logits) of each row; the same distribution as `soften`'s at a third of its logarithms."""
-    ladder = torch.softmax(logits, dim=-1).cumsum(dim=-1)
-    rung = torch.rand(len(logits), 1, generator=rng).to(logits.device) * ladder[:, -1:]
-    return torch.searchsorted(ladder, rung, right=True).clamp_max(logits.shape[-1] - 1).squeeze(1)
+def sample(logits: Tensor, rng: torch.Generator) -> Tensor:  # (p, vocabulary) → (p,) ids
+    """A sample of softmax(logits) per row: the distribution of `soften`'s samples, with a third of its logarithms."""
+    cumulative = torch.softmax(logits, dim=-1).cumsum(dim=-1)
+    threshold = torch.rand(len(logits), 1, generator=rng).to(logits.device) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, threshold, right=True).clamp_max(logits.shape[-1] - 1).squeeze(1)
 
 
-def gumbel(shape: torch.Size, rng: torch.Generator) -> Tensor:
-    """Standard Gumbel noise, -log(-log u); drawn on the CPU, so that a seed means the same on every device."""
+def gumbel_noise(shape: torch.Size, rng: torch.Generator) -> Tensor:
+    """Standard Gumbel noise, -log(-log u); drawn on the CPU, so that a seed gives the same noise on every device."""
     uniform = torch.rand(shape, generator=rng)
     tiny = torch.finfo(uniform.dtype).tiny
     return -torch.log((-torch.log(uniform.clamp_min(tiny))).clamp_min(tiny))
@@ -83,18 +85,18 @@ def soften(
     rng: torch.Generator,
 ) -> tuple[Tensor, Tensor]:  # (p,) ids, (p, vocabulary) probabilities
     """A sample of softmax(logits) and the softened choice behind it (Jang et al. 2017; Maddison et al. 2017)."""
-    noisy = logits + gumbel(logits.shape, rng).to(logits.device)
+    noisy = logits + gumbel_noise(logits.shape, rng).to(logits.device)
     return noisy.argmax(dim=-1), torch.softmax(noisy / temperature, dim=-1)
 
 
-def replaced(tokens: Tokens, places: Tensor, ids: Tensor) -> Tokens:
-    """`tokens` with other ids at `places`."""
+def replace_tokens(tokens: Tokens, positions: Tensor, ids: Tensor) -> Tokens:
+    """`tokens` with other ids at `positions`."""
     changed = tokens.ids.clone()
-    changed[places] = ids
+    changed[positions] = ids
     return Tokens(changed, tokens.types, tokens.offsets)
 
 
-def _kept(before: Tokens, after: Tokens, special: Tensor) -> Tensor:  # (n,)
+def _kept_share(before: Tokens, after: Tokens, special: Tensor) -> Tensor:  # (n,)
     row = torch.repeat_interleave(torch.arange(len(before)), before.lengths)
     counted = (~special[before.ids]).float()
     same = counted * (before.ids == after.ids)

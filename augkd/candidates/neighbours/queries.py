@@ -1,8 +1,8 @@
-"""What is asked of an index: one query for every place of an example where a neighbour may stand.
+"""What is looked up in an index: one query for every place of an example where a neighbour may stand.
 
-A single text is one place, a pair two (each side replaced while the other is kept: Kamalloo et al. 2021,
-"Not Far Away, Not So Close", report pairs and long texts as their method's weakness). A text of several sentences may
-instead be one place per sentence: a neighbour then replaces that sentence, the rest of the document stands.
+A single text is one place, a pair two: each side is replaced while the other is kept (Kamalloo et al. 2021, "Not Far
+Away, Not So Close", report pairs and long texts as their method's weakness). In a text of several sentences each
+sentence may be a place of its own: a neighbour then replaces that sentence, and the rest of the document stays.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from augkd.errors import DataError, RecipeError
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A text to look up, and where what is found goes."""
+    """A text to look up, and the place that its neighbours take."""
 
     row: int  # of the example
-    side: str  # "text" or "pair": which side of a pair is replaced; "" for a single text; "unit" for both at once
+    side: str  # "text" or "pair": the side of a pair that is replaced; "" for a single text; "unit" for both at once
     text: str
-    wanted: int  # neighbours
-    own: frozenset[str]  # folded texts that may not come back
-    sentence: int | None = None  # which one of the text, where only that is replaced
-    before: str = ""  # what stands before and after the replaced sentence
+    wanted: int  # number of neighbours
+    own: frozenset[str]  # normalised texts that may not come back
+    sentence: int | None = None  # number of the sentence, where only that is replaced
+    before: str = ""  # the text before and after the replaced sentence
     after: str = ""
 
-    def filled(self, neighbour: str) -> str:
+    def fill(self, neighbour: str) -> str:
         """The side's text with `neighbour` in its place."""
         return self.before + neighbour + self.after
 
@@ -40,11 +40,11 @@ class Query:
 
 
 def queries_of(row: int, example: Example, k: int, *, unit: str = "text", language: str = "en") -> Iterator[Query]:
-    """The queries of one example, `k` neighbours in all; of a pair half for each side, the odd one for `text`.
+    """The queries of one example, for `k` neighbours in all; in a pair half per side, the odd one for `text`.
 
-    With unit `sentence` either side of several sentences is asked for sentence by sentence.
+    With unit `sentence` a side of several sentences is looked up sentence by sentence.
     """
-    for query in _sides(row, example, k):
+    for query in _side_queries(row, example, k):
         if unit == "sentence":
             yield from _by_sentence(query, language)
         else:
@@ -52,40 +52,40 @@ def queries_of(row: int, example: Example, k: int, *, unit: str = "text", langua
 
 
 def unit_queries(row: int, example: Example, k: int) -> tuple[Query, Query]:
-    """The two queries of a pair that is replaced as a whole."""
+    """The two queries of a pair that is replaced as a whole. Raises RecipeError for a single text."""
     if example.text_pair is None:
-        raise RecipeError(f"example {example.id!r} is a single text: neighbours pairs 'unit' and 'both' need pairs")
+        raise RecipeError(f"example {example.id!r} is a single text; neighbours pairs 'unit' and 'both' need pairs")
     own = frozenset({normalised(example.text), normalised(example.text_pair)})
     return Query(row, "unit", example.text, k, own), Query(row, "unit", example.text_pair, k, own)
 
 
-def sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
-    """Where the sentences of `text` begin and end without the white space around them, by sentencex's rules."""
+def sentence_spans(text: str, language: str = "en") -> list[tuple[int, int]]:
+    """Where the sentences of `text` start and end, without surrounding white space, by sentencex's rules."""
     import sentencex
 
-    places = []
+    spans = []
     start = 0
     for segment in sentencex.segment(language, text):
         stripped = segment.strip()
         if stripped:
-            begin = start + segment.index(stripped)
-            places.append((begin, begin + len(stripped)))
+            first = start + segment.index(stripped)
+            spans.append((first, first + len(stripped)))
         start += len(segment)
     assert start == len(text), "sentencex lost characters"
-    return places
+    return spans
 
 
-def shares(lengths: Sequence[int], k: int) -> list[int]:
-    """`k` spread evenly over sentences of these lengths; the remainder goes to the longest, ties to the first."""
-    given = [k // len(lengths)] * len(lengths)
+def spread(k: int, lengths: Sequence[int]) -> list[int]:
+    """`k` spread evenly over sentences of these lengths; the remainder goes to the longest, the first of equals."""
+    counts = [k // len(lengths)] * len(lengths)
     longest = sorted(range(len(lengths)), key=lambda place: -lengths[place])  # stable: the first of equals
     for place in longest[: k % len(lengths)]:
-        given[place] += 1
-    return given
+        counts[place] += 1
+    return counts
 
 
-def grouped(queries: Iterable[Query], examples: Sequence[Example], by: str) -> list[list[Query]]:
-    """Queries that are averaged into one: those of a class (`label`) or all (`task`), each side of pairs apart."""
+def group_queries(queries: Iterable[Query], examples: Sequence[Example], by: str) -> list[list[Query]]:
+    """The queries to average: those of each class (`label`) or all (`task`), each side of a pair separately."""
     groups: dict[tuple[str, int], list[Query]] = {}
     for query in queries:
         group = _class_of(examples[query.row]) if by == "label" else 0
@@ -94,7 +94,7 @@ def grouped(queries: Iterable[Query], examples: Sequence[Example], by: str) -> l
 
 
 def check_classes(examples: Iterable[Example]) -> None:
-    """Raises DataError for an example without a class: its neighbours would silently be another strategy's."""
+    """Raises DataError for an example without a class, which no average of a class could serve."""
     for example in examples:
         _class_of(example)
 
@@ -103,16 +103,16 @@ def with_sentences(texts: Iterable[str], language: str = "en") -> Iterator[str]:
     """The texts, and the sentences of those that have several."""
     for text in texts:
         yield text
-        places = sentences(text, language)
-        if len(places) > 1:
-            yield from (text[start:stop] for start, stop in places)
+        spans = sentence_spans(text, language)
+        if len(spans) > 1:
+            yield from (text[start:stop] for start, stop in spans)
 
 
-def _sides(row: int, example: Example, k: int) -> Iterator[Query]:
+def _side_queries(row: int, example: Example, k: int) -> Iterator[Query]:
     if example.text_pair is None:
         yield Query(row, "", example.text, k, frozenset({normalised(example.text)}))
         return
-    # a neighbour equal to the other side is refused too: it would make a pair of one text with itself
+    # a neighbour equal to the other side is excluded too: it would pair a text with itself
     own = frozenset({normalised(example.text), normalised(example.text_pair)})
     yield Query(row, "text", example.text, k - k // 2, own)
     if k > 1:
@@ -121,15 +121,16 @@ def _sides(row: int, example: Example, k: int) -> Iterator[Query]:
 
 def _by_sentence(query: Query, language: str) -> Iterator[Query]:
     text = query.text
-    places = sentences(text, language)
-    if len(places) < 2:
+    spans = sentence_spans(text, language)
+    if len(spans) < 2:
         yield query
         return
+    sentences = [text[start:stop] for start, stop in spans]
     own = query.own | {
-        normalised(text[start:stop]) for start, stop in places
-    }  # else a sentence would stand there twice
-    given = shares([stop - start for start, stop in places], query.wanted)
-    for number, ((start, stop), wanted) in enumerate(zip(places, given, strict=True)):
+        normalised(sentence) for sentence in sentences
+    }  # else a sentence could come to stand there twice
+    counts = spread(query.wanted, [len(sentence) for sentence in sentences])
+    for number, ((start, stop), wanted) in enumerate(zip(spans, counts, strict=True)):
         if wanted:
             yield replace(
                 query,
@@ -147,6 +148,6 @@ def _class_of(example: Example) -> int:
         return example.label
     wrong = "no label" if example.label is None else f"the number {example.label} as label"
     raise DataError(
-        f"example {example.id!r} has {wrong}: neighbours queries 'label' and 'mix' need a class for every example; "
+        f"example {example.id!r} has {wrong}; neighbours queries 'label' and 'mix' need a class for every example: "
         "use 'example' or 'task'"
     )

@@ -1,4 +1,4 @@
-"""Texts that a model makes, in the transfer set: read, counted, measured, bounded."""
+"""Texts that a masked language model writes for the transfer set: decoded, counted, measured, bounded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from augkd.candidates.generator.generated_texts import decode_row, generate_texts
 from augkd.candidates.generator.generator import Generator
-from augkd.candidates.generator.written import spelled, written
 from augkd.data.task import Example
 from augkd.models.masked_lm import MaskedLM, load_masked_lm
 from augkd.models.seeds import rng_of
@@ -41,8 +41,8 @@ def lm(lm_folder: Path) -> MaskedLM:
 
 
 def test_texts_are_the_tokens_that_were_drawn(lm: MaskedLM) -> None:
-    """Every text, cut into tokens again, is a row of `draw` with the same random numbers."""
-    pools = written(EXAMPLES, Generator(lm, 0.3), samples=3, max_length=32, seed=7)
+    """Every text is the decoded row of a `draw` with the same random numbers."""
+    pools = generate_texts(EXAMPLES, Generator(lm, 0.3), samples=3, max_length=32, seed=7)
     tokens = Tokens.of(lm.tokenizer([e.text for e in EXAMPLES])["input_ids"])
     drawn = Generator(lm, 0.3).draw(tokens, 3, rng_of(7, 5, 0))
     bounds = drawn.tokens.offsets.tolist()
@@ -56,7 +56,7 @@ def test_texts_are_the_tokens_that_were_drawn(lm: MaskedLM) -> None:
 
 
 def test_a_pair_stays_a_pair(lm: MaskedLM) -> None:
-    pools = written(PAIRS, Generator(lm, 0.3), samples=2, max_length=32, seed=1)
+    pools = generate_texts(PAIRS, Generator(lm, 0.3), samples=2, max_length=32, seed=1)
     tokens = lm.tokenizer
     for example, pool in zip(PAIRS, pools, strict=True):
         for candidate in pool:
@@ -65,33 +65,33 @@ def test_a_pair_stays_a_pair(lm: MaskedLM) -> None:
             assert len(both) >= len(tokens(example.text, example.text_pair)["input_ids"]) - 2
 
 
-def test_spelling_takes_the_frame_off_and_nothing_else(lm: MaskedLM) -> None:
-    one = lm.tokenizer("where is my hammer?")["input_ids"]
-    assert spelled(lm.tokenizer, one, False) == ("where is my hammer?", None)
-    two = lm.tokenizer("where is my hammer?", "a saw")["input_ids"]
-    assert spelled(lm.tokenizer, two, True) == ("where is my hammer?", "a saw")
+def test_decoding_removes_the_special_tokens_and_nothing_else(lm: MaskedLM) -> None:
+    single = lm.tokenizer("where is my hammer?")["input_ids"]
+    assert decode_row(lm.tokenizer, single, False) == ("where is my hammer?", None)
+    pair = lm.tokenizer("where is my hammer?", "a saw")["input_ids"]
+    assert decode_row(lm.tokenizer, pair, True) == ("where is my hammer?", "a saw")
 
 
-def test_a_draw_that_changes_nothing_is_no_candidate(lm: MaskedLM) -> None:
-    """A head that always says one token: each text of one word comes once, and the token itself never."""
+def test_a_draw_that_changes_nothing_is_not_a_candidate(lm: MaskedLM) -> None:
+    """With a head that always predicts one token, each text of one word becomes it once, and the token itself never."""
     head = lm.model.get_output_embeddings()
     lm.model.get_input_embeddings().weight.data.zero_()
     head.bias.data.fill_(-50.0)
     head.bias.data[lm.tokenizer.convert_tokens_to_ids("soup")] = 50.0
     words = [Example("a", "bread", None, 0), Example("b", "soup", None, 0)]
-    pools = written(words, Generator(lm), samples=4, max_length=32, seed=0)
+    pools = generate_texts(words, Generator(lm), samples=4, max_length=32, seed=0)
     assert [[candidate.text for candidate in pool] for pool in pools] == [["soup"], []]
 
 
 @pytest.fixture
 def recipe(recipe_file: Path, lm_folder: Path) -> Any:
     def load(**more: str) -> Any:
-        given = ", ".join(f"{key}: {value}" for key, value in {"samples": "3", **more}.items())
+        options = ", ".join(f"{key}: {value}" for key, value in {"samples": "3", **more}.items())
         sets = [
             "data.neighbours=null",
             "data.select=everything",
             "training.epochs=1",
-            f"data.generated={{model: {lm_folder}, {given}}}",
+            f"data.generated={{model: {lm_folder}, {options}}}",
             f"data.substitution={{model: {lm_folder}, n: 2}}",
         ]
         return load_recipe(str(recipe_file), sets)
@@ -99,14 +99,14 @@ def recipe(recipe_file: Path, lm_folder: Path) -> Any:
     return load
 
 
-def test_a_transfer_set_of_made_texts_opens_as_a_dataset_with_its_drift(recipe: Any, tmp_path: Path) -> None:
+def test_a_transfer_set_of_model_texts_opens_as_a_dataset_with_its_drift(recipe: Any, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     results = Run(recipe(), tmp_path / "run").results()
     rows = load_dataset(str(tmp_path / "run/transfer_set"), split="train", cache_dir=str(tmp_path / "cache"))
     sources = [c["source"] for row in rows for c in row["candidates"]]
     counts = {name: sources.count(name) for name in ("generator", "substitution")}
-    assert counts["generator"] > 250  # 90 × 3 less those that came twice
+    assert counts["generator"] > 250  # 90 × 3 less the repeated ones
     assert counts["substitution"] > 100
     assert results["data"]["candidates"] == sum(counts.values())
     assert results["cost"]["training_rows"] == 90 + sum(counts.values())
@@ -118,7 +118,7 @@ def test_a_transfer_set_of_made_texts_opens_as_a_dataset_with_its_drift(recipe: 
         assert 0 < drift[source]["replaced"]["mean"] < 1
 
 
-def test_a_transfer_set_that_was_stopped_does_not_ask_for_words_again(
+def test_an_interrupted_transfer_set_does_not_predict_substitutions_again(
     recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import augkd.candidates.substitution.masked_words as masked_words
@@ -130,13 +130,13 @@ def test_a_transfer_set_that_was_stopped_does_not_ask_for_words_again(
     whole = Run(recipe(), tmp_path / "whole").transfer_set()
     with pytest.raises(KeyboardInterrupt):
         Run(recipe(), tmp_path / "run", progress=stop).transfer_set()
-    monkeypatch.setattr(masked_words, "_asked", None)  # would fail if it were called
+    monkeypatch.setattr(masked_words, "_predictions", None)  # would fail if it were called
     again = Run(recipe(), tmp_path / "run").transfer_set()
     assert again.candidates().text == whole.candidates().text
     assert not (tmp_path / "run/transfer_set/.cache/words").exists()
 
 
-def test_a_bound_on_distance_rejects_strays_and_counts_them(recipe: Any, tmp_path: Path) -> None:
+def test_a_bound_on_the_distance_rejects_distant_texts_and_counts_them(recipe: Any, tmp_path: Path) -> None:
     free = Run(recipe(), tmp_path / "free")
     bound = Run(recipe(max_distance="0.2"), tmp_path / "bound")
     every, near = free.transfer_set(), bound.transfer_set()
@@ -149,7 +149,7 @@ def test_a_bound_on_distance_rejects_strays_and_counts_them(recipe: Any, tmp_pat
 def test_an_evaluation_text_that_the_model_writes_is_withheld(
     recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import augkd.candidates.from_models
+    import augkd.candidates.model_texts
     from augkd.candidates.candidate import Candidate
 
     run = Run(recipe(), tmp_path / "run")
@@ -161,10 +161,12 @@ def test_an_evaluation_text_that_the_model_writes_is_withheld(
             for n, e in enumerate(examples)
         ]
 
-    monkeypatch.setattr(augkd.candidates.from_models, "written", leaky)
+    monkeypatch.setattr(augkd.candidates.model_texts, "generate_texts", leaky)
     texts = run.transfer_set().candidates().text
     assert stolen not in texts
-    assert json.loads((run.out / "transfer_set/manifest.json").read_text())["data"]["excluded_evaluation_texts"] == 1
+    assert (
+        json.loads((tmp_path / "run/transfer_set/manifest.json").read_text())["data"]["excluded_evaluation_texts"] == 1
+    )
 
 
 def test_the_same_recipe_writes_the_same_bytes_and_another_seed_does_not(recipe: Any, tmp_path: Path) -> None:

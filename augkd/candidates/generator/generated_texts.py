@@ -1,7 +1,7 @@
-"""Texts of a trained generator, as text: to be read, published, and taught from without the generator.
+"""Texts of a trained generator, decoded: to be read, published, and trained on without the generator.
 
-Inside training the generator's tokens go straight to teacher and student; here they are spelled out, so that whoever
-opens the transfer set sees what the student saw.
+During training the generator's tokens go straight to teacher and student. Here they are decoded, so that the transfer
+set shows exactly what the student saw.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from augkd.workspace.progress import Steps
 _BLOCK = 64  # examples masked with one stream of random numbers
 
 
-def written(
+def generate_texts(
     examples: Sequence[Example],
     generator: Generator,
     *,
@@ -30,9 +30,10 @@ def written(
     seed: int,
     progress: Steps | None = None,
 ) -> list[list[Candidate]]:
-    """Up to `samples` texts for each example: distinct, and not the example itself; score: the share of tokens kept.
+    """Up to `samples` texts for each example: all different, and different from the example itself.
 
-    A text longer than `max_length` tokens ends there, and a word the vocabulary lacks is left out.
+    A candidate's score is the share of tokens kept. A text longer than `max_length` tokens is cut there; a word that
+    the vocabulary does not have is left out. `progress` counts examples.
     """
     tokenizer = generator.lm.tokenizer
     pools: list[list[Candidate]] = []
@@ -43,10 +44,23 @@ def written(
         rows = [drawn.tokens.ids[a:b].tolist() for a, b in itertools.pairwise(bounds)]
         for number, example in enumerate(block):
             own = slice(number * samples, (number + 1) * samples)
-            pools.append(_distinct(example, tokenizer, rows[own], drawn.kept[own].tolist()))
+            pools.append(_distinct_candidates(example, tokenizer, rows[own], drawn.kept[own].tolist()))
         if progress:
             progress(start + len(block), len(examples))
     return pools
+
+
+def decode_row(tokenizer: Any, ids: Sequence[int], pair: bool) -> tuple[str, str | None]:
+    """The one or two texts of a row of token ids: what stands between its special tokens."""
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    sides: list[list[int]] = [[]]
+    for token in ids:
+        if token not in special:
+            sides[-1].append(token)
+        elif sides[-1]:
+            sides.append([])
+    texts = [tokenizer.decode(side, skip_special_tokens=True, clean_up_tokenization_spaces=True) for side in sides]
+    return texts[0].strip(), texts[1].strip() if pair and len(texts) > 1 else ("" if pair else None)
 
 
 def _tokens(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Tokens:
@@ -62,29 +76,16 @@ def _tokens(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Tok
     return Tokens.of(encoded["input_ids"], encoded["token_type_ids"])
 
 
-def _distinct(
+def _distinct_candidates(
     example: Example, tokenizer: Any, rows: Sequence[Sequence[int]], kept: Sequence[float]
 ) -> list[Candidate]:
     seen = {(normalised(example.text), normalised(example.text_pair or ""))}
     pool: list[Candidate] = []
     for ids, share in zip(rows, kept, strict=True):
-        text, pair = spelled(tokenizer, ids, example.text_pair is not None)
+        text, pair = decode_row(tokenizer, ids, example.text_pair is not None)
         key = (normalised(text), normalised(pair or ""))
         if key in seen or not key[0]:
             continue
         seen.add(key)
         pool.append(Candidate(f"g{len(pool)}", example.id, text, pair, SOURCE, share))
     return pool
-
-
-def spelled(tokenizer: Any, ids: Sequence[int], pair: bool) -> tuple[str, str | None]:
-    """One text, or two, from a row of token ids: what stands between its special tokens."""
-    frame = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    sides: list[list[int]] = [[]]
-    for token in ids:
-        if token not in frame:
-            sides[-1].append(token)
-        elif sides[-1]:
-            sides.append([])
-    texts = [tokenizer.decode(side, skip_special_tokens=True, clean_up_tokenization_spaces=True) for side in sides]
-    return texts[0].strip(), texts[1].strip() if pair and len(texts) > 1 else ("" if pair else None)
