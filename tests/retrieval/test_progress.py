@@ -62,7 +62,12 @@ def test_progress_counts_queries_up_to_all_of_them_and_changes_no_byte(retriever
 def test_blocks_made_smaller_for_progress_would_change_bytes() -> None:
     """The twin: why progress is reported from inside an encode call and not between smaller ones."""
     encoder = sentence.SentenceEncoder.load(precision="bfloat16", tokens_per_batch=100_000)  # one batch
-    texts = ["why ?", "How can I lose weight without going to the gym?", "where was franz kafka born"] * 3
+    texts = [
+        "why ?",
+        "where was franz kafka born",
+        "What was the score of the game against Villanova at home in the 1998 season?",
+        "Who was the Roman god of war, and what day of the week is named after him in French?",
+    ]
     whole = encoder.encode(texts)
     assert encode(encoder, texts, lambda done, total: None).tobytes() == whole.tobytes()
     apart = np.concatenate([encoder.encode([text]) for text in texts])
