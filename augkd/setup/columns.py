@@ -27,7 +27,7 @@ _LABEL_NAMES = (
 _NO_LABELS = {"split", "fold", "set", "source", "lang", "language"}  # few values, and still no labels
 _NAME = "recognised by its name"
 
-Values = dict[str, list[Any]]  # by column
+Values = dict[str, list[Any]]  # column → its values
 
 
 @dataclass(frozen=True)

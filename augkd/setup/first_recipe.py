@@ -89,8 +89,8 @@ def write_recipe(out: Path, task: TaskSurvey, corpus: CorpusSurvey | None, datas
 def recipe_text(
     task: TaskSurvey,
     corpus: CorpusSurvey | None,
-    dataset: str,  # of the task, as the user gave it
-    folder: Path,  # of the recipe; paths below it are written relative to it
+    dataset: str,  # the task's data, as the user gave it
+    folder: Path,  # where the recipe is; paths below it are written relative to it
 ) -> str:
     """The recipe as YAML with comments."""
     chosen = choose(task, corpus)
@@ -146,7 +146,7 @@ def _models(chosen: Choices) -> list[str]:
     return [
         "teacher:  # a folder or a Hub name: any transformers model with safetensors weights; larger is usually better",
         f"  model: {MINILM}",
-        f"  epochs: {chosen.teacher_epochs}  # of fine-tuning; 0 if the model is already trained for this task",
+        f"  epochs: {chosen.teacher_epochs}  # 0 if the model is already fine-tuned for this task",
         "  learning_rate: 1.0e-4  # for large models, try 2.0e-5",
         "",
         "student: {layers: [0, 5]}  # two of the teacher's layers, counted from 0; for another model: {model: …}",
@@ -209,7 +209,7 @@ def _training(task: TaskSurvey, chosen: Choices, augmented: bool) -> list[str]:
         "training:",
         f"  kd: {{weight: 0.5{temperature}}}  # match the teacher's outputs",
         "  ce: {weight: 0.5}  # match the labels",
-        f"  epochs: {chosen.epochs}  # of {steps} steps each",
+        f"  epochs: {chosen.epochs}  # {steps} steps each",
         f"  batch_size: {chosen.batch_size}  # labelled texts{', each with its candidates' if augmented else ''}",
         f"  max_length: {chosen.max_length}  # tokens; enough for about 99 % of the texts",
         "",

@@ -9,7 +9,7 @@ from typing import Any
 
 from augkd.setup.survey import MODEL_MAX_LENGTH, CorpusSurvey, Lengths, TaskSurvey, short_name
 
-_SPECIAL_TOKENS = 3  # of a pair, at most
+_SPECIAL_TOKENS = 3  # at most, around a pair of texts
 
 
 def summary(task: TaskSurvey, corpus: CorpusSurvey | None) -> Iterator[str]:

@@ -40,7 +40,7 @@ from augkd.ship.trim import trim
 from augkd.workspace.files import replacing, write_json
 from augkd.workspace.manifests import MANIFEST, versions
 
-TOLERANCE = 1e-3  # of a logit; a correct export is within 1e-5 of PyTorch
+TOLERANCE = 1e-3  # allowed difference of a logit; a correct export is within 1e-5 of PyTorch
 _COMPARED = 64  # texts whose logits are compared before and after trimming
 
 

@@ -70,10 +70,10 @@ class ExportRecord(TypedDict):
     """The whole file."""
 
     student: str  # fingerprint of the student's weights
-    weights: str  # of the exported folder's weights; another one where the vocabulary was trimmed
+    weights: str  # fingerprint of the exported weights; differs where the vocabulary was trimmed
     max_length: int  # tokens that texts were truncated to in training
     trimmed: TrimmedSizes | None
-    files: dict[str, ExportedFile]  # by path in the folder
+    files: dict[str, ExportedFile]  # path in the folder → file
     pytorch: PyTorchFigures
     checks: dict[str, LogitCheck]  # `float32` and `int8`
     opset: int
@@ -83,7 +83,7 @@ class ExportRecord(TypedDict):
 
 
 def read_record(
-    folder: Path,  # of the exported student
+    folder: Path,  # the exported student
     student: Path,  # the folder that it should have been exported from
 ) -> ExportRecord | None:
     """The record in `folder`, None where there is none. Raises ModelError when the student's weights have changed."""

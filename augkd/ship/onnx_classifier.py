@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from augkd.models.classifier import Classifier, Pair, takes_token_types
 from augkd.models.devices import token_budget_of
 from augkd.models.onnx_graph import to_onnx
+from augkd.models.tokens import RowGroups
 
 _CPU = torch.device("cpu")
 
@@ -29,9 +30,9 @@ class OnnxClassifier:
     def predict(self, texts: Sequence[Pair]) -> Tensor:  # (n, outputs) float32, in the order of the task's labels
         """Logits of texts, forwarded in groups of similar length."""
         tokens = self.source.tokens(texts)
-        groups = list(tokens.batches(token_budget_of(_CPU)))
+        groups = RowGroups.of(tokens, token_budget_of(_CPU))
         pieces = [self.forward(tokens.take(rows).padded(self.source.pad_id)) for rows in groups]
-        logits = torch.cat(pieces)[torch.cat(groups).argsort()]
+        logits = groups.restore(pieces)
         return logits if self.source.order is None else logits[:, list(self.source.order)]
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:  # (n, outputs) in the order of the model's outputs

@@ -73,7 +73,7 @@ def to_int8(
 class _Rewriter:
     """Replaces nodes one by one, and keeps account of the tensors they need."""
 
-    tensors: dict[str, Any]  # by name: the graph's own and the added ones
+    tensors: dict[str, Any]  # name → tensor, the graph's own and the added ones
     uses: Counter[str]  # nodes that read each tensor
     quantised: set[str] = field(default_factory=set)  # activations whose integers are in the graph already
     unused: set[str] = field(default_factory=set)  # tensors that no node reads any more
@@ -139,7 +139,7 @@ class _Rewriter:
         ]
 
     def _take(self, name: str) -> NDArray[np.float32]:
-        """The values of a tensor that one node less reads from now on."""
+        """The values of a tensor whose reading node is about to be replaced."""
         from onnx import numpy_helper
 
         self.uses[name] -= 1

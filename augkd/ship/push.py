@@ -63,7 +63,7 @@ class Upload:
     """What would be uploaded."""
 
     kind: str  # one of KINDS
-    files: tuple[UploadFile, ...]  # by name
+    files: tuple[UploadFile, ...]  # sorted by name
 
 
 def plan_upload(folder: Path, what: str | None = None) -> Upload:

@@ -113,7 +113,7 @@ def _labels(folder: Path) -> tuple[str, ...]:
     """Class names of a classifier, in the order of its outputs; () for a regressor, which has one output."""
     from transformers import AutoConfig
 
-    small_students.register()  # so that AutoConfig knows the BiLSTM's configuration
+    small_students.register_models()  # so that AutoConfig knows the BiLSTM's configuration
     names = AutoConfig.from_pretrained(folder).id2label
     return tuple(names[place] for place in range(len(names))) if len(names) > 1 else ()
 

@@ -29,10 +29,10 @@ def augkd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_machine_is_described_as_other_tools_see_it(tmp_path: Path) -> None:
     diagnosis = examine(folder=tmp_path)
-    found, defaults = diagnosis.machine, diagnosis.defaults
-    assert found.memory_bytes == psutil.virtual_memory().total
-    assert 0 < found.memory_free_bytes <= found.memory_bytes
-    assert 1 <= found.cores_usable <= found.cores == os.cpu_count()
+    hardware, defaults = diagnosis.machine, diagnosis.defaults
+    assert hardware.memory_bytes == psutil.virtual_memory().total
+    assert 0 < hardware.memory_free_bytes <= hardware.memory_bytes
+    assert 1 <= hardware.cores_usable <= hardware.cores == os.cpu_count()
     assert defaults is not None
     assert defaults.threads == torch.get_num_threads()
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -19,10 +19,10 @@ def requirements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_installed_libraries_are_those_of_the_metadata(requirements: list[str]) -> None:
-    found = libraries()
+    required = libraries()
     names = ("numpy", "rich")
-    assert {library.name: library.installed for library in found} == {name: version(name) for name in names}
-    assert [library.problem for library in found] == [None, None]
+    assert {library.name: library.installed for library in required} == {name: version(name) for name in names}
+    assert [library.problem for library in required] == [None, None]
 
 
 def test_a_library_that_is_old_or_missing_has_a_problem_with_its_command(requirements: list[str]) -> None:

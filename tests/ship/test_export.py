@@ -113,7 +113,7 @@ def test_int8_logits_do_not_depend_on_the_batch(shipped: Export) -> None:
 
 @pytest.fixture
 def run_folder(tmp_path: Path, tiny_bert: Path, task_folder: Path) -> Path:
-    """What a run leaves: a static student, made in a moment, and the manifests."""
+    """A finished run: a static student, built in a moment, and the manifests."""
     run = tmp_path / "run"
     make_student("static", tiny_bert).save(run / "student")
     recipe = {
