@@ -101,7 +101,7 @@ def _substituted(
         lm.tokenizer,
         n=options.n,
         probability=options.probability,
-        most=options.most,
+        top_k=options.top_k,
         max_length=training.max_length,
         pairs=options.pairs,
         seed=options.seed,

@@ -83,7 +83,7 @@ class SubstitutionOptions(Table):
     adapt: AdaptOptions | None = None
     n: int = Field(8, ge=1, le=256)  # texts per original; the paper's N_a is 10 to 30
     probability: float = Field(0.4, gt=0, le=1)  # probability that a word is replaced
-    most: int = Field(15, ge=1)  # most probable words to choose from; the paper's K
+    top_k: int = Field(15, ge=1)  # number of most probable words to draw from; the paper's K
     pairs: Literal["each", "both"] = "each"
     max_distance: float = Field(2.0, ge=0, le=2)
     encoder: str = MINILM

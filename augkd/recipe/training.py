@@ -69,7 +69,7 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     epochs: float = Field(4, gt=0)
-    budget: float | None = None  # time budget in place of epochs: seconds, 30m, 1.5h; shared by epochs
+    budget: float | None = None  # time budget in place of epochs (seconds, 30m, 1.5h); split over stages by epochs
     batch_size: int = Field(32, ge=1)  # originals per step; their candidates come on top
     accumulation: int = Field(1, ge=1)  # batches per optimiser step
     learning_rate: float = Field(3e-4, gt=0)

@@ -71,14 +71,14 @@ def fill(
     model: Any,
     tokenizer: Any,
     *,
-    most: int,
+    top_k: int,
     max_length: int,
     batch_tokens: int,
     stop_words: Collection[str],
     saved: Path | None = None,
     progress: Steps | None = None,
 ) -> FilledTexts:
-    """The slots of each text: its words of letters, each with up to `most` alternatives; stop words are neither.
+    """The slots of each text: its words of letters, each with up to `top_k` alternatives; stop words are neither.
 
     `max_length` tokens hold the masked text and the whole one, half each; of a longer text, the part around the word.
     `saved`, a folder for this model alone, keeps the blocks done so far, and a later call resumes from them.
@@ -92,7 +92,7 @@ def fill(
         raise RecipeError(f"substitution max_length is {max_length}; the text must fit in it twice; give 16 or more")
     slots: list[list[Slot]] = []
     rows = 0
-    options = [most, room, batch_tokens, sorted(stop_words)]
+    options = [top_k, room, batch_tokens, sorted(stop_words)]
     for start in range(0, len(texts), _BLOCK):
         block = texts[start : start + _BLOCK]
         key = fingerprint([list(block), options])
@@ -100,7 +100,7 @@ def fill(
         filled = None if path is None else read_block(path, key)
         if filled is None:
             masked = list(_masked(block, tokenizer, template, room, stop_words))
-            filled = FilledTexts(_slots(masked, block, model, tokenizer, words, most, batch_tokens), len(masked))
+            filled = FilledTexts(_slots(masked, block, model, tokenizer, words, top_k, batch_tokens), len(masked))
             if path is not None:
                 write_block(path, key, filled)
         slots += filled.slots
@@ -184,7 +184,7 @@ def _predictions(
     model: Any,
     tokenizer: Any,
     words: Words,
-    most: int,
+    top_k: int,
     batch_tokens: int,
 ) -> Iterator[tuple[_Masked, NDArray[np.float32], list[int]]]:
     """Each row with the probabilities of its most probable words and their positions in `words`, in order."""
@@ -195,7 +195,7 @@ def _predictions(
     tokens = Tokens.of([row.ids for row in masked], [row.types for row in masked])
     positions = torch.tensor([row.position for row in masked])
     attached = torch.tensor([int(row.start == 0 or not texts[row.text][row.start - 1].isspace()) for row in masked])
-    wanted = min(_VARIANTS * (most + 1), ids.shape[1])
+    wanted = min(_VARIANTS * (top_k + 1), ids.shape[1])
     values, columns = torch.empty(len(masked), wanted), torch.empty(len(masked), wanted, dtype=torch.long)
     training = model.training
     model.eval()
@@ -220,26 +220,26 @@ def _slots(
     model: Any,
     tokenizer: Any,
     words: Words,
-    most: int,
+    top_k: int,
     batch_tokens: int,
 ) -> list[list[Slot]]:
     """The masked words of each text of the block for which there are alternatives."""
     slots: list[list[Slot]] = [[] for _ in block]
-    for row, probabilities, columns in _predictions(masked, block, model, tokenizer, words, most, batch_tokens):
+    for row, probabilities, columns in _predictions(masked, block, model, tokenizer, words, top_k, batch_tokens):
         names = [words.names[column] for column in columns]
-        slot = _slot(row, block[row.text], names, probabilities, most)
+        slot = _slot(row, block[row.text], names, probabilities, top_k)
         if slot.words:
             slots[row.text].append(slot)
     return slots
 
 
-def _slot(row: _Masked, text: str, names: Sequence[str], probabilities: NDArray[np.float32], most: int) -> Slot:
-    """The first `most` different words that are not the original."""
+def _slot(row: _Masked, text: str, names: Sequence[str], probabilities: NDArray[np.float32], top_k: int) -> Slot:
+    """The first `top_k` different words that are not the original."""
     original = text[row.start : row.stop]
     chosen: dict[str, float] = {}
     seen = {original.casefold()}
     for name, probability in zip(names, probabilities.tolist(), strict=True):
-        if name.casefold() not in seen and len(chosen) < most:
+        if name.casefold() not in seen and len(chosen) < top_k:
             seen.add(name.casefold())
             chosen[cased(name, original)] = probability
     return Slot(row.start, row.stop, tuple(chosen), np.array(list(chosen.values()), dtype=np.float32))

@@ -49,7 +49,7 @@ def substitute(
     *,
     n: int = 8,
     probability: float = 0.4,
-    most: int = 15,
+    top_k: int = 15,
     max_length: int = 128,
     batch_tokens: int | None = None,
     pairs: str = "each",
@@ -58,9 +58,9 @@ def substitute(
     saved: Path | None = None,
     progress: Steps | None = None,
 ) -> Substitutions:
-    """`n` draws for each example: each word but stop words is replaced with `probability` by one of `most` others.
+    """`n` draws for each example: each word but stop words is replaced with `probability` by one of `top_k` others.
 
-    `model` is any masked LM of transformers, `tokenizer` its own. Published values are probability 0.4, most 15, and n
+    `model` is any masked LM of transformers, `tokenizer` its own. Published values are probability 0.4, top_k 15, and n
     10 (MNLI, QQP), 20 (SST-2, QNLI) or 30 (CoLA, MRPC, RTE, STS-B). Draws that repeat one another or the original are
     left out, so an example may get fewer. In a pair, `each` replaces words of one side at a time, `both` of both sides.
     `max_length` tokens hold a text twice; in a longer text a word is predicted from the text around it. `batch_tokens`
@@ -72,13 +72,13 @@ def substitute(
     word inserted. An example's draws depend on `seed` and its id, not on the other examples.
     Raises RecipeError for an option out of range, ModelError when model and tokenizer cannot fill masks.
     """
-    _check(n, probability, most, max_length, batch_tokens, pairs)
+    _check(n, probability, top_k, max_length, batch_tokens, pairs)
     texts = list(dict.fromkeys(side for example in examples for side in _sides(example).values()))
     filled = fill(
         texts,
         model,
         tokenizer,
-        most=most,
+        top_k=top_k,
         max_length=max_length,
         batch_tokens=token_budget_of(next(model.parameters()).device, batch_tokens),
         stop_words=stop_words,
@@ -137,8 +137,8 @@ def _sides(example: Example) -> dict[str, str]:
     return {"text": example.text} | ({} if example.text_pair is None else {"pair": example.text_pair})
 
 
-def _check(n: int, probability: float, most: int, max_length: int, batch_tokens: int | None, pairs: str) -> None:
-    for name, value in (("n", n), ("most", most), ("max_length", max_length), ("batch_tokens", batch_tokens)):
+def _check(n: int, probability: float, top_k: int, max_length: int, batch_tokens: int | None, pairs: str) -> None:
+    for name, value in (("n", n), ("top_k", top_k), ("max_length", max_length), ("batch_tokens", batch_tokens)):
         if value is not None and value < 1:
             raise RecipeError(f"substitution {name} is {value}; give at least 1")
     if not 0 < probability <= 1:

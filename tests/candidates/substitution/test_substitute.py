@@ -182,7 +182,7 @@ def metaspace() -> tuple[Any, Any]:
 
 
 def filled(pair: tuple[Any, Any], texts: Sequence[str] = TEXTS, **options: Any) -> list[list[Slot]]:
-    defaults = {"most": 5, "max_length": 64, "batch_tokens": 256, "stop_words": STOP_WORDS}
+    defaults = {"top_k": 5, "max_length": 64, "batch_tokens": 256, "stop_words": STOP_WORDS}
     return fill(texts, *pair, **(defaults | options)).slots
 
 
@@ -194,7 +194,7 @@ def substituted(pair: tuple[Any, Any], *texts: str | tuple[str, str], **options:
     return substitute(examples, *pair, **({"seed": 0, "max_length": 64} | options))
 
 
-def by_hand(pair: tuple[Any, Any], text: str, slot: Slot, most: int) -> tuple[list[str], list[float]]:
+def by_hand(pair: tuple[Any, Any], text: str, slot: Slot, top_k: int) -> tuple[list[str], list[float]]:
     """The published way: one forward of `masked [SEP] text`, all logits, sorted; pieces are words by their spelling."""
     model, tokenizer = pair
     masked = text[: slot.start] + tokenizer.mask_token + text[slot.stop :]
@@ -216,7 +216,7 @@ def by_hand(pair: tuple[Any, Any], text: str, slot: Slot, most: int) -> tuple[li
             continue
         if piece.startswith(start) and name.isalpha() and name.isascii() and name.lower() != original.lower():
             words.setdefault(name.lower(), float(probabilities[id_]))
-    return list(words)[:most], list(words.values())[:most]
+    return list(words)[:top_k], list(words.values())[:top_k]
 
 
 # ---- predictions ----
@@ -316,13 +316,13 @@ def test_without_the_restriction_to_whole_words_a_random_model_would_predict_pie
         best = model(**inputs).logits[0, 3].argsort(descending=True)[:40].tolist()
     pieces = tokenizer.convert_ids_to_tokens(best)
     assert any(piece.startswith("##") or not piece.isalpha() for piece in pieces)
-    assert all(word.isalpha() for slots in filled(bert, most=100) for slot in slots for word in slot.words)
+    assert all(word.isalpha() for slots in filled(bert, top_k=100) for slot in slots for word in slot.words)
 
 
 def test_a_stop_word_replaces_nothing(bert: Any) -> None:
-    words = {word.lower() for slots in filled(bert, most=100) for slot in slots for word in slot.words}
+    words = {word.lower() for slots in filled(bert, top_k=100) for slot in slots for word in slot.words}
     unrestricted = {
-        word.lower() for slots in filled(bert, most=100, stop_words=()) for slot in slots for word in slot.words
+        word.lower() for slots in filled(bert, top_k=100, stop_words=()) for slot in slots for word in slot.words
     }
     assert not words & STOP_WORDS
     assert unrestricted & STOP_WORDS == {name for name in whole_words(bert[1]).names if name in STOP_WORDS}
@@ -452,7 +452,7 @@ def test_the_cost_of_a_draw_is_the_improbability_of_its_words() -> None:
 
 def test_a_candidate_s_score_is_the_mean_probability_of_its_words_with_1_for_those_kept(bert: Any) -> None:
     text = "The famous city by the river"
-    (slots,) = filled(bert, [text], most=15)
+    (slots,) = filled(bert, [text], top_k=15)
     probabilities = [dict(zip(slot.words, slot.probabilities.tolist(), strict=True)) for slot in slots]
     assert len(slots) == 3
     (pool,) = substituted(bert, text, n=12).candidates
@@ -601,10 +601,10 @@ def counting(forward: Any, rows: list[int]) -> Any:
 def test_blocks_of_other_texts_or_options_and_damaged_ones_are_filled_again(
     bert: Any, tmp_path: Path, change: str
 ) -> None:
-    texts, options = list(TEXTS), {"most": 15}
+    texts, options = list(TEXTS), {"top_k": 15}
     substituted(bert, *texts, saved=tmp_path)
     if change == "option":
-        options = {"most": 3}
+        options = {"top_k": 3}
     elif change == "text":
         texts[0] += " again"
     else:
@@ -630,7 +630,7 @@ def test_a_text_without_a_word_to_replace_has_no_candidates(bert: Any) -> None:
     ("options", "message"),
     [
         ({"n": 0}, "substitution n is 0; give at least 1"),
-        ({"most": 0}, "substitution most is 0"),
+        ({"top_k": 0}, "substitution top_k is 0"),
         ({"probability": 0.0}, "substitution probability is 0.0"),
         ({"probability": 1.5}, "substitution probability is 1.5"),
         ({"pairs": "eech"}, "substitution pairs is 'eech'; did you mean 'each'?"),
