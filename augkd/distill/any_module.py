@@ -1,14 +1,14 @@
-"""Distillation of any `torch.nn.Module` into any other, on any rows that are tensors: pictures, sound, tables.
+"""Distillation of any `torch.nn.Module` into any other, on any rows that are tensors: images, audio, tables.
 
-The losses are those of text (`objective.losses`), so each means here what it means there. The teacher is asked once,
-before training; a stage ends with its best weights on validation. Teacher assistants (Mirzadeh et al. 2020) are
-`chain`, Annealing-KD (Jafari et al. 2021) is two stages.
+The losses are the ones for text (`objective.losses`) and mean the same here. The teacher is run once, before training;
+a stage ends with its best weights on validation. Teacher assistants (Mirzadeh et al. 2020) are `chain`, Annealing-KD
+(Jafari et al. 2021) is two stages.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from augkd.data.target import NO_CLASS
 from augkd.distill.any_rows import Inputs, count, device_of, forward, logits_of, take
-from augkd.distill.objective.losses import LOSSES
+from augkd.distill.objective.objective import Losses, Objective
 from augkd.errors import DataError, ModelError
-from augkd.recipe import options, schedules
 from augkd.workspace.progress import Steps
 
-Losses = Mapping[str, Mapping[str, Any]]  # name → its options, `weight` among them (1 where not given)
 Validation = Callable[[nn.Module], float]  # higher is better
 
 ANNEALING: tuple[Losses, Losses] = ({"annealed": {}}, {"ce": {}})  # the losses of its two stages
@@ -30,7 +29,11 @@ ANNEALING: tuple[Losses, Losses] = ({"annealed": {}}, {"ce": {}})  # the losses 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is learnt, for how long. Each stage has an optimiser and a learning-rate schedule of its own."""
+    """What is learned, for how long. Each stage has its own optimiser (AdamW) and learning-rate schedule.
+
+    `losses` maps the name of a loss to its options, the weight (1 by default; a number or a schedule) among them:
+    `{"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}}`. `augkd list losses` shows all of them.
+    """
 
     losses: Losses
     epochs: int
@@ -53,7 +56,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """How it went, and what it cost in rows forwarded."""
+    """The course of a training, and its cost in rows forwarded."""
 
     epochs: tuple[Epoch, ...]
     best: tuple[int | None, ...]  # of each stage, the epoch whose weights were kept; None without a validation
@@ -73,36 +76,44 @@ def distill_modules(
     device: torch.device | str | None = None,
     progress: Steps | None = None,
 ) -> History:
-    """Trains `student` in place; both models may return logits (n, outputs) or an object that has `.logits`.
+    """Trains `student` in place to follow `teacher`, stage after stage.
 
-    `teacher` is a module, its logits for `inputs`, or None for losses that need no teacher. `labels` are (n,) class
-    indices (-100: none) or float targets (nan: none); None when no row has one. `validation` is a function of the
-    student, or inputs and labels for accuracy (float targets: minus the mean squared error). Raises DataError,
-    ModelError, or RecipeError for a loss or an option that is not there.
+    Args:
+        student: a module that returns logits (n, outputs), or an object that has them as `.logits`.
+        teacher: a module of the same kind, its logits (n, outputs) for `inputs`, or None for losses that need none.
+        inputs: a tensor (n, …), a tuple of them, or a mapping of argument names to them.
+        labels: (n,) class indices (-100: no label) or float targets (nan: no label); None when no row has one.
+        stages: one stage or several; each starts from the weights of the one before.
+        seed: of the order of the rows and of dropout; the global seed is left alone.
+        validation: a function of the student, higher is better; or inputs and labels for accuracy (float targets: minus
+            the mean squared error). A stage keeps its best epoch's weights; None: those of its last epoch.
+        device: where to train; None: where the student is.
+        progress: called with (steps done, steps in all) after each step.
+
+    Raises DataError for rows that do not match, ModelError for models or settings that do not fit (a loss that is not
+    finite among them), RecipeError for an unknown loss or option.
     """
     plan = [stages] if isinstance(stages, Stage) else list(stages)
-    for stage in plan:
-        _check(stage)
-    place = torch.device(device) if device is not None else device_of(student)
-    student.to(place)
-    targets, asked = _targets(student, teacher, inputs, place)
-    known = _labels(labels, targets)
-    _check_rows(inputs, targets, known)
+    objectives = [_objective(stage) for stage in plan]
+    device = torch.device(device) if device is not None else device_of(student)
+    student.to(device)
+    targets, teacher_rows = _teacher_logits(student, teacher, inputs, device)
+    rows = _Rows(inputs, targets, _labels(labels, targets))
+    rows.check()
     judge = validation if callable(validation) or validation is None else _judge(*validation)
     epochs: list[Epoch] = []
     best: list[int | None] = []
     steps = [stage.epochs * math.ceil(len(targets) / stage.batch_size) for stage in plan]
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # dropout
-        for number, stage in enumerate(plan, 1):
-            before, total = sum(steps[: number - 1]), sum(steps)
-            told = None if progress is None else _shifted(progress, before, total)
-            run = _Run(student, stage, number, seed, place, steps[number - 1], told)
-            found, kept = run.learn(inputs, targets, known, judge)
-            epochs += found
+        for number, (stage, objective) in enumerate(zip(plan, objectives, strict=True), 1):
+            before = sum(steps[: number - 1])
+            report = None if progress is None else _shifted(progress, before, sum(steps))
+            run = _StageRun(student, stage, objective, number, seed, device, steps[number - 1], report)
+            history, kept = run.train(rows, judge)
+            epochs += history
             best.append(kept)
-    rows = len(targets) * sum(stage.epochs for stage in plan)
-    return History(tuple(epochs), tuple(best), asked, rows)
+    return History(tuple(epochs), tuple(best), teacher_rows, len(targets) * sum(stage.epochs for stage in plan))
 
 
 def chain(
@@ -113,9 +124,11 @@ def chain(
     stages: Stage | Sequence[Stage],
     **settings: Any,
 ) -> list[History]:
-    """Trains each student by the one before it, the first by `teacher` (Mirzadeh et al. 2020): the last is the result.
+    """Trains each student from the one before it, the first from `teacher`; the last student is the result.
 
-    `settings` are those of `distill_modules`.
+    The students between are teacher assistants, usually smaller and smaller (TAKD; Mirzadeh et al. 2020). All are
+    trained in place with the same `stages`; `settings` are those of `distill_modules`, which also says what it raises.
+    Returns one history per student.
     """
     histories = []
     for student in students:
@@ -125,7 +138,7 @@ def chain(
 
 
 def annealing(stage: Stage, first: int, second: int) -> tuple[Stage, Stage]:
-    """Annealing-KD's two stages, of `first` and `second` epochs, with the other settings of `stage`.
+    """Annealing-KD's two stages (Jafari et al. 2021), of `first` and `second` epochs, otherwise as `stage`.
 
     The student regresses on the teacher's logits, scaled from near 0 up to 1, and then learns the labels alone.
     """
@@ -133,22 +146,46 @@ def annealing(stage: Stage, first: int, second: int) -> tuple[Stage, Stage]:
     return replace(stage, losses=regression, epochs=first), replace(stage, losses=labelled, epochs=second)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The training rows; `targets` are the teacher's logits, nan without a teacher."""
+
+    inputs: Inputs
+    targets: Tensor  # (n, outputs)
+    labels: Tensor  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def check(self) -> None:
+        """Raises DataError when the parts differ in number or a label is no class."""
+        counts = {"inputs": count(self.inputs), "teacher logits": len(self.targets), "labels": len(self.labels)}
+        if len(set(counts.values())) > 1:
+            parts = ", ".join(f"{number} {name}" for name, number in counts.items())
+            raise DataError(f"inputs, teacher logits and labels differ in number: {parts}")
+        if self.labels.is_floating_point():
+            return
+        outputs = self.targets.shape[1]
+        unknown = self.labels[(self.labels != NO_CLASS) & ((self.labels < 0) | (self.labels >= outputs))]
+        if len(unknown):
+            raise DataError(f"label {int(unknown[0])} is no class of a model with {outputs} outputs")
+
+
 @dataclass
-class _Run:
-    """One stage on its way."""
+class _StageRun:
+    """One stage in training."""
 
     student: nn.Module
     stage: Stage
-    number: int
+    objective: Objective
+    number: int  # from 1
     seed: int
     device: torch.device
     steps: int
     progress: Callable[[int], None] | None
 
-    def learn(
-        self, inputs: Inputs, targets: Tensor, labels: Tensor, judge: Validation | None
-    ) -> tuple[list[Epoch], int | None]:
-        """All epochs; the student ends with the weights of the best, the earliest of equals."""
+    def train(self, rows: _Rows, judge: Validation | None) -> tuple[list[Epoch], int | None]:
+        """All epochs and the best one, whose weights the student ends with; the earliest of equals."""
         stage = self.stage
         optimiser = torch.optim.AdamW(
             self.student.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay
@@ -157,28 +194,33 @@ class _Run:
         epochs: list[Epoch] = []
         best, kept, weights = -math.inf, None, None
         for number in range(1, stage.epochs + 1):
-            total, done = 0.0, (number - 1) * math.ceil(len(targets) / stage.batch_size)
-            for step, rows in enumerate(self._batches(len(targets), number), done):
-                total += self._step(optimiser, inputs, targets, labels, rows, step) * len(rows)
-                schedule.step()
-                if self.progress:
-                    self.progress(step + 1)
-            score = None if judge is None else _judged(judge, self.student)
-            epochs.append(Epoch(self.number, number, total / len(targets), score))
+            loss = self._epoch(optimiser, schedule, rows, number)
+            score = None if judge is None else _score(judge, self.student)
+            epochs.append(Epoch(self.number, number, loss, score))
             if score is not None and score > best:
-                best, kept, weights = score, number, _copied(self.student)
+                best, kept, weights = score, number, _copy_of_weights(self.student)
         if weights is not None:
             self.student.load_state_dict(weights)
         return epochs, kept
 
-    def _step(self, optimiser: Any, inputs: Inputs, targets: Tensor, labels: Tensor, rows: Tensor, step: int) -> float:
+    def _epoch(self, optimiser: Any, schedule: Any, rows: _Rows, number: int) -> float:
+        """One pass over the rows; returns the mean loss."""
+        total, done = 0.0, (number - 1) * math.ceil(len(rows) / self.stage.batch_size)
+        for step, batch in enumerate(self._batches(len(rows), number), done):
+            total += self._step(optimiser, rows, batch, step) * len(batch)
+            schedule.step()
+            if self.progress:
+                self.progress(step + 1)
+        return total / len(rows)
+
+    def _step(self, optimiser: Any, rows: _Rows, batch: Tensor, step: int) -> float:
         self.student.train()
-        logits = forward(self.student, take(inputs, rows, self.device))
-        taught, known = targets[rows].to(self.device), labels[rows].to(self.device)
-        loss = self._objective(logits, taught, known, step / self.steps).mean()
+        logits = forward(self.student, take(rows.inputs, batch, self.device))
+        targets, labels = rows.targets[batch].to(self.device), rows.labels[batch].to(self.device)
+        loss = self.objective(logits, targets, labels, step / self.steps).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
-            why = "it needs a teacher, and none was given" if taught.isnan().any() else "lower the learning rate"
+            why = "it needs a teacher, and none was given" if targets.isnan().any() else "lower the learning rate"
             raise ModelError(f"the loss is {value} at step {step} of stage {self.number}; {why}")
         optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -187,67 +229,51 @@ class _Run:
         optimiser.step()
         return value
 
-    def _objective(self, logits: Tensor, teacher: Tensor, labels: Tensor, progress: float) -> Tensor:  # (n,)
-        total = torch.zeros(len(logits), device=logits.device)
-        for name, given in self.stage.losses.items():
-            extra = {key: value for key, value in given.items() if key != "weight"}
-            value = LOSSES[name](logits, teacher, labels, progress, **extra)
-            total = total + schedules.weight(given.get("weight", 1.0), progress) * value
-        return total
-
     def _batches(self, rows: int, epoch: int) -> tuple[Tensor, ...]:
         order = np.random.default_rng([self.seed, self.number, epoch]).permutation(rows)
         return torch.split(torch.from_numpy(order), self.stage.batch_size)
 
     def _rate(self, step: int) -> float:
-        warm = math.ceil(self.stage.warmup_ratio * self.steps)
-        if step < warm:
-            return (step + 1) / warm
-        return max(0.0, (self.steps - step) / max(1, self.steps - warm))
+        """The factor on the learning rate: up to 1 over the warm-up, then linearly down to 0."""
+        warmup = math.ceil(self.stage.warmup_ratio * self.steps)
+        if step < warmup:
+            return (step + 1) / warmup
+        return max(0.0, (self.steps - step) / max(1, self.steps - warmup))
 
 
-def _targets(
+def _objective(stage: Stage) -> Objective:
+    """The stage's losses, compiled; raises before anything runs."""
+    if not stage.losses:
+        raise ModelError("a stage names no loss; give at least one, e.g. kd={'weight': 0.5, 'temperature': 2.0}")
+    for name in ("epochs", "batch_size"):
+        if getattr(stage, name) < 1:
+            raise ModelError(f"{name} is {getattr(stage, name)}; give 1 or more")
+    return Objective(stage.losses)
+
+
+def _teacher_logits(
     student: nn.Module, teacher: nn.Module | Tensor | None, inputs: Inputs, device: torch.device
-) -> tuple[Tensor, int]:
-    """Teacher logits of all rows and how many rows were forwarded for them; without a teacher nan, which shows."""
+) -> tuple[Tensor, int]:  # (n, outputs), rows forwarded for them
+    """The teacher's logits of all rows; nan without a teacher, so that a loss which uses them is nan."""
     if count(inputs) == 0:
         raise DataError("there are no inputs to learn from")
     outputs = logits_of(student, take(inputs, torch.arange(1), device), device=device).shape[1]
     if teacher is None:
         return torch.full((count(inputs), outputs), torch.nan), 0
-    given = teacher.detach().float().cpu() if isinstance(teacher, Tensor) else logits_of(teacher, inputs, device=device)
-    if given.dim() != 2 or given.shape[1] != outputs:
-        raise ModelError(f"the teacher's logits are {tuple(given.shape)}, the student has {outputs} outputs")
-    return given, 0 if isinstance(teacher, Tensor) else len(given)
+    if isinstance(teacher, Tensor):
+        logits, rows = teacher.detach().float().cpu(), 0
+    else:
+        logits = logits_of(teacher, inputs, device=device)
+        rows = len(logits)
+    if logits.dim() != 2 or logits.shape[1] != outputs:
+        raise ModelError(f"the teacher's logits are {tuple(logits.shape)}, the student has {outputs} outputs")
+    return logits, rows
 
 
-def _labels(labels: Tensor | None, targets: Tensor) -> Tensor:
+def _labels(labels: Tensor | None, targets: Tensor) -> Tensor:  # (n,)
     if labels is not None:
         return labels.float().flatten() if labels.is_floating_point() else labels.long()
-    if targets.shape[1] == 1:
-        return torch.full((len(targets),), torch.nan)
-    return torch.full((len(targets),), -100)
-
-
-def _check(stage: Stage) -> None:
-    if not stage.losses:
-        raise ModelError("a stage names no loss; give at least one, e.g. kd={'weight': 0.5, 'temperature': 2.0}")
-    for name, given in stage.losses.items():
-        options.checked("loss", name, {key: value for key, value in given.items() if key != "weight"})
-        schedules.checked(given.get("weight", 1.0), f"loss '{name}' option 'weight'")
-    for name in ("epochs", "batch_size"):
-        if getattr(stage, name) < 1:
-            raise ModelError(f"{name} is {getattr(stage, name)}; give 1 or more")
-
-
-def _check_rows(inputs: Inputs, targets: Tensor, labels: Tensor) -> None:
-    counts = {"inputs": count(inputs), "teacher logits": len(targets), "labels": len(labels)}
-    if len(set(counts.values())) > 1:
-        raise DataError("rows differ in number: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-    if not labels.is_floating_point():
-        wrong = labels[(labels != -100) & ((labels < 0) | (labels >= targets.shape[1]))]
-        if len(wrong):
-            raise DataError(f"label {int(wrong[0])} is no class of a model with {targets.shape[1]} outputs")
+    return torch.full((len(targets),), torch.nan if targets.shape[1] == 1 else NO_CLASS)
 
 
 def _judge(inputs: Inputs, labels: Tensor) -> Validation:
@@ -260,13 +286,13 @@ def _judge(inputs: Inputs, labels: Tensor) -> Validation:
     return score
 
 
-def _judged(judge: Validation, student: nn.Module) -> float:
+def _score(judge: Validation, student: nn.Module) -> float:
     student.eval()
     with torch.no_grad():
         return float(judge(student))
 
 
-def _copied(model: nn.Module) -> dict[str, Tensor]:
+def _copy_of_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 

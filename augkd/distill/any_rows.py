@@ -1,4 +1,4 @@
-"""Rows of anything that is tensors, and a model's outputs for them: what `modules` needs to be blind to the data.
+"""Rows of anything that is tensors, and a model's outputs for them, so that `any_module` need not know the data.
 
 A model's inputs are one tensor, several, or named ones; its outputs are logits or an object that has `.logits`.
 """
@@ -19,12 +19,12 @@ Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]  # each (n, …): on
 def logits_of(
     model: nn.Module, inputs: Inputs, batch_size: int = 256, device: torch.device | str | None = None
 ) -> Tensor:  # (n, outputs) float32
-    """The model's outputs in eval mode, on the CPU; each part's mode before is restored."""
-    place = torch.device(device) if device is not None else device_of(model)
+    """The model's outputs in eval mode, on the CPU; the previous mode of each submodule is restored."""
+    device = torch.device(device) if device is not None else device_of(model)
     modes = [(module, module.training) for module in model.modules()]
-    model.to(place).eval()
+    model.to(device).eval()
     pieces = [
-        forward(model, take(inputs, rows, place)).float().cpu()
+        forward(model, take(inputs, rows, device)).float().cpu()
         for rows in torch.split(torch.arange(count(inputs)), batch_size)
     ]
     for module, training in modes:
@@ -34,13 +34,13 @@ def logits_of(
 
 def stacked(dataset: Dataset[tuple[Any, Any]]) -> tuple[Inputs, Tensor]:
     """The inputs and labels of a dataset of (input, label), in memory."""
-    rows = [dataset[place] for place in range(len(dataset))]  # type: ignore[arg-type]
+    rows = [dataset[position] for position in range(len(dataset))]  # type: ignore[arg-type]
     inputs, labels = default_collate(rows)
     return tuple(inputs) if isinstance(inputs, list) else inputs, labels
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:  # (n, outputs)
-    """The logits of `inputs`, whichever way the model takes them."""
+    """The logits of `inputs`, passed as one argument, as several, or by name."""
     if isinstance(inputs, Tensor):
         output = model(inputs)
     elif isinstance(inputs, tuple):
@@ -61,12 +61,12 @@ def take(inputs: Inputs, rows: Tensor, device: torch.device) -> Inputs:
 
 
 def count(inputs: Inputs) -> int:
-    """How many rows there are."""
+    """The number of rows."""
     if isinstance(inputs, Tensor):
         return len(inputs)
     return len(next(iter(inputs.values() if isinstance(inputs, Mapping) else inputs)))
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
+    """The device of the model's parameters."""
     return next(model.parameters()).device

@@ -1,6 +1,7 @@
-"""What a checkpoint holds besides transformers' own: scores, trace, projections, generator, rows counted so far.
+"""What a checkpoint holds besides the files of `transformers`: the state of each stateful part, and the rows counted.
 
-The mark is written last, so a checkpoint that a kill cut off has none and is not gone on from.
+A part (the selection, the projections, the generator) is one file. The marker is written last, so a checkpoint that was
+cut off by a kill has none and is not resumed from.
 """
 
 from __future__ import annotations
@@ -9,38 +10,52 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from augkd.workspace.files import write_json
 
-_COMPLETE = "augkd.json"
-State = Mapping[str, Mapping[str, Tensor]]  # of each part, its tensors
+_MARKER = "augkd.json"
 
 
-def write_state(checkpoint: Path, state: State, rows: Mapping[str, int]) -> None:
-    """Adds `state`, a file a part, and the mark with `rows`."""
-    for part, tensors in state.items():
-        save_file(dict(tensors), checkpoint / f"{part}.safetensors")
-    write_json(checkpoint / _COMPLETE, {"rows": dict(rows)})
+class Stateful(Protocol):
+    """A part of a training that learns or remembers something besides the student."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Its tensors by name; none when there is nothing to keep."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continues from `state`."""
 
 
-def read_state(checkpoint: Path, part: str) -> dict[str, Tensor]:
+def add_state(checkpoint: Path, parts: Mapping[str, Stateful], rows: Mapping[str, int]) -> None:
+    """Adds the state of each part to a checkpoint, then the marker with the rows forwarded so far, by purpose."""
+    for name, part in parts.items():
+        if state := part.state():
+            save_file(dict(state), checkpoint / f"{name}.safetensors")
+    write_json(checkpoint / _MARKER, {"rows": dict(rows)})
+
+
+def load_state(checkpoint: Path, parts: Mapping[str, Stateful]) -> dict[str, int]:
+    """Restores each part from a checkpoint; returns the rows forwarded before it, by purpose."""
+    for name, part in parts.items():
+        if part.state():
+            part.load_state(read_state(checkpoint, name))
+    return dict(json.loads((checkpoint / _MARKER).read_text())["rows"])
+
+
+def read_state(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one part."""
-    return dict(load_file(checkpoint / f"{part}.safetensors"))
-
-
-def read_rows(checkpoint: Path) -> dict[str, int]:
-    """The rows counted so far."""
-    return dict(json.loads((checkpoint / _COMPLETE).read_text())["rows"])
+    return dict(load_file(checkpoint / f"{name}.safetensors"))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; newer ones that a kill cut off are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for path in found:
-        if (path / _COMPLETE).exists():
+    """The newest whole checkpoint; newer ones that were cut off by a kill are removed."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    for path in checkpoints:
+        if (path / _MARKER).exists():
             return path
         shutil.rmtree(path)
     return None

@@ -1,11 +1,13 @@
-"""Which candidates a step is shown: the pool, what the student says of it, the selector's choice.
+"""Which candidates a step trains on: the pool, the student's divergence from the teacher on it, the selector's choice.
 
-Scores are kept between epochs (`refresh`), so a checkpoint holds them; texts made for a step are scored when they come.
+Divergences of stored candidates are kept between epochs (`refresh`), so a checkpoint holds them; texts generated for
+one step are scored in that step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.statistics import SelectionStatistics
 from augkd.distill.trace import SelectionTrace
+from augkd.models.classifier import Classifier
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import Tokens
 from augkd.selection.divergence import divergence
@@ -22,8 +25,25 @@ from augkd.selection.pool import Batch, Pool
 from augkd.selection.selectors import SCORED, SELECTORS
 
 
+@dataclass(frozen=True)
+class Scorer:
+    """Asks the student about candidates: in eval mode, so that dropout adds no noise, and without gradients."""
+
+    student: Classifier
+    token_budget: int | None = None  # padded tokens per forward pass; None: what suits the device
+
+    @torch.no_grad()
+    def logits(self, tokens: Tokens) -> Tensor:  # (n, outputs), on the CPU
+        """The student's logits; the previous mode is restored."""
+        training = self.student.model.training
+        self.student.model.eval()
+        logits = self.student.logits(tokens, "scoring", self.token_budget).cpu()
+        self.student.model.train(training)
+        return logits
+
+
 class Choice:
-    """The selection of one stage of training, with what it remembers."""
+    """The selection of one stage of training, with the divergences it remembers."""
 
     def __init__(
         self,
@@ -32,43 +52,55 @@ class Choice:
         adversary: Adversary | None,
         trace: SelectionTrace | None,
     ):
-        """`adversary` adds candidates to every pool; `trace` is told of the stored ones."""
+        """`adversary` adds candidates to every pool; `trace` records the choice among the stored ones."""
         ((self._selector, self._options),) = args.selector.items()
         self._args, self._adversary = args, adversary
         self._most = data.most + (adversary.samples if adversary else 0)
-        self.scores = torch.full((len(data.candidate_tokens),), torch.nan)  # of each stored candidate, as last scored
+        # of each stored candidate, as last scored; nan: never
+        self._divergences = torch.full((len(data.candidate_tokens),), torch.nan)
         self.trace = trace
         self.statistics = SelectionStatistics(data.source_names, data.source, adversary is not None)
 
     @property
     def kept(self) -> int:
-        """Candidates an original can contribute a step: a candidate's weight is the share of one of them."""
+        """The most candidates of an original in a step: each of them weighs as one share of that many."""
         return max(1, min(int(self._options.get("keep", self._most)), self._most))
 
-    def chosen(self, batch: Batch, epoch: int, score: Callable[[Tokens], Tensor]) -> Pool:
-        """The chosen candidates of a batch; `score` gives the student's logits of rows, without noise or gradient."""
-        pool, place = batch.pool, (self._args.seed, epoch, int(batch.rows[0]))
+    def candidates(self, batch: Batch, epoch: int, scorer: Scorer) -> Pool:
+        """The chosen candidates of a batch."""
+        place = (self._args.seed, epoch, int(batch.rows[0]))
+        pool = batch.pool
         if self._adversary is not None:
             pool = pool.join(self._adversary.pool(batch, rng_of(*place, 2), self._args.token_budget))
         if len(pool) == 0:
             return pool
-        values = self._divergence(pool, epoch, score) if self._selector in SCORED else None
-        given = torch.zeros(len(pool)) if values is None else values
-        chosen = SELECTORS[self._selector](given, pool, rng_of(*place), **self._options)
-        self.statistics.note(values, pool, chosen)
+        values = self._divergence(pool, epoch, scorer) if self._selector in SCORED else None
+        key = torch.zeros(len(pool)) if values is None else values
+        chosen = SELECTORS[self._selector](key, pool, rng_of(*place), **self._options)
+        self.statistics.add(values, pool, chosen)
         if self.trace is not None:
-            self.trace.note(epoch, pool.row, values, pool.row[chosen])
+            self.trace.record(epoch, pool.row, values, pool.row[chosen])
         return pool.take(chosen)
 
-    def _divergence(self, pool: Pool, epoch: int, score: Callable[[Tokens], Tensor]) -> Tensor:  # (n,)
-        """Divergence of every candidate: fresh every `refresh` epochs, else as last scored; new texts always."""
+    def _divergence(self, pool: Pool, epoch: int, scorer: Scorer) -> Tensor:  # (n,)
+        """The divergence of every candidate: new every `refresh` epochs, else as last scored; of new texts always."""
         stored = pool.row >= 0
         values = torch.full((len(pool),), torch.nan)
         if epoch % self._args.refresh != 0:
-            values[stored] = self.scores[pool.row[stored]]
+            values[stored] = self._divergences[pool.row[stored]]
         rows = values.isnan().nonzero().flatten()
         if len(rows):
-            logits = score(pool.tokens.take(rows))
+            logits = scorer.logits(pool.tokens.take(rows))
             values[rows] = divergence(logits, pool.teacher[rows], self._args.selection_temperature)
-            self.scores[pool.row[stored]] = values[stored]
+            self._divergences[pool.row[stored]] = values[stored]
         return values
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint: the divergences, and the trace where there is one."""
+        return {"divergence": self._divergences} | (self.trace.state() if self.trace is not None else {})
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continues from a checkpoint."""
+        self._divergences = state["divergence"]
+        if self.trace is not None:
+            self.trace.load_state(state)

@@ -1,37 +1,41 @@
-"""A transfer set as the trainer eats it: tokenised once, batched by length, candidates beside their originals."""
+"""A transfer set as the trainer reads it: tokenised once, batched by length, candidates beside their originals."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from augkd.data.transfer_set import Candidates, TransferSet
+from augkd.data.target import Target
+from augkd.data.transfer_set import TransferSet
 from augkd.models.classifier import Classifier
 from augkd.selection.pool import Batch, Pool
 
 
 class DistillationDataset(Dataset[int]):
-    """A tokenised transfer set; each text is tokenised once, here."""
+    """A tokenised transfer set. Item i is the number i; `collate` makes a batch of several such numbers.
+
+    Tokenises every text once, at construction. `tokens`, `labels` (n,) and `teacher` (n, outputs) are of the originals;
+    `candidate_tokens`, `candidate_teacher` (m, outputs), `score` (m,) and `source` (m,), a position in `source_names`,
+    are of all candidates, those of original i at positions `start[i]` to `start[i + 1]`.
+    """
 
     def __init__(self, student: Classifier, transfer_set: TransferSet):
-        pairs = list(zip(transfer_set.column("text"), transfer_set.column("text_pair"), strict=True))
-        found: Candidates = transfer_set.candidates()
-        self.tokens = student.tokens(pairs)
-        self.labels = _labels(transfer_set.column("label"), transfer_set.labels)
+        originals = list(zip(transfer_set.column("text"), transfer_set.column("text_pair"), strict=True))
+        candidates = transfer_set.candidates()
+        self.target = Target(tuple(transfer_set.labels))
+        self.tokens = student.tokens(originals)
+        self.labels = torch.from_numpy(self.target.encode(transfer_set.column("label")))
         self.teacher = torch.from_numpy(transfer_set.teacher())
-        self.candidate_tokens = student.tokens(list(zip(found.text, found.text_pair, strict=True)))
-        self.candidate_teacher = torch.from_numpy(found.teacher)
-        self.score = torch.from_numpy(found.score)
-        self.start = torch.from_numpy(np.searchsorted(found.owner, np.arange(len(pairs) + 1)))
-        self.source_names = sorted(set(found.source))
+        self.candidate_tokens = student.tokens(list(zip(candidates.text, candidates.text_pair, strict=True)))
+        self.candidate_teacher = torch.from_numpy(candidates.teacher)
+        self.score = torch.from_numpy(candidates.score)
+        self.start = torch.from_numpy(np.searchsorted(candidates.owner, np.arange(len(originals) + 1)))
+        self.source_names = sorted(set(candidates.source))
         numbers = {name: number for number, name in enumerate(self.source_names)}
-        self.source = torch.tensor([numbers[name] for name in found.source], dtype=torch.long)  # (m,)
+        self.source = torch.tensor([numbers[name] for name in candidates.source], dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -41,23 +45,17 @@ class DistillationDataset(Dataset[int]):
 
     @property
     def most(self) -> int:
-        """The largest number of candidates an original has."""
+        """The largest number of candidates of an original."""
         return int(self.start.diff().max()) if len(self) else 0
 
     def collate(self, rows: Sequence[int]) -> dict[str, Batch]:
         """The batch of the given originals, with all their candidates."""
-        picked = torch.tensor(list(rows))
-        counts = self.start[picked + 1] - self.start[picked]
-        owner = torch.repeat_interleave(torch.arange(len(picked)), counts)
+        originals = torch.tensor(list(rows))
+        counts = self.start[originals + 1] - self.start[originals]
+        owner = torch.repeat_interleave(torch.arange(len(originals)), counts)
         first = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)[:-1]])
-        places = torch.arange(len(owner)) - first[owner]
-        row = self.start[picked][owner] + places
+        position = torch.arange(len(owner)) - first[owner]  # within its owner's candidates
+        row = self.start[originals][owner] + position
         pool = Pool(self.candidate_tokens.take(row), owner, self.score[row], self.candidate_teacher[row], row)
-        return {"batch": Batch(self.tokens.take(picked), self.labels[picked], self.teacher[picked], pool, picked)}
-
-
-def _labels(values: Sequence[Any], names: Sequence[str]) -> Tensor:
-    if not names:
-        return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)
-    places = {name: place for place, name in enumerate(names)}
-    return torch.tensor([-100 if value is None else places[value] for value in values], dtype=torch.long)
+        batch = Batch(self.tokens.take(originals), self.labels[originals], self.teacher[originals], pool, originals)
+        return {"batch": batch}

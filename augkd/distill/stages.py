@@ -1,7 +1,7 @@
 """Training in stages: each starts from the best weights of the one before, with a fresh optimiser and schedule.
 
 Annealing-KD (Jafari et al. 2021) is two of them, TinyBERT another two; plain KD is one. A finished stage leaves its
-weights, so a killed run goes on with the stage it was in.
+weights and its result, so a killed run resumes with the stage it was in.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from augkd.distill.adversary.ascent import Adversary
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
-from augkd.distill.teacher.layers import LayersOf
+from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trace import Trace
 from augkd.distill.trainer import DistillationTrainer
 from augkd.models.classifier import Classifier, Pair
@@ -29,16 +29,33 @@ from augkd.workspace.files import read_json, replacing, write_json
 from augkd.workspace.progress import Steps
 
 Validation = Callable[[Classifier], Mapping[str, float]]
+LayerTeacherOf = Callable[[int, Classifier], LayerTeacher | None]  # (stage from 1, student) → what its layers follow
+
+_RESULT, _WEIGHTS, _GENERATOR, _TRACE = (
+    "stage.json",
+    "stage.safetensors",
+    "generator.safetensors",
+    "trace.safetensors",
+)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training cost and how it went."""
+    """The cost and the course of a training."""
 
     rows: dict[str, int]  # rows forwarded, by purpose
     log: list[dict[str, Any]]  # the trainer's log, each entry with its stage
     best: list[float | None]  # best validation score of each stage
-    trace: Trace | None  # what was selected; None without stored candidates, and with a budget of time
+    trace: Trace | None  # what was selected; None without stored candidates, and with a time budget
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The cost and the course of one stage; the content of its `stage.json`."""
+
+    rows: dict[str, int]  # rows forwarded, by purpose
+    log: list[dict[str, Any]]
+    best: float | None  # best validation score
 
 
 def train_stages(
@@ -47,71 +64,79 @@ def train_stages(
     data: DistillationDataset,
     validation: Validation | None,
     progress: Steps | None = None,
-    layers: LayersOf | None = None,
+    layers: LayerTeacherOf | None = None,
     adversary: Adversary | None = None,
 ) -> Trained:
     """Trains `student` in place through all `stages`, continuing where an earlier call was killed.
 
-    Each stage's `output_dir` must be its own; finished ones are loaded instead of trained. `layers(stage, student)`
-    gives what the student's layers follow in a stage, from 1, or None; `adversary` goes on from stage to stage.
+    Each stage needs an `output_dir` of its own; finished stages are loaded instead of trained. `validation` gives the
+    student's figures by name, one of them the stage's `metric_for_best_model`. `layers(stage, student)` gives what the
+    student's layers are compared with in a stage, counted from 1, or None. `adversary` is trained on from stage to
+    stage. `progress` is called with (steps done, steps in all) of the current stage.
     """
-    rows: Counter[str] = Counter()
-    log: list[dict[str, Any]] = []
-    best: list[float | None] = []
-    traces: list[Trace] = []
+    results: list[StageResult] = []
+    traces: list[Trace | None] = []
     for number, arguments in enumerate(stages, 1):
         folder = Path(arguments.output_dir)
-        done = folder / "stage.json"
-        if done.exists():
-            student.model.load_state_dict(load_file(folder / "stage.safetensors"))
-            if adversary is not None:
-                adversary.load_state(load_file(folder / "generator.safetensors"))
-            facts = read_json(done)
-            if (folder / "trace.safetensors").exists():
-                traces.append(Trace.read(folder / "trace.safetensors"))
+        if (folder / _RESULT).exists():
+            result, trace = _load(folder, student, adversary)
         else:
-            followed = layers(number, student) if layers else None
+            teacher = layers(number, student) if layers else None
             trainer = DistillationTrainer(
-                student, arguments, data, validation, progress=progress, layers=followed, adversary=adversary
+                student, arguments, data, validation, progress=progress, layers=teacher, adversary=adversary
             )
-            facts = _train(trainer)
-            if number < len(stages):  # the last one is saved by the caller
-                _save(trainer, folder, facts)
-            if trainer.choice.trace is not None:
-                traces.append(trainer.choice.trace.result())
-        rows.update(facts["rows"])
-        log += [{"stage": number, **entry} for entry in facts["log"]]
-        best.append(facts["best"])
-    return Trained(dict(rows), log, best, Trace.join(traces) if traces else None)
+            trainer.resume()
+            result = StageResult(trainer.all_rows, trainer.state.log_history, trainer.state.best_metric)
+            trace = None if trainer.choice.trace is None else trainer.choice.trace.result()
+            if number < len(stages):  # the caller saves the student of the last stage
+                _save(folder, student, adversary, result, trace)
+        results.append(result)
+        traces.append(trace)
+    return _joined(results, [trace for trace in traces if trace is not None])
 
 
-def _train(trainer: DistillationTrainer) -> dict[str, Any]:
-    trainer.resume()
-    return {"rows": trainer.counted, "log": trainer.state.log_history, "best": trainer.state.best_metric}
+def _joined(results: Sequence[StageResult], traces: Sequence[Trace]) -> Trained:
+    rows: Counter[str] = Counter()
+    for result in results:
+        rows.update(result.rows)
+    log = [{"stage": number, **entry} for number, result in enumerate(results, 1) for entry in result.log]
+    return Trained(dict(rows), log, [result.best for result in results], Trace.join(traces) if traces else None)
 
 
-def _save(trainer: DistillationTrainer, folder: Path, facts: Mapping[str, Any]) -> None:
-    weights = {name: tensor.contiguous().clone() for name, tensor in trainer.student.model.state_dict().items()}
-    with replacing(folder / "stage.safetensors") as temporary:
+def _load(folder: Path, student: Classifier, adversary: Adversary | None) -> tuple[StageResult, Trace | None]:
+    """Puts student and generator where a finished stage left them; returns its result."""
+    student.model.load_state_dict(load_file(folder / _WEIGHTS))
+    if adversary is not None:
+        adversary.load_state(load_file(folder / _GENERATOR))
+    trace = Trace.read(folder / _TRACE) if (folder / _TRACE).exists() else None
+    return StageResult(**read_json(folder / _RESULT)), trace
+
+
+def _save(
+    folder: Path, student: Classifier, adversary: Adversary | None, result: StageResult, trace: Trace | None
+) -> None:
+    """Writes a finished stage, its result last, and removes its checkpoints."""
+    weights = {name: tensor.contiguous().clone() for name, tensor in student.model.state_dict().items()}
+    with replacing(folder / _WEIGHTS) as temporary:
         save_file(weights, temporary)
-    if trainer.adversary is not None:
-        with replacing(folder / "generator.safetensors") as temporary:
-            save_file(trainer.adversary.state(), temporary)
-    if trainer.choice.trace is not None:
-        trainer.choice.trace.result().write(folder / "trace.safetensors")
-    write_json(folder / "stage.json", facts)
+    if adversary is not None:
+        with replacing(folder / _GENERATOR) as temporary:
+            save_file(adversary.state(), temporary)
+    if trace is not None:
+        trace.write(folder / _TRACE)
+    write_json(folder / _RESULT, asdict(result))
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
 class Ensemble:
-    """Several classifiers as one that predicts: the last option of born-again networks (Furlanello et al. 2018)."""
+    """Several classifiers as one predictor: the last option of born-again networks (Furlanello et al. 2018)."""
 
     def __init__(self, members: Sequence[Classifier]):
         self._members = list(members)
 
     def predict(self, texts: Sequence[Pair]) -> Tensor:  # (n, outputs)
-        """Logs of the members' mean probabilities; for regression the mean of their outputs."""
+        """Logarithms of the members' mean probabilities; for regression the mean of their outputs."""
         outputs = torch.stack([member.predict(texts) for member in self._members])
         if not self._members[0].labels:
             return outputs.mean(dim=0)

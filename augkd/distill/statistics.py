@@ -23,7 +23,7 @@ class SelectionStatistics:
         self._sums: dict[str, float] = defaultdict(float)
         self._scored = False
 
-    def note(self, values: Tensor | None, pool: Pool, chosen: Tensor) -> None:
+    def add(self, values: Tensor | None, pool: Pool, chosen: Tensor) -> None:
         """Adds a step: the pool's divergences (None: not scored), and the positions chosen from it."""
         self._scored = values is not None
         self._add("similarity", pool.score[chosen])

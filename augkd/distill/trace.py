@@ -92,7 +92,7 @@ class SelectionTrace:
         self._divergence = np.full((epochs, len(self._kept)), np.nan, dtype=np.float16)
         self._picked = np.zeros((epochs, len(self._kept)), dtype=np.uint8)
 
-    def note(self, epoch: int, rows: Tensor, divergence: Tensor | None, picked_rows: Tensor) -> None:
+    def record(self, epoch: int, rows: Tensor, divergence: Tensor | None, picked_rows: Tensor) -> None:
         """Candidates `rows` (n,) were there in `epoch` (from 0), with these divergences (n,) or unscored; some picked.
 
         Rows are places among all candidates of the transfer set; negative ones (texts of this step alone) and those

@@ -22,7 +22,7 @@ RATE = 1e-2
 
 
 class CNN(nn.Module):
-    """Two convolutions and a linear layer over 8 × 8 pictures."""
+    """Two convolutions and a linear layer over 8 × 8 images."""
 
     def __init__(self, channels: int, seed: int, dropout: float = 0.0):
         super().__init__()
@@ -38,24 +38,24 @@ class CNN(nn.Module):
                 nn.Linear(8 * channels, 10),
             )
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.layers(pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
 
 
 @pytest.fixture(scope="module")
 def digits() -> dict[str, Rows]:
-    """1,100 labelled pictures for the teacher, 700 with 200 labels for a student, 200 to validate, 497 to test."""
+    """1,100 labelled images for the teacher, 700 with 200 labels for a student, 200 to validate, 497 to test."""
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
-    pictures = torch.from_numpy(data.images[order]).float()[:, None] / 16
+    images = torch.from_numpy(data.images[order]).float()[:, None] / 16
     labels = torch.from_numpy(data.target[order]).long()
     few = labels[:700].clone()
     few[200:] = -100
     return {
-        "teacher": (pictures[:1100], labels[:1100]),
-        "student": (pictures[:700], few),
-        "validation": (pictures[1100:1300], labels[1100:1300]),
-        "test": (pictures[1300:], labels[1300:]),
+        "teacher": (images[:1100], labels[:1100]),
+        "student": (images[:700], few),
+        "validation": (images[1100:1300], labels[1100:1300]),
+        "test": (images[1300:], labels[1300:]),
     }
 
 
@@ -63,8 +63,8 @@ def accuracy(model: nn.Module, rows: Rows) -> float:
     return float((logits_of(model, rows[0]).argmax(dim=1) == rows[1]).float().mean())
 
 
-def agreement(one: nn.Module, other: nn.Module, pictures: Tensor) -> float:
-    return float((logits_of(one, pictures).argmax(1) == logits_of(other, pictures).argmax(1)).float().mean())
+def agreement(one: nn.Module, other: nn.Module, images: Tensor) -> float:
+    return float((logits_of(one, images).argmax(1) == logits_of(other, images).argmax(1)).float().mean())
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +77,18 @@ def teacher(digits: dict[str, Rows]) -> CNN:
 
 @pytest.fixture(scope="module")
 def students(digits: dict[str, Rows], teacher: CNN) -> dict[str, CNN]:
-    """CNNs with 4 channels, all of one start and 8 epochs: scratch, KD, by way of an assistant, annealing."""
-    made = {name: CNN(4, seed=1) for name in ("scratch", "kd", "takd", "annealing")}
+    """CNNs with 4 channels, all from one start in 8 epochs: from scratch, KD, by way of an assistant, annealing."""
+    students = {name: CNN(4, seed=1) for name in ("scratch", "kd", "takd", "annealing")}
     kd = Stage({"kd": {"temperature": 2.0}}, epochs=8, learning_rate=RATE)
     rows, settings = digits["student"], {"seed": 0, "validation": digits["validation"]}
-    distill_modules(made["scratch"], None, *rows, Stage({"ce": {}}, 8, RATE), **settings)
-    distill_modules(made["kd"], teacher, *rows, kd, **settings)
-    chain(teacher, [CNN(12, seed=2), made["takd"]], *rows, kd, **settings)
-    distill_modules(made["annealing"], teacher, *rows, annealing(kd, 6, 2), **settings)
-    return made
+    distill_modules(students["scratch"], None, *rows, Stage({"ce": {}}, 8, RATE), **settings)
+    distill_modules(students["kd"], teacher, *rows, kd, **settings)
+    chain(teacher, [CNN(12, seed=2), students["takd"]], *rows, kd, **settings)
+    distill_modules(students["annealing"], teacher, *rows, annealing(kd, 6, 2), **settings)
+    return students
 
 
-def test_the_teacher_knows_digits_and_every_student_is_far_above_chance(
+def test_the_teacher_classifies_digits_and_every_student_is_far_above_chance(
     digits: dict[str, Rows], teacher: CNN, students: dict[str, CNN]
 ) -> None:
     assert accuracy(teacher, digits["test"]) > 0.95
@@ -99,9 +99,9 @@ def test_the_teacher_knows_digits_and_every_student_is_far_above_chance(
 def test_a_distilled_student_agrees_with_the_teacher_more_than_one_from_scratch(
     digits: dict[str, Rows], teacher: CNN, students: dict[str, CNN]
 ) -> None:
-    pictures = digits["test"][0]
-    alone = agreement(students["scratch"], teacher, pictures)
-    assert all(agreement(students[name], teacher, pictures) > alone for name in ("kd", "takd", "annealing"))
+    images = digits["test"][0]
+    alone = agreement(students["scratch"], teacher, images)
+    assert all(agreement(students[name], teacher, images) > alone for name in ("kd", "takd", "annealing"))
 
 
 # ---- the loop, on eight rows ----
@@ -157,7 +157,7 @@ def test_one_step_is_adamw_on_the_mean_row() -> None:
         torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_logits_of_the_teacher_do_what_the_teacher_does() -> None:
+def test_logits_of_the_teacher_train_as_the_teacher_does() -> None:
     teacher, one, other = linear(1), linear(), linear()
     distill_modules(one, teacher, *SMALL, short({"kd": {}}), seed=0)
     history = distill_modules(other, teacher(SMALL[0]), *SMALL, short({"kd": {}}), seed=0)
@@ -227,7 +227,7 @@ def test_each_of_a_chain_learns_from_the_one_before() -> None:
     assert not torch.equal(student[-1].weight, direct[-1].weight)
 
 
-def test_a_weight_may_follow_a_curve() -> None:
+def test_a_weight_may_follow_a_schedule() -> None:
     start = linear()
     twin = copy.deepcopy(start)
     off = {"step": {"at": 0.0, "before": 1.0, "after": 0.0}}
@@ -236,12 +236,12 @@ def test_a_weight_may_follow_a_curve() -> None:
 
 
 def test_progress_counts_the_steps_of_all_stages() -> None:
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     stages = [short({"kd": {}}, epochs=1), short({"ce": {}}, epochs=2)]
     distill_modules(
-        linear(), linear(1), *SMALL, stages, seed=0, progress=lambda done, total: told.append((done, total))
+        linear(), linear(1), *SMALL, stages, seed=0, progress=lambda done, total: reports.append((done, total))
     )
-    assert told == [(step, 6) for step in range(1, 7)]
+    assert reports == [(step, 6) for step in range(1, 7)]
 
 
 class Sum(nn.Module):
@@ -274,13 +274,13 @@ def test_one_output_is_regression() -> None:
         student, None, SMALL[0], targets, short({"ce": {}}, epochs=20), seed=0, validation=(SMALL[0], targets)
     )
     assert history.best[0] is not None
-    error = (student(SMALL[0])[:, 0] - targets).square().mean()
+    error = (student(SMALL[0])[:, 0] - targets).square().mean().detach()
     assert float(error) < 0.1 * float(targets.var())
     assert max(epoch.validation or -9.0 for epoch in history.epochs) == pytest.approx(-float(error), abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "said"),
+    ("changes", "error", "message"),
     [
         ({"stages": short({"kdd": {}})}, RecipeError, "did you mean 'kd'"),
         ({"stages": short({"kd": {"temprature": 2.0}})}, RecipeError, "did you mean 'temperature'"),
@@ -293,8 +293,8 @@ def test_one_output_is_regression() -> None:
         ({"inputs": torch.zeros(0, 5)}, DataError, "no inputs"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_what_does_not_fit_together_is_rejected(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     given: dict[str, Any] = {"teacher": linear(1), "inputs": SMALL[0], "labels": SMALL[1], "stages": short({"kd": {}})}
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         distill_modules(linear(), **given | changes, seed=0)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""`training.report_to`: the log goes where it is sent as it is written; the student is the same whoever watches."""
+"""`training.report_to`: trackers get the log as it is written; the student is the same with and without them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from augkd.distill.dataset import DistillationDataset
 from augkd.distill.stages import train_stages
 from augkd.errors import RecipeError
 from augkd.models.classifier import Classifier, load_backbone
-from augkd.recipe import Recipe, TrainingOptions, dumped, load_recipe
+from augkd.recipe import Recipe, TrainingOptions, dump, load_recipe
 from augkd.recipe.training import TRACKERS
 
 WATCHED = "training.report_to=tensorboard"
 COMMON = {"batch_size": 4, "epochs": 1, "learning_rate": 1e-2, "precision": "float32"}
 
 
-def events(folder: Path) -> dict[str, dict[int, float]]:
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
     """Tag → step → value of TensorBoard's files, read by its own reader."""
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = reader.EventAccumulator(str(folder))
-    found.Reload()
-    return {tag: {event.step: event.value for event in found.Scalars(tag)} for tag in found.Tags()["scalars"]}
+    events = reader.EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +50,9 @@ def transfer() -> TransferSet:
         return {"id": text, "text": text, "text_pair": None, "label": label, "teacher_logits": logits, **more}
 
     def candidate() -> dict[str, Any]:
-        found = row(source="neighbours", score=float(torch.rand(1, generator=draw)))
-        del found["label"]
-        return found
+        values = row(source="neighbours", score=float(torch.rand(1, generator=draw)))
+        del values["label"]
+        return values
 
     return in_memory([row(candidates=[candidate(), candidate()]) for _ in range(8)], LABELS)
 
@@ -60,20 +60,22 @@ def transfer() -> TransferSet:
 def trained(tiny_bert: Path, student: Path, report_to: str | None, *stages: dict[str, Any]) -> tuple[Classifier, Any]:
     """A student trained as a run trains one in folder `student`, its checkpoints removed."""
     classifier = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
-    told = []
+    stage_arguments = []
     for number, stage in enumerate(stages, 1):
         options = TrainingOptions.model_validate({**COMMON, "report_to": report_to, **stage})
         output = student / "checkpoints" / f"stage-{number}"
-        told.append(arguments(output, options, 0, "accuracy", selector={"minimax": {"keep": 1}}))
-        told[-1].logging_steps = 1
-    done = train_stages(classifier, told, DistillationDataset(classifier, transfer()), lambda _: {"accuracy": 0.5})
+        stage_arguments.append(arguments(output, options, 0, "accuracy", selector={"minimax": {"keep": 1}}))
+        stage_arguments[-1].logging_steps = 1
+    done = train_stages(
+        classifier, stage_arguments, DistillationDataset(classifier, transfer()), lambda _: {"accuracy": 0.5}
+    )
     shutil.rmtree(student / "checkpoints")
     return classifier, done
 
 
-def test_tensorboard_shows_what_the_log_says_selection_included(tiny_bert: Path, tmp_path: Path) -> None:
+def test_tensorboard_shows_the_figures_of_the_log_including_the_selection(tiny_bert: Path, tmp_path: Path) -> None:
     _, done = trained(tiny_bert, tmp_path, "tensorboard", {"kd": {}})
-    shown = events(tmp_path / "logs" / "stage-1")
+    shown = scalars(tmp_path / "logs" / "stage-1")
     for key, tag in (
         ("loss", "train/loss"),
         ("eval_accuracy", "eval/accuracy"),
@@ -81,12 +83,12 @@ def test_tensorboard_shows_what_the_log_says_selection_included(tiny_bert: Path,
         ("selection/divergence_picked", "train/selection/divergence_picked"),
         ("selection/divergence_pool", "train/selection/divergence_pool"),
     ):
-        told = {entry["step"]: entry[key] for entry in done.log if key in entry}
-        assert told
-        assert shown[tag] == pytest.approx(told, rel=1e-6), key
+        logged = {entry["step"]: entry[key] for entry in done.log if key in entry}
+        assert logged
+        assert shown[tag] == pytest.approx(logged, rel=1e-6), key
 
 
-def test_the_student_is_the_same_whoever_watches(tiny_bert: Path, tmp_path: Path) -> None:
+def test_the_student_is_the_same_with_a_tracker_and_without(tiny_bert: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     watched, _ = trained(tiny_bert, tmp_path / "watched", "tensorboard", {"kd": {}})
     alone, _ = trained(tiny_bert, tmp_path / "alone", None, {"kd": {}})
@@ -96,15 +98,15 @@ def test_the_student_is_the_same_whoever_watches(tiny_bert: Path, tmp_path: Path
     assert not list((tmp_path / "alone").rglob("*"))
 
 
-def test_each_stage_has_a_folder_of_its_own(tiny_bert: Path, tmp_path: Path) -> None:
+def test_each_stage_has_its_own_folder(tiny_bert: Path, tmp_path: Path) -> None:
     _, done = trained(tiny_bert, tmp_path, "tensorboard", {"logit_regression": {}}, {"ce": {}})
     for stage in (1, 2):
-        shown = events(tmp_path / "logs" / f"stage-{stage}")
-        told = {entry["step"]: entry["loss"] for entry in done.log if entry["stage"] == stage and "loss" in entry}
-        assert shown["train/loss"] == pytest.approx(told, rel=1e-6)
+        shown = scalars(tmp_path / "logs" / f"stage-{stage}")
+        logged = {entry["step"]: entry["loss"] for entry in done.log if entry["stage"] == stage and "loss" in entry}
+        assert shown["train/loss"] == pytest.approx(logged, rel=1e-6)
 
 
-def test_logs_lie_beside_the_checkpoints_and_never_in_them() -> None:
+def test_logs_are_beside_the_checkpoints_and_never_among_them() -> None:
     assert logs_of(Path("one/student/checkpoints/stage-2")) == Path("one/student/logs/stage-2")
     assert logs_of(Path("one/teacher/checkpoints")) == Path("one/teacher/logs")
     assert logs_of(Path("own")) == Path("own/logs")
@@ -121,11 +123,11 @@ def test_nothing_is_reported_unless_it_is_asked_for(tmp_path: Path) -> None:
     assert arguments(tmp_path, options_of(report_to=["tensorboard"]), 0, "accuracy").report_to == ["tensorboard"]
 
 
-def test_where_the_log_goes_is_in_no_fingerprint_but_in_a_plain_dump(recipe_file: Path) -> None:
+def test_report_to_is_in_no_fingerprint_but_in_a_plain_dump(recipe_file: Path) -> None:
     pytest.importorskip("tensorboard")
     plain, watched = load_recipe(str(recipe_file)), load_recipe(str(recipe_file), [WATCHED])
-    assert dumped(watched) == dumped(plain)
-    assert "report_to" not in dumped(watched)["training"]
+    assert dump(watched) == dump(plain)
+    assert "report_to" not in dump(watched)["training"]
     copied = Recipe.model_validate(watched.model_dump(mode="json"))  # as controls are made
     assert copied.training.trackers == ["tensorboard"]
 
@@ -135,10 +137,10 @@ def test_every_tracker_is_one_that_transformers_knows() -> None:
     assert set(TRACKERS) <= set(INTEGRATION_TO_CALLBACK)
 
 
-def test_a_tracker_that_is_misspelt_or_missing_is_told_before_anything_runs(
+def test_a_misspelt_or_missing_tracker_is_an_error_before_anything_runs(
     recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RecipeError, match="no 'tensorbord'; did you mean 'tensorboard'"):
+    with pytest.raises(RecipeError, match="no tracker 'tensorbord'; did you mean 'tensorboard'"):
         load_recipe(str(recipe_file), ["training.report_to=tensorbord"])
     training = importlib.import_module("augkd.recipe.training")
     monkeypatch.setattr(training, "find_spec", lambda name: None)
@@ -146,7 +148,7 @@ def test_a_tracker_that_is_misspelt_or_missing_is_told_before_anything_runs(
         load_recipe(str(recipe_file), [WATCHED])
 
 
-def test_a_stage_has_no_tracker_of_its_own(recipe_file: Path) -> None:
+def test_a_stage_cannot_have_its_own_tracker(recipe_file: Path) -> None:
     stages = "training={stages: [{ce: {}, report_to: tensorboard}]}"
-    with pytest.raises(RecipeError, match="stage 1 has 'report_to', which is the same for all of them"):
+    with pytest.raises(RecipeError, match="stage 1 has 'report_to', which all stages share"):
         load_recipe(str(recipe_file), [stages])

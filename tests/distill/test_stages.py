@@ -1,4 +1,4 @@
-"""Stages follow one another from the best weights with fresh optimisers; a stopped training goes on with its stage."""
+"""Each stage starts from the best weights with a fresh optimiser; a stopped training resumes with its stage."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def transfer(count: int = 12) -> TransferSet:
     return in_memory(rows, LABELS)
 
 
-def told(out: Path, *stages: dict[str, Any]) -> list[Any]:
+def arguments_of(out: Path, *stages: dict[str, Any]) -> list[Any]:
     common = {"batch_size": 4, "epochs": 1, "learning_rate": 1e-2, "precision": "float32"}
     return [
         arguments(out / f"stage-{n}", TrainingOptions.model_validate({**common, **stage}), 0, "accuracy")
@@ -54,7 +54,7 @@ def constant(classifier: Classifier) -> dict[str, float]:
 
 def trained(tiny_bert: Path, out: Path, *stages: dict[str, Any]) -> tuple[Classifier, Any]:
     student = student_of(tiny_bert)
-    done = train_stages(student, told(out, *stages), DistillationDataset(student, transfer()), constant)
+    done = train_stages(student, arguments_of(out, *stages), DistillationDataset(student, transfer()), constant)
     return student, done
 
 
@@ -67,7 +67,7 @@ def test_two_stages_are_two_trainings_one_after_the_other(tiny_bert: Path, tmp_p
 
     by_hand = student_of(tiny_bert)
     data = DistillationDataset(by_hand, transfer())
-    for stage in told(tmp_path / "hand", {"logit_regression": {}}, {"ce": {}}):
+    for stage in arguments_of(tmp_path / "hand", {"logit_regression": {}}, {"ce": {}}):
         DistillationTrainer(by_hand, stage, data, constant).train()
     for name, value in weights(by_hand).items():
         torch.testing.assert_close(both.model.state_dict()[name], value, rtol=0, atol=0)
@@ -110,7 +110,7 @@ def test_the_second_stage_starts_from_the_best_weights_of_the_first(tiny_bert: P
         return {"accuracy": 1.0 / len(seen)}  # the first evaluation is the best one
 
     student = student_of(tiny_bert)
-    stages = told(tmp_path, {"kd": {}, "epochs": 3}, {"ce": {}})
+    stages = arguments_of(tmp_path, {"kd": {}, "epochs": 3}, {"ce": {}})
     train_stages(student, stages, DistillationDataset(student, transfer()), falling)
     start = load_file(tmp_path / "stage-1/stage.safetensors")
     assert all(torch.equal(start[name], value) for name, value in seen[0].items())

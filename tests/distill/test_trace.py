@@ -9,8 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from augkd.distill.objective.hidden import Matched, MatchedMeans, attended
-from augkd.distill.objective.layer_objective import LayerObjective, Shape, States
 from augkd.distill.trace import SelectionTrace, Trace
 from augkd.errors import WorkspaceError
 
@@ -21,10 +19,10 @@ NAN = np.nan
 def noted() -> SelectionTrace:
     """Two epochs over START's candidates, in batches, the second without scores of the last original."""
     trace = SelectionTrace(START, 2)
-    trace.note(0, torch.tensor([2, 3, 4]), torch.tensor([0.5, 0.25, 2.0]), torch.tensor([4]))
-    trace.note(0, torch.tensor([0, 1]), torch.tensor([1.0, 8.0]), torch.tensor([1]))
-    trace.note(1, torch.tensor([0, 1]), torch.tensor([0.125, 4.0]), torch.tensor([1]))
-    trace.note(1, torch.tensor([2, 3, 4]), None, torch.tensor([2, 3]))
+    trace.record(0, torch.tensor([2, 3, 4]), torch.tensor([0.5, 0.25, 2.0]), torch.tensor([4]))
+    trace.record(0, torch.tensor([0, 1]), torch.tensor([1.0, 8.0]), torch.tensor([1]))
+    trace.record(1, torch.tensor([0, 1]), torch.tensor([0.125, 4.0]), torch.tensor([1]))
+    trace.record(1, torch.tensor([2, 3, 4]), None, torch.tensor([2, 3]))
     return trace
 
 
@@ -38,7 +36,7 @@ def test_a_trace_holds_every_value_at_its_epoch_and_candidate() -> None:
 
 def test_a_batch_noted_again_in_its_epoch_replaces_what_was_there() -> None:
     trace = noted()
-    trace.note(1, torch.tensor([2, 3, 4]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4]))
+    trace.record(1, torch.tensor([2, 3, 4]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4]))
     assert trace.result().picked[1].tolist() == [0, 1, 0, 0, 1]
     assert trace.result().divergence[1].tolist() == [0.125, 4.0, 1.0, 2.0, 3.0]
 
@@ -46,7 +44,7 @@ def test_a_batch_noted_again_in_its_epoch_replaces_what_was_there() -> None:
 def test_texts_of_one_step_alone_leave_no_trace() -> None:
     trace = noted()
     before = trace.result()
-    trace.note(1, torch.tensor([-1, 0, -1]), torch.tensor([9.0, 0.125, 9.0]), torch.tensor([-1]))
+    trace.record(1, torch.tensor([-1, 0, -1]), torch.tensor([9.0, 0.125, 9.0]), torch.tensor([-1]))
     after = trace.result()
     np.testing.assert_array_equal(before.divergence, after.divergence)
     np.testing.assert_array_equal(before.picked, after.picked)
@@ -54,7 +52,7 @@ def test_texts_of_one_step_alone_leave_no_trace() -> None:
 
 def test_a_divergence_beyond_float16_is_its_largest_number_and_not_infinite() -> None:
     trace = SelectionTrace(START, 1)
-    trace.note(0, torch.tensor([0]), torch.tensor([1e9]), torch.tensor([0]))
+    trace.record(0, torch.tensor([0]), torch.tensor([1e9]), torch.tensor([0]))
     assert trace.result().divergence[0, 0] == 65504.0
     with np.errstate(over="ignore"):
         assert np.isinf(np.float32(1e9).astype(np.float16))  # what a plain conversion would have written
@@ -63,7 +61,7 @@ def test_a_divergence_beyond_float16_is_its_largest_number_and_not_infinite() ->
 def test_epochs_after_an_early_stop_are_left_off_and_unpicked_ones_between_are_not() -> None:
     trace = SelectionTrace(START, 9)
     for epoch in (0, 2):
-        trace.note(epoch, torch.tensor([0]), None, torch.tensor([0]))
+        trace.record(epoch, torch.tensor([0]), None, torch.tensor([0]))
     assert trace.result().picked.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
     assert trace.result().stages.tolist() == [3]
     assert SelectionTrace(START, 9).result().picked.shape == (0, 5)
@@ -73,7 +71,7 @@ def test_above_the_bound_whole_originals_of_a_seeded_draw_are_kept_for_all_epoch
     start = torch.arange(0, 4 * 101, 4)  # 100 originals × 4
     trace = SelectionTrace(start, 5, seed=3, cells=600)
     everything = torch.arange(400)
-    trace.note(4, everything, everything.float(), everything[::2])
+    trace.record(4, everything, everything.float(), everything[::2])
     result = trace.result()
     assert result.divergence.shape == (5, 120)  # 30 originals: 30 · 4 · 5 = 600 cells
     owners, counts = np.unique(result.candidates // 4, return_counts=True)
@@ -115,12 +113,12 @@ def test_a_trace_comes_back_from_disk_and_its_bytes_repeat(tmp_path: Path) -> No
 
 def test_a_training_that_goes_on_from_a_checkpoint_has_the_whole_trace() -> None:
     first = SelectionTrace(START, 2)
-    first.note(0, torch.tensor([0, 1]), torch.tensor([1.0, 8.0]), torch.tensor([1]))
+    first.record(0, torch.tensor([0, 1]), torch.tensor([1.0, 8.0]), torch.tensor([1]))
     state = first.state()
-    first.note(0, torch.tensor([0]), torch.tensor([7.0]), torch.tensor([0]))  # lost in the kill
+    first.record(0, torch.tensor([0]), torch.tensor([7.0]), torch.tensor([0]))  # lost in the kill
     second = SelectionTrace(START, 2)
     second.load_state(state)
-    second.note(1, torch.tensor([0, 1]), torch.tensor([2.0, 3.0]), torch.tensor([0]))
+    second.record(1, torch.tensor([0, 1]), torch.tensor([2.0, 3.0]), torch.tensor([0]))
     assert second.result().divergence[:, :2].tolist() == [[1.0, 8.0], [2.0, 3.0]]
     assert second.result().picked[:, :2].tolist() == [[0, 1], [1, 0]]
 
@@ -130,41 +128,3 @@ def test_a_checkpoint_without_this_trace_is_refused_in_one_line(state: dict[str,
     with pytest.raises(WorkspaceError, match=r"no selection trace of 2 epochs and 5 candidates") as caught:
         SelectionTrace(START, 2).load_state(state)
     assert "\n" not in str(caught.value)
-
-
-# ---- ALP's attention as metrics ----
-
-
-def states(rows: int, layers: int, seed: int) -> States:
-    return States(torch.randn(rows, layers, 4, generator=torch.Generator().manual_seed(seed)))
-
-
-def test_alp_s_attention_is_told_for_every_pair_of_layers() -> None:
-    objective = LayerObjective({"alp": {"weight": 0.3}}, Shape(2, 4, 2), Shape(3, 4, 2))
-    student, teacher = states(5, 2, 0), states(5, 3, 1)
-    told = attended(objective, student, teacher)
-    dots = np.einsum("nmd,nld->nml", student.vectors, teacher.vectors) / 2  # √4
-    expected = np.exp(dots) / np.exp(dots).sum(axis=-1, keepdims=True)
-    assert list(told) == [f"attention/{j}/{layer}" for j in range(2) for layer in range(3)]
-    for j in range(2):
-        for layer in range(3):
-            np.testing.assert_allclose(told[f"attention/{j}/{layer}"], expected[:, j, layer], rtol=1e-5)
-
-
-def test_outside_its_bucket_alp_s_attention_is_zero_and_without_alp_there_is_none() -> None:
-    student, teacher = states(5, 2, 0), states(5, 4, 1)
-    shapes = (Shape(2, 4, 2), Shape(4, 4, 2))
-    told = attended(LayerObjective({"alp": {"buckets": "disjoint"}}, *shapes), student, teacher)
-    zero = {name for name, values in told.items() if not values.any()}
-    assert zero == {"attention/0/2", "attention/0/3", "attention/1/0", "attention/1/1"}
-    assert attended(LayerObjective({"pkd": {}}, *shapes), student, teacher) == {}
-
-
-def test_means_over_steps_weigh_each_row_alike_and_begin_anew_when_taken() -> None:
-    means = MatchedMeans()
-    for values in ([1.0, 3.0], [8.0]):
-        matched = Matched([torch.arange(len(values))])
-        matched.add(torch.zeros(len(values)), {"x": torch.tensor(values)})
-        means.note(matched)
-    assert means.take() == {"x": 4.0}  # (1 + 3 + 8) / 3, not the mean 5 of the steps' means
-    assert means.take() == {}

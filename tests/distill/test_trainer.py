@@ -1,4 +1,4 @@
-"""The trainer forwards what it should, in the mode it should, and stopping or splitting a run changes no weight."""
+"""The trainer forwards the rows it should in the mode it should; stopping or splitting a run changes no weight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from augkd.data.transfer_set import TransferSet
-from augkd.distill import trainer as module
+from augkd.distill import checkpoint as module
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.checkpoint import last_checkpoint
 from augkd.distill.dataset import DistillationDataset
@@ -29,7 +29,7 @@ MINIMAX = {"minimax": {"keep": 2}}
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Matrices this small lose more to waiting for a second core than they win."""
+    """Matrices this small lose more to waiting for a second core than they gain."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,7 +55,7 @@ def trainer_of(
     out: Path, bert: Path, data: TransferSet, kind: type[DistillationTrainer] = DistillationTrainer, **given: Any
 ) -> DistillationTrainer:
     extra = {key: given.pop(key) for key in ("validation", "progress") if key in given}
-    options = {
+    settings = {
         "num_train_epochs": 1,
         "per_device_train_batch_size": 4,
         "learning_rate": 1e-3,
@@ -68,7 +68,7 @@ def trainer_of(
         "disable_tqdm": True,
     } | given
     student = student_of(bert, data.labels)
-    arguments = DistillationArguments(output_dir=str(out), **options)
+    arguments = DistillationArguments(output_dir=str(out), **settings)
     return kind(student, arguments, DistillationDataset(student, data), **extra)
 
 
@@ -116,7 +116,7 @@ def test_a_mean_of_batch_means_would_be_another_step(tmp_path: Path, plain_bert:
     assert not torch.allclose(after_one_step(tmp_path / "b", plain_bert, 5, 4, MeanOfMeans), whole, atol=1e-4)
 
 
-# ---- budget ----
+# ---- rows ----
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_training_step_in_eval_mode_is_an_error(tmp_path: Path, tiny_bert: Pat
 
 
 class Killed(BaseException):
-    """What a kill looks like from inside."""
+    """A kill, as seen from inside the process."""
 
 
 RESUMABLE = {"num_train_epochs": 3, "per_device_train_batch_size": 4, "save_strategy": "epoch", "save_every": 3}
@@ -225,7 +225,7 @@ def test_a_killed_run_resumes_to_the_very_weights_of_an_unbroken_one(
     broken = trainer_of(tmp_path / "broken", tiny_bert, data, progress=killed_at(4), **given)
     with pytest.raises(Killed):
         broken.resume()
-    # cut off while writing: everything but the file that is written last; what is left is step 3, within an epoch
+    # cut off while writing: every file but the marker, which is written last; step 3, within an epoch, is left
     newest = tmp_path / "broken" / "checkpoint-4"
     shutil.rmtree(newest, ignore_errors=True)
     shutil.copytree(tmp_path / "broken" / "checkpoint-3", newest)
@@ -291,17 +291,17 @@ def test_the_loss_grows_with_the_candidates_weight_from_that_of_the_originals_al
 def test_the_loss_is_the_weighted_sum_written_out(tmp_path: Path, plain_bert: Path) -> None:
     data = transfer(3)
     student = student_of(plain_bert)
-    found = data.candidates()
+    candidates = data.candidates()
     original = student.predict([(text, None) for text in data.column("text")]).log_softmax(-1)
     labels = [LABELS.index(name) for name in data.column("label")]
     ce = -sum(original[row, label].item() for row, label in enumerate(labels)) / 3
 
     def kd(texts: list[str], teacher: Any) -> float:
         softened = (student.predict([(text, None) for text in texts]) / 2).log_softmax(-1)
-        said = (torch.from_numpy(teacher) / 2).log_softmax(-1)
-        return 4 * (said.exp() * (said - softened)).sum().item() / len(texts)
+        target = (torch.from_numpy(teacher) / 2).log_softmax(-1)
+        return 4 * (target.exp() * (target - softened)).sum().item() / len(texts)
 
-    wanted = 0.5 * ce + 0.5 * kd(data.column("text"), data.teacher()) + 0.5 * kd(found.text, found.teacher)
+    wanted = 0.5 * ce + 0.5 * kd(data.column("text"), data.teacher()) + 0.5 * kd(candidates.text, candidates.teacher)
     assert loss(tmp_path, plain_bert, data) == pytest.approx(wanted, rel=1e-5)
 
 
@@ -320,7 +320,7 @@ def test_a_regression_student_of_one_output_learns(tmp_path: Path, plain_bert: P
 # ---- data ----
 
 
-def test_a_batch_holds_its_originals_candidates_and_nobody_else_s(tiny_bert: Path) -> None:
+def test_a_batch_holds_the_candidates_of_its_originals_and_no_others(tiny_bert: Path) -> None:
     student, data = student_of(tiny_bert), transfer(6)
     dataset = DistillationDataset(student, data)
     batch = dataset.collate([4, 1])["batch"]

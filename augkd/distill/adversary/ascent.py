@@ -1,35 +1,35 @@
-"""The generator's half of MATE-KD (Rashid et al., ACL 2021): every so often it climbs where teacher and student differ.
+"""The generator's half of MATE-KD (Rashid et al., ACL 2021): it learns texts on which teacher and student differ.
 
 The drawn tokens are real ones, so teacher and student run on them as on any text. Only the gradient is softened: a term
-that is zero, added to the word embeddings of masked places, carries it back to the generator's logits. It is asked of
-autograd for the generator's parameters alone, so nobody else's gradient is touched.
+that is zero, added to the word embeddings of masked places, carries it back to the generator's logits. Autograd is
+asked for the generator's parameters alone, so no other gradient is touched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from augkd.candidates.generator.generator import Generator, masked_places, replaced, soften
-from augkd.distill.adversary.freelb import added
+from augkd.candidates.generator.generator import Generator, masked_positions, replace_tokens, soften
+from augkd.distill.adversary.freelb import added_to_embeddings
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier
-from augkd.models.devices import budget_of
+from augkd.models.devices import token_budget_of
 from augkd.models.seeds import rng_of
-from augkd.models.tokens import Tokens
+from augkd.models.tokens import RowGroups, Tokens
 from augkd.selection import divergence
 from augkd.selection.pool import Batch, Pool
 
-NO_ROW = -1  # the place of a generated text among the candidates of the transfer set: it is in none
-Forward = Callable[[Tokens], Tensor]
+NO_ROW = -1  # the row of a generated text: it is none of the transfer set's candidates
 
 
 def cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:  # (n, classes) logits → (n,)
-    """H(teacher, student) = KL + H(teacher): what MATE-KD's code climbs; it also rewards making the teacher unsure."""
+    """H(teacher, student) = KL + H(teacher): MATE-KD's released code ascends it; it also rewards an unsure teacher."""
     return -(teacher.float().softmax(dim=-1) * student.float().log_softmax(dim=-1)).sum(dim=-1)
 
 
@@ -42,101 +42,105 @@ OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Ascent:
-    """When and how the generator climbs. `ascend` 0: never, random masking and filling."""
+    """When and how the generator is trained. `ascend` 0: never; texts are masked and filled in at random."""
 
-    ascend: int = 10  # steps in a row
-    every: int = 100  # of the student's steps, the first before its first
-    objective: str = "kl"
+    ascend: int = 10  # gradient-ascent steps in a row
+    every: int = 100  # steps of the student; the first time before its first step
+    objective: str = "kl"  # a key of OBJECTIVES
     learning_rate: float = 2e-4
-    schedule: str = "constant"  # or linear: down to 0 at the end of the stage
+    schedule: str = "constant"  # or "linear": down to 0 at the end of the stage
     max_grad_norm: float = 5.0
 
 
 class Adversary:
-    """Generator and live teacher beside a student: fills pools, and climbs in between."""
+    """Generator and live teacher beside a student: fills pools, and trains the generator between steps."""
 
     def __init__(
         self, generator: Generator, teacher: Classifier, ascent: Ascent, *, samples: int = 1, seed: int = 0
     ) -> None:
+        """`samples` texts are generated per original of a batch. Puts the teacher in eval mode, without gradients."""
         self.generator, self.teacher, self.ascent = generator, teacher, ascent
         self.samples = samples
         self._seed = seed
-        self.steps = 0  # of ascent, since the beginning
+        self.steps = 0  # gradient-ascent steps since the beginning
         self.teacher.model.eval().requires_grad_(False)
         self._parameters = [p for p in generator.lm.model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=ascent.learning_rate, weight_decay=0.0)
 
     @torch.no_grad()
-    def pool(self, batch: Batch, rng: torch.Generator, budget: int | None = None) -> Pool:
-        """New texts for a batch's originals, with the teacher's word on them; score: the share of tokens kept."""
+    def pool(self, batch: Batch, rng: torch.Generator, token_budget: int | None = None) -> Pool:
+        """New texts for a batch's originals with the teacher's logits; their score is the share of tokens kept."""
         drawn = self.generator.draw(batch.tokens, self.samples, rng)
         owner = torch.repeat_interleave(torch.arange(len(batch.tokens)), self.samples)
-        teacher = self.teacher.logits(drawn.tokens, "teacher", budget).cpu()
+        teacher = self.teacher.logits(drawn.tokens, "teacher", token_budget).cpu()
         return Pool(drawn.tokens, owner, drawn.kept, teacher, torch.full((len(owner),), NO_ROW))
 
-    def due(self, step: int) -> bool:
-        """Whether to ascend before the student's step number `step`, from 0."""
+    def is_due(self, step: int) -> bool:
+        """Whether to ascend before the student's step `step`, counted from 0."""
         return self.ascent.ascend > 0 and step % self.ascent.every == 0
 
     def ascend(
         self,
-        student: nn.Module,
-        forward: Forward,
-        texts: Callable[[torch.Generator], Tokens],
+        student: Classifier,
+        originals: Tokens,
+        batch_size: int,
         progress: float = 0.0,
-        budget: int | None = None,
+        token_budget: int | None = None,
     ) -> list[float]:
-        """`ascend` steps on the originals that `texts` draws; returns the mean divergence before each of them.
+        """Takes `ascend` steps, each on `batch_size` drawn originals; returns the mean divergence before each of them.
 
-        `forward` runs `student` with gradients, under `budget`. The student is in eval mode meanwhile: what climbs is
-        the divergence that selection measures.
+        The student is in eval mode meanwhile, so that what rises is the divergence that selection measures.
         """
-        training = student.training
-        student.eval()
-        values = []
+        training = student.model.training
+        student.model.eval()
+        divergences = []
         for _ in range(self.ascent.ascend):
             rng = rng_of(self._seed, 4, self.steps)
-            values.append(self._step(student, forward, texts(rng), rng, progress, budget))
+            tokens = originals.take(torch.randperm(len(originals), generator=rng)[:batch_size])
+            divergences.append(self._step(student, tokens, rng, progress, token_budget))
             self.steps += 1
-        student.train(training)
-        return values
+        student.model.train(training)
+        return divergences
 
     def _step(
         self,
-        student: nn.Module,
-        forward: Forward,
+        student: Classifier,
         tokens: Tokens,
         rng: torch.Generator,
         progress: float,
-        budget: int | None,
+        token_budget: int | None,
     ) -> float:
-        places = masked_places(tokens, self.generator.lm.special(), self.generator.rate, rng)
+        places = masked_positions(tokens, self.generator.lm.special(), self.generator.rate, rng)
         if not len(places):
             return 0.0
         logits = self.generator.logits(tokens, places, "ascent")
         ids, soft = soften(logits, self.generator.temperature, rng)
-        drawn = replaced(tokens, places, ids.cpu())
+        drawn = replace_tokens(tokens, places, ids.cpu())
+        value = self._divergence(
+            softened_logits(student, drawn, places, soft, token_budget),
+            softened_logits(self.teacher, drawn, places, soft, token_budget),
+        )
+        self._update(value, progress)
+        return float(value.detach())
 
-        with straight_through(student, drawn, places, soft, budget):
-            seen = forward(drawn)
-        with straight_through(self.teacher.model, drawn, places, soft, budget):
-            told = self.teacher.logits(drawn, "ascent", budget)
-        classes = seen.shape[-1] > 1  # KL of one output is always 0
-        value = OBJECTIVES[self.ascent.objective if classes else "squared_error"](seen, told).mean()
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:  # (n, outputs) logits → ()
+        has_classes = student.shape[-1] > 1  # KL of one output is always 0
+        return OBJECTIVES[self.ascent.objective if has_classes else "squared_error"](student, teacher).mean()
 
-        gradients = torch.autograd.grad(-value, self._parameters, allow_unused=True)  # a pooler is not on the way
+    def _update(self, value: Tensor, progress: float) -> None:
+        """One step of the generator's optimiser up the gradient of `value`."""
+        gradients = torch.autograd.grad(-value, self._parameters, allow_unused=True)  # a pooler takes no part
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(self._parameters, self.ascent.max_grad_norm)
         for group in self._optimizer.param_groups:
-            left = 1 - progress if self.ascent.schedule == "linear" else 1.0
-            group["lr"] = self.ascent.learning_rate * left
+            factor = 1 - progress if self.ascent.schedule == "linear" else 1.0
+            group["lr"] = self.ascent.learning_rate * factor
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return float(value.detach())
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and moments, as tensors of their own."""
+        """The generator's weights and the optimiser's moments, as tensors of their own."""
         state = {"steps": torch.tensor(self.steps)}
         for name, parameter in self.generator.lm.model.named_parameters():  # tied ones once
             state[f"weight.{name}"] = parameter.detach().cpu().contiguous()
@@ -146,7 +150,7 @@ class Adversary:
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from `state`."""
+        """Continues from `state`."""
         self.steps = int(state["steps"])
         for name, parameter in self.generator.lm.model.named_parameters():
             parameter.copy_(state[f"weight.{name}"])
@@ -160,12 +164,12 @@ class Adversary:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows through the generator and, in the loop, through the teacher."""
+        """Rows forwarded through the generator and through the live teacher."""
         return {"generator": sum(self.generator.lm.rows.values()), "teacher": sum(self.teacher.rows.values())}
 
 
 class _Through(torch.autograd.Function):
-    """Zero forwards; backwards the gradient that `soft @ embedding` would have."""
+    """Zero in the forward pass; in the backward pass the gradient that `soft @ embedding` would have."""
 
     @staticmethod
     def forward(ctx: Any, soft: Tensor, embedding: Tensor) -> Tensor:
@@ -178,21 +182,34 @@ class _Through(torch.autograd.Function):
         return gradients[0].to(embedding.dtype) @ embedding.T, None
 
 
-def straight_through(
-    model: Any,
+def softened_logits(
+    classifier: Classifier,
     tokens: Tokens,
     places: Tensor,  # (p,) positions in tokens.ids, ascending
     soft: Tensor,  # (p, vocabulary)
-    budget: int | None = None,
-) -> Any:
-    """A context in which `models.run(model, tokens, …, budget)` carries gradients to `soft`; its outputs are the same.
+    token_budget: int | None = None,
+) -> Tensor:  # (n, outputs)
+    """The logits of `tokens`, unchanged, but with a gradient to `soft` (the straight-through estimator)."""
+    groups = RowGroups.of(tokens, token_budget_of(classifier.device, token_budget))
+    with straight_through(classifier.model, tokens, groups, places, soft):
+        return classifier.logits(tokens, "ascent", groups=groups)
 
-    Raises ModelError for a model whose word embedding is no plain table.
+
+def straight_through(
+    model: Any,
+    tokens: Tokens,
+    groups: RowGroups,  # of `tokens`
+    places: Tensor,  # (p,) positions in tokens.ids, ascending
+    soft: Tensor,  # (p, vocabulary)
+) -> AbstractContextManager[None]:
+    """A context in which `Classifier.logits(tokens, …, groups=groups)` carries gradients to `soft`.
+
+    The outputs of the pass are unchanged. Raises ModelError for a model whose word embedding is not a plain table.
     """
     table = getattr(model, "module", model).get_input_embeddings()
     if not isinstance(table, nn.Embedding):
         raise ModelError(
-            f"{type(model).__name__} has no table of word embeddings, so no generator can be trained on it"
+            f"{type(model).__name__} has no table of word embeddings, so no generator can be trained against it"
         )
     device = table.weight.device
     width = min(soft.shape[1], table.num_embeddings)
@@ -201,17 +218,16 @@ def straight_through(
     )
     number = torch.full((len(tokens.ids),), -1)
     number[places] = torch.arange(len(places))
-    deltas = [_spread(zero, number, tokens, rows) for rows in tokens.batches(budget_of(device, budget))]
-    return added(model, deltas)
+    return added_to_embeddings(model, [_spread(zero, number, tokens, rows) for rows in groups])
 
 
 def _spread(values: Tensor, number: Tensor, tokens: Tokens, rows: Tensor) -> Tensor:  # (rows, length, width)
-    """`values[number[i]]` where token i of the group stands, zero where its number is -1."""
+    """`values[number[i]]` at token i of the group, zero where its number is -1."""
     lengths = tokens.lengths[rows]
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    held = torch.full(mask.shape, -1)
-    held[mask] = number[(tokens.offsets[rows][:, None] + torch.arange(mask.shape[1]))[mask]]
-    rows_, columns = (held >= 0).nonzero(as_tuple=True)
+    numbers = torch.full(mask.shape, -1)
+    numbers[mask] = number[(tokens.offsets[rows][:, None] + torch.arange(mask.shape[1]))[mask]]
+    masked_rows, columns = (numbers >= 0).nonzero(as_tuple=True)
     spread = values.new_zeros(*mask.shape, values.shape[-1])
-    where = (rows_.to(values.device), columns.to(values.device))
-    return spread.index_put(where, values[held[rows_, columns].to(values.device)])
+    where = (masked_rows.to(values.device), columns.to(values.device))
+    return spread.index_put(where, values[numbers[masked_rows, columns].to(values.device)])

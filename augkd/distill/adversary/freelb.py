@@ -1,8 +1,8 @@
-"""FreeLB: training under an adversary that moves the word embeddings (Zhu et al., ICLR 2020).
+"""FreeLB: training on adversarially perturbed word embeddings (Zhu et al., ICLR 2020).
 
-A batch is forwarded and backpropagated `steps` times; between two passes each text's perturbation δ climbs the loss.
-The parameters get the mean gradient of all passes, which see the same dropout mask. A hook adds δ to what the word
-embedding gives, before positions and LayerNorm; δ is held per group of rows as `distill.models.run` forwards them.
+A batch is forwarded and backpropagated `steps` times; between two passes each text's perturbation δ takes a step of
+gradient ascent on the loss. The parameters get the mean gradient of all passes, which share one dropout mask. A hook
+adds δ to the output of the word embedding, before positions and LayerNorm; there is one δ per row group of the pass.
 """
 
 from __future__ import annotations
@@ -15,77 +15,75 @@ import torch
 from torch import Tensor, nn
 
 from augkd.errors import ModelError
-from augkd.models.devices import budget_of
-from augkd.models.tokens import Tokens
+from augkd.models.tokens import RowGroups, Tokens
 
 
 def freelb(
-    forward: Callable[[], Tensor],  # one pass of `run` over `tokens` in train mode, and its loss ()
+    loss: Callable[[], Tensor],  # one forward pass over `tokens` in `groups`, in train mode, and its loss ()
     backward: Callable[[Tensor], Any],  # e.g. accelerator.backward
     model: nn.Module,
     tokens: Tokens,
+    groups: RowGroups,  # of `tokens`
     rng: torch.Generator,
-    budget: int | None = None,  # padded tokens a group, as given to `run`
     *,
     steps: Annotated[int, ">= 1"] = 3,
     step_size: Annotated[float, "> 0"] = 0.1,
     magnitude: Annotated[float, ">= 0"] = 0.1,
     radius: Annotated[float, ">= 0"] = 0.0,
-) -> Tensor:  # () mean loss of the passes, without a graph
-    """Leaves in the parameters' gradients the mean over `steps` passes, each at a more adverse perturbation.
+) -> Tensor:  # () mean loss of the passes, with the graph of the last one
+    """The loss of `steps` passes, each under a more adverse perturbation; all but the last are backpropagated here.
 
-    `magnitude` is the size of the first perturbation (0: none, so that the first pass is the clean one), `radius` the
-    largest L2 norm of a text's (0: no bound), `step_size` the length of a step uphill. With `steps` 1 and `magnitude` 0
-    this is plain training. Raises ModelError for a model that does not embed its input exactly once a forward pass.
+    The caller backpropagates the result, as it would a plain loss: the parameters' gradients are then the mean over
+    all passes. `magnitude` is the size of the first perturbation (0: none, the first pass is clean), `step_size` the
+    length of an ascent step, `radius` the largest L2 norm of a text's perturbation (0: no bound). With `steps` 1 and
+    `magnitude` 0 this is plain training. Raises ModelError for a model that does not embed its input exactly once per
+    forward pass.
     """
     device = next(model.parameters()).device
-    groups = list(tokens.batches(budget_of(device, budget)))
-    embedding = _word_embedding(model)
-    masks = [_mask(tokens.lengths[rows]).to(device) for rows in groups]
-    noise = _noise(tokens, _width(embedding), magnitude, rng)
-    deltas = [bounded(_padded(noise, tokens, rows).to(device), radius).requires_grad_() for rows in groups]
+    masks = [_real_tokens(tokens.lengths[rows]).to(device) for rows in groups]
+    deltas = _first_perturbation(model, tokens, groups, magnitude, radius, rng)
     dropout = _dropout_state(device)
     total = torch.zeros((), device=device)
-    for number in range(steps):
-        if number:
-            _restore(dropout, device)
-            deltas = [
-                perturb(delta, _gradient(delta) * mask[..., None], step_size=step_size, radius=radius).requires_grad_()
-                for delta, mask in zip(deltas, masks, strict=True)
-            ]
-        with added(model, deltas):
-            loss = forward() / steps
-        backward(loss)
-        total += loss.detach()
-    return total
+    for _ in range(steps - 1):
+        with added_to_embeddings(model, deltas):
+            value = loss() / steps
+        backward(value)
+        total += value.detach()
+        deltas = [
+            perturb(delta, _gradient(delta) * mask[..., None], step_size=step_size, radius=radius).requires_grad_()
+            for delta, mask in zip(deltas, masks, strict=True)
+        ]
+        _restore(dropout, device)
+    with added_to_embeddings(model, deltas):
+        return total + loss() / steps
 
 
 def perturb(
     delta: Tensor,  # (n, length, width), 0 where padded
-    gradient: Tensor,  # (n, length, width) of the loss by delta, 0 where padded
+    gradient: Tensor,  # (n, length, width) of the loss with respect to delta, 0 where padded
     *,
     step_size: float,
     radius: float = 0.0,
 ) -> Tensor:  # (n, length, width)
-    """One step of `step_size` up each text's own gradient, then back into the ball of `radius` (0: no bound)."""
+    """One ascent step of `step_size` along each text's own gradient, then back into the ball of `radius` (0: none)."""
     delta = delta.detach()
-    # only the direction counts, so a loss divided by batch, steps or scale climbs alike; no gradient: no step
+    # the direction alone counts, so dividing the loss by batch, steps or scale changes nothing; no gradient: no step
     direction = gradient / _norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
     return bounded(delta + step_size * direction, radius)
 
 
 def bounded(delta: Tensor, radius: float) -> Tensor:
-    """Each text's perturbation scaled down to an L2 norm of at most `radius` (0: as it is)."""
+    """Each text's perturbation scaled down to an L2 norm of at most `radius` (0: unchanged)."""
     if radius == 0:
         return delta
     return delta * (radius / _norm(delta).clamp_min(torch.finfo(delta.dtype).tiny)).clamp_max(1)
 
 
 @contextmanager
-def added(model: nn.Module, deltas: Sequence[Tensor]) -> Iterator[None]:
-    """Within it, the i-th forward pass of `model` has `deltas[i]` (rows, length, width) added to its word embeddings.
+def added_to_embeddings(model: nn.Module, deltas: Sequence[Tensor]) -> Iterator[None]:
+    """While open, the i-th forward pass of `model` has `deltas[i]` (rows, length, width) added to its word embeddings.
 
-    Raises ModelError when the passes are not these, in number and in shape.
+    Raises ModelError when the passes do not match `deltas` in number and shape.
     """
     waiting = list(reversed(deltas))
 
@@ -105,7 +103,7 @@ def added(model: nn.Module, deltas: Sequence[Tensor]) -> Iterator[None]:
 
 def _not_once(model: nn.Module) -> ModelError:
     return ModelError(
-        f"freelb needs a model that embeds its input once a forward pass; {type(model).__name__} does not"
+        f"freelb needs a model that embeds its input once per forward pass; {type(model).__name__} does not"
     )
 
 
@@ -115,8 +113,13 @@ def _word_embedding(model: Any) -> nn.Module:
     return embedding
 
 
-def _width(embedding: nn.Module) -> int:
-    return int(next(embedding.parameters()).shape[-1])
+def _first_perturbation(
+    model: nn.Module, tokens: Tokens, groups: RowGroups, magnitude: float, radius: float, rng: torch.Generator
+) -> list[Tensor]:  # per group (rows, length, width), with gradient
+    embedding = next(_word_embedding(model).parameters())
+    noise = _noise(tokens, int(embedding.shape[-1]), magnitude, rng)
+    device = next(model.parameters()).device
+    return [bounded(_padded(noise, tokens, rows).to(device), radius).requires_grad_() for rows in groups]
 
 
 def _noise(tokens: Tokens, width: int, magnitude: float, rng: torch.Generator) -> Tensor:  # (tokens, width)
@@ -129,14 +132,14 @@ def _noise(tokens: Tokens, width: int, magnitude: float, rng: torch.Generator) -
 
 
 def _padded(values: Tensor, tokens: Tokens, rows: Tensor) -> Tensor:  # (rows, length, width)
-    mask = _mask(tokens.lengths[rows])
-    places = (tokens.offsets[rows][:, None] + torch.arange(mask.shape[1]))[mask]
+    mask = _real_tokens(tokens.lengths[rows])
+    positions = (tokens.offsets[rows][:, None] + torch.arange(mask.shape[1]))[mask]
     padded = torch.zeros(*mask.shape, values.shape[-1], device=values.device)
-    padded[mask.to(values.device)] = values[places.to(values.device)]
+    padded[mask.to(values.device)] = values[positions.to(values.device)]
     return padded
 
 
-def _mask(lengths: Tensor) -> Tensor:  # (rows, length)
+def _real_tokens(lengths: Tensor) -> Tensor:  # (rows, length) bool, False where padded
     return torch.arange(int(lengths.max())) < lengths[:, None]
 
 

@@ -20,10 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from augkd.distill.objective.hidden import layer_vectors
-from augkd.distill.objective.layer_objective import Needs
+from augkd.distill.objective.layer_states import Needs, layer_vectors
 from augkd.distill.teacher.outputs import text_key
-from augkd.errors import DataError, ModelError, WorkspaceError, shown
+from augkd.errors import DataError, ModelError, WorkspaceError, short_repr
 from augkd.models.classifier import Classifier, Pair
 from augkd.workspace.files import replacing
 from augkd.workspace.fingerprints import fingerprint
@@ -144,7 +143,7 @@ class LayerStore:
         fits = (vectors.abs().amax(dim=(1, 2)) <= torch.finfo(torch.float16).max).tolist()
         if not all(fits):
             text = texts[fits.index(False)][0]
-            raise ModelError(f"a teacher layer vector of {shown(text)} is not finite or above fp16's 65504")
+            raise ModelError(f"a teacher layer vector of {short_repr(text)} is not finite or above fp16's 65504")
         return vectors.half().numpy()
 
     def _open(self) -> None:

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.special import log_softmax, logsumexp
 
-from augkd.errors import DataError, shown
+from augkd.errors import DataError, short_repr
 from augkd.models.classifier import Classifier, Pair
 from augkd.workspace.files import replacing
 from augkd.workspace.locks import claimed
@@ -137,7 +137,7 @@ class GivenTeacher:
         if missing and not self._drop:
             raise DataError(
                 f"{self._path} has no teacher output for {len(missing)} of {len(texts)} texts, e.g. "
-                f"{shown(missing[0][0])}; add them, or set teacher.missing: drop"
+                f"{short_repr(missing[0][0])}; add them, or set teacher.missing: drop"
             )
         result = np.full((len(texts), self._values.shape[1]), np.nan, dtype=np.float32)
         for row, text in enumerate(texts):

@@ -1,4 +1,4 @@
-"""The generator: what it draws, through what its gradient returns, and what a step may touch."""
+"""The generator: what it draws, how the gradient returns to it, and what a gradient-ascent step may touch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from augkd.candidates.generator.generator import Generator, gumbel, masked_places, replaced, sampled, soften
+from augkd.candidates.generator.generator import (
+    Generator,
+    gumbel_noise,
+    masked_positions,
+    replace_tokens,
+    sample,
+    soften,
+)
 from augkd.distill.adversary.ascent import OBJECTIVES, Adversary, Ascent, straight_through
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.masked_lm import MaskedLM, check_same_vocabulary, load_masked_lm
 from augkd.models.seeds import rng_of
-from augkd.models.tokens import Tokens
+from augkd.models.tokens import RowGroups, Tokens
 from augkd.selection.pool import Batch, Pool
 
 LABELS = ("animal", "food", "tool")
@@ -35,19 +41,19 @@ def lm(tiny_bert: Path) -> MaskedLM:
 
 
 def classifier(folder: Path, seed: int) -> Classifier:
-    found = load_backbone(str(folder), LABELS, 32, seed, "float32")
-    found.model.eval()
-    return found
+    loaded = load_backbone(str(folder), LABELS, 32, seed, "float32")
+    loaded.model.eval()
+    return loaded
 
 
 @pytest.fixture
 def teacher(tiny_bert: Path) -> Classifier:
     """A teacher whose outputs depend on the words more than those of random weights do."""
-    found = classifier(tiny_bert, 1)
-    for name, parameter in found.model.named_parameters():
+    loaded = classifier(tiny_bert, 1)
+    for name, parameter in loaded.model.named_parameters():
         if parameter.dim() == 2 and "embeddings" not in name:
             parameter.data *= 10
-    return found
+    return loaded
 
 
 @pytest.fixture
@@ -55,8 +61,8 @@ def student(tiny_bert: Path) -> Classifier:
     return classifier(tiny_bert, 2)
 
 
-def tokens_of(one: Any) -> Tokens:
-    return Tokens.of(one.tokenizer([*TEXTS])["input_ids"])
+def tokens_of(model: Any) -> Tokens:
+    return Tokens.of(model.tokenizer([*TEXTS])["input_ids"])
 
 
 def batch_of(tokens: Tokens) -> Batch:
@@ -76,7 +82,7 @@ def adversary(lm: MaskedLM, teacher: Classifier, **given: Any) -> Adversary:
 
 def test_masks_take_the_asked_share_and_never_a_special_token(lm: MaskedLM) -> None:
     tokens = tokens_of(lm).take(torch.zeros(400, dtype=torch.long))
-    places = masked_places(tokens, lm.special(), 0.3, rng_of(1))
+    places = masked_positions(tokens, lm.special(), 0.3, rng_of(1))
     eligible = int((~lm.special()[tokens.ids]).sum())
     assert not lm.special()[tokens.ids[places]].any()
     assert abs(len(places) / eligible - 0.3) < 0.03  # 3,600 draws: standard error 0.008
@@ -84,24 +90,24 @@ def test_masks_take_the_asked_share_and_never_a_special_token(lm: MaskedLM) -> N
 
 def test_a_row_that_draws_no_mask_gets_one(lm: MaskedLM) -> None:
     tokens = tokens_of(lm)
-    places = masked_places(tokens, lm.special(), 1e-6, rng_of(1))
+    places = masked_positions(tokens, lm.special(), 1e-6, rng_of(1))
     assert torch.bucketize(places, tokens.offsets[1:], right=True).tolist() == [0, 1, 2, 3]
 
 
-def test_the_head_sees_masked_places_only_and_says_there_what_it_says_everywhere(lm: MaskedLM) -> None:
+def test_the_head_sees_masked_tokens_only_and_gives_the_logits_it_gives_everywhere(lm: MaskedLM) -> None:
     tokens = tokens_of(lm)
-    places = masked_places(tokens, lm.special(), 0.4, rng_of(2))
-    masked = replaced(tokens, places, torch.full((len(places),), lm.tokenizer.mask_token_id))
+    places = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
+    masked = replace_tokens(tokens, places, torch.full((len(places),), lm.tokenizer.mask_token_id))
     with torch.no_grad():
-        some = lm.logits(masked, places, "test", budget=40)  # several groups
+        at_masks = lm.logits(masked, places, "test", token_budget=40)  # several groups
         every = [
             lm.model(input_ids=masked.ids[a:b][None]).logits[0]
             for a, b in zip(masked.offsets[:-1].tolist(), masked.offsets[1:].tolist(), strict=True)
         ]
-    assert torch.allclose(some, torch.cat(every)[places], atol=1e-5)
+    assert torch.allclose(at_masks, torch.cat(every)[places], atol=1e-5)
 
 
-def test_a_draw_changes_masked_places_only_and_counts_what_it_kept(lm: MaskedLM) -> None:
+def test_a_draw_changes_masked_tokens_only_and_counts_what_it_kept(lm: MaskedLM) -> None:
     tokens = tokens_of(lm)
     drawn = Generator(lm, rate=0.5).draw(tokens, 3, rng_of(4))
     before = tokens.take(torch.repeat_interleave(torch.arange(4), 3))
@@ -119,7 +125,7 @@ def test_a_draw_changes_masked_places_only_and_counts_what_it_kept(lm: MaskedLM)
     assert not torch.equal(other.tokens.ids, drawn.tokens.ids)
 
 
-@pytest.mark.parametrize("draw", [sampled, lambda logits, rng: soften(logits, 1.0, rng)[0]], ids=["sampled", "soften"])
+@pytest.mark.parametrize("draw", [sample, lambda logits, rng: soften(logits, 1.0, rng)[0]], ids=["sample", "soften"])
 def test_draws_follow_the_softmax(draw: Any) -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, -torch.inf]]).expand(20_000, 4)
     share = torch.bincount(draw(logits, rng_of(6)), minlength=4) / 20_000
@@ -128,7 +134,7 @@ def test_draws_follow_the_softmax(draw: Any) -> None:
 
 
 def test_gumbel_noise_has_its_mean_and_variance() -> None:
-    noise = gumbel(torch.Size([200_000]), rng_of(7))
+    noise = gumbel_noise(torch.Size([200_000]), rng_of(7))
     assert float(noise.mean()) == pytest.approx(0.5772, abs=0.01)
     assert float(noise.var()) == pytest.approx(1.6449, abs=0.03)
 
@@ -138,22 +144,24 @@ def test_gumbel_noise_has_its_mean_and_variance() -> None:
 
 def test_outputs_under_the_straight_through_term_are_those_of_the_text(lm: MaskedLM, student: Classifier) -> None:
     tokens = tokens_of(lm)
-    places = masked_places(tokens, lm.special(), 0.4, rng_of(2))
+    places = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
     soft = torch.softmax(torch.randn(len(places), len(lm.special()), generator=rng_of(1)), dim=-1).requires_grad_()
-    with straight_through(student.model, tokens, places, soft, 40):
-        hooked = student.logits(tokens, "test", 40)
-    assert torch.equal(hooked, student.logits(tokens, "test", 40))
+    groups = RowGroups.of(tokens, 40)
+    with straight_through(student.model, tokens, groups, places, soft):
+        hooked = student.logits(tokens, "test", groups=groups)
+    assert torch.equal(hooked, student.logits(tokens, "test", groups=groups))
 
 
 def test_the_gradient_is_that_of_mixed_embeddings(lm: MaskedLM, student: Classifier) -> None:
-    """Against the way of the reference: one-hot plus soft minus its value, times the whole embedding matrix."""
+    """Against the reference implementation: one-hot plus soft minus its value, times the whole embedding matrix."""
     tokens = tokens_of(lm).take(torch.tensor([2]))
-    places = masked_places(tokens, lm.special(), 0.4, rng_of(2))
+    places = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
     soft = torch.softmax(torch.randn(len(places), len(lm.special()), generator=rng_of(1)), dim=-1)
 
     ours = soft.clone().requires_grad_()
-    with straight_through(student.model, tokens, places, ours):
-        student.logits(tokens, "test").square().sum().backward()
+    groups = RowGroups.of(tokens, 64)
+    with straight_through(student.model, tokens, groups, places, ours):
+        student.logits(tokens, "test", groups=groups).square().sum().backward()
 
     theirs = soft.clone().requires_grad_()
     table = student.model.get_input_embeddings().weight.detach()
@@ -172,12 +180,12 @@ def test_an_ascent_moves_the_generator_and_touches_no_other_gradient(
     lm: MaskedLM, teacher: Classifier, student: Classifier
 ) -> None:
     tokens, before = tokens_of(lm), [p.detach().clone() for p in lm.model.parameters()]
-    player = adversary(lm, teacher, ascend=2)
-    player.ascend(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
+    generating = adversary(lm, teacher, ascend=2)
+    generating.ascend(student, tokens, len(tokens))
     assert any(not torch.equal(now, old) for now, old in zip(lm.model.parameters(), before, strict=True))
     assert all(p.grad is None for model in (teacher.model, student.model) for p in model.parameters())
     assert all(p.requires_grad for p in student.model.parameters())
-    assert player.steps == 2
+    assert generating.steps == 2
 
 
 def test_ascent_raises_the_divergence_of_its_samples_and_no_ascent_does_not(
@@ -185,18 +193,18 @@ def test_ascent_raises_the_divergence_of_its_samples_and_no_ascent_does_not(
 ) -> None:
     tokens = tokens_of(lm).take(torch.arange(4).repeat(16))
 
-    def divergence(player: Adversary) -> float:
-        pool = player.pool(batch_of(tokens), rng_of(9))
+    def divergence(generating: Adversary) -> float:
+        pool = generating.pool(batch_of(tokens), rng_of(9))
         with torch.no_grad():
             return float(OBJECTIVES["kl"](student.logits(pool.tokens, "test"), pool.teacher).mean())
 
     still = adversary(lm, teacher, ascend=0)
     first = divergence(still)
-    still.ascend(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
+    still.ascend(student, tokens, len(tokens))
     assert divergence(still) == first
-    climbing = adversary(lm, teacher, ascend=40, learning_rate=1e-2)
-    climbing.ascend(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens)
-    assert divergence(climbing) > 1.5 * first, (divergence(climbing), first)
+    ascending = adversary(lm, teacher, ascend=40, learning_rate=1e-2)
+    ascending.ascend(student, tokens, len(tokens))
+    assert divergence(ascending) > 1.5 * first, (divergence(ascending), first)
 
 
 def test_cross_entropy_is_kl_plus_the_teachers_entropy() -> None:
@@ -206,27 +214,24 @@ def test_cross_entropy_is_kl_plus_the_teachers_entropy() -> None:
 
 
 def test_the_linear_schedule_ends_at_zero(lm: MaskedLM, teacher: Classifier, student: Classifier) -> None:
-    player = adversary(lm, teacher, ascend=1, schedule="linear")
+    generating = adversary(lm, teacher, ascend=1, schedule="linear")
     before = [p.detach().clone() for p in lm.model.parameters()]
-    player.ascend(student.model, lambda drawn: student.logits(drawn, "ascent"), lambda rng: tokens_of(lm), progress=1.0)
+    generating.ascend(student, tokens_of(lm), 4, progress=1.0)
     assert all(torch.equal(now, old) for now, old in zip(lm.model.parameters(), before, strict=True))
 
 
-def test_a_restored_adversary_goes_on_as_if_it_had_not_stopped(
+def test_a_restored_adversary_continues_as_if_it_had_not_stopped(
     lm: MaskedLM, teacher: Classifier, student: Classifier, tiny_bert: Path
 ) -> None:
-    def forward(drawn: Tokens) -> Tensor:
-        return student.logits(drawn, "ascent")
-
-    player = adversary(lm, teacher, ascend=2)
-    player.ascend(student.model, forward, lambda rng: tokens_of(lm))
-    state = {name: value.clone() for name, value in player.state().items()}
-    player.ascend(student.model, forward, lambda rng: tokens_of(lm))
+    first = adversary(lm, teacher, ascend=2)
+    first.ascend(student, tokens_of(lm), 4)
+    state = {name: value.clone() for name, value in first.state().items()}
+    first.ascend(student, tokens_of(lm), 4)
     torch.manual_seed(8)
     second = adversary(load_masked_lm(str(tiny_bert), "float32"), teacher, ascend=2)
     second.load_state(state)
-    second.ascend(student.model, forward, lambda rng: tokens_of(lm))
-    for name, value in player.state().items():
+    second.ascend(student, tokens_of(lm), 4)
+    for name, value in first.state().items():
         assert torch.equal(second.state()[name], value), name
 
 
@@ -241,19 +246,19 @@ def test_a_pool_costs_one_generator_row_and_one_teacher_row_a_sample_and_no_grad
         model.register_forward_hook(
             lambda _, args, kwargs, out, name=name: calls.update({name: len(kwargs["input_ids"])}), with_kwargs=True
         )
-    player = adversary(lm, teacher, samples=3)
-    pool = player.pool(batch_of(tokens_of(lm)), rng_of(1))
-    assert calls == {"generator": 12, "teacher": 12} == player.rows
+    generating = adversary(lm, teacher, samples=3)
+    pool = generating.pool(batch_of(tokens_of(lm)), rng_of(1))
+    assert calls == {"generator": 12, "teacher": 12} == generating.rows
     assert pool.owner.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert not pool.teacher.requires_grad
     expected = teacher.logits(pool.tokens, "test").detach()
     assert torch.allclose(pool.teacher, expected, atol=1e-6)
 
 
-# ---- refusals ----
+# ---- errors ----
 
 
-def test_a_generator_of_another_vocabulary_is_refused_with_the_token(lm: MaskedLM, tiny_bert: Path) -> None:
+def test_a_generator_of_another_vocabulary_is_rejected_with_the_token(lm: MaskedLM, tiny_bert: Path) -> None:
     from transformers import AutoTokenizer
 
     check_same_vocabulary(lm.tokenizer, teacher=AutoTokenizer.from_pretrained(tiny_bert))
@@ -263,7 +268,7 @@ def test_a_generator_of_another_vocabulary_is_refused_with_the_token(lm: MaskedL
         check_same_vocabulary(lm.tokenizer, teacher=lm.tokenizer, student=other)
 
 
-def test_a_trunk_without_a_head_is_known_to_have_none(lm: MaskedLM, tmp_path: Path) -> None:
+def test_a_backbone_without_a_head_is_known_to_have_none(lm: MaskedLM, tmp_path: Path) -> None:
     assert not lm.trained_head
     lm.save(tmp_path)
     assert load_masked_lm(str(tmp_path), "float32").trained_head

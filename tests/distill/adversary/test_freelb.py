@@ -1,4 +1,4 @@
-"""FreeLB's gradient is that of a loop written by hand, in the trainer's ragged passes; off, it is plain training."""
+"""FreeLB's gradient in ragged passes is that of a hand-written loop; switched off, it is plain training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from support.tiny import LABELS, sentences
 from torch import Tensor
 
-from augkd.distill.adversary.freelb import added, bounded, freelb, perturb
+from augkd.distill.adversary.freelb import added_to_embeddings, bounded, freelb, perturb
 from augkd.distill.objective.losses import kd
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, load_backbone
-from augkd.models.tokens import Tokens
+from augkd.models.tokens import RowGroups, Tokens
 
-BUDGET = 64  # several groups, two of them of more than one row
+TOKEN_BUDGET = 64  # several groups, two of them of more than one row
 OPTIONS = {"steps": 3, "step_size": 0.2, "magnitude": 0.5, "radius": 0.3}
 TEXTS = [text + " and so on" * (number % 4) for number, (text, _) in enumerate(sentences()[:12:2])]
 TEACHER = torch.randn(len(TEXTS), len(LABELS), generator=torch.Generator().manual_seed(3))
@@ -50,8 +50,12 @@ def tokens_of(student: Classifier) -> Tokens:
     return student.tokens([(text, None) for text in TEXTS])
 
 
-def loss_of(student: Classifier, tokens: Tokens, budget: int = BUDGET) -> Tensor:
-    logits = student.logits(tokens, "training", budget)
+def grouped(tokens: Tokens, token_budget: int = TOKEN_BUDGET) -> RowGroups:
+    return RowGroups.of(tokens, token_budget)
+
+
+def loss_of(student: Classifier, tokens: Tokens, groups: RowGroups) -> Tensor:
+    logits = student.logits(tokens, "training", groups=groups)
     return kd(logits, TEACHER, torch.zeros(len(tokens), dtype=torch.long), 0.0).mean()
 
 
@@ -65,28 +69,37 @@ def gradient_of(student: Classifier, run: Callable[[], Any], seed: int = 5) -> t
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         result = run()
-    found = [p.grad.flatten() for p in student.model.parameters() if p.grad is not None]
-    return torch.cat(found), result
+    gradients = [p.grad.flatten() for p in student.model.parameters() if p.grad is not None]
+    return torch.cat(gradients), result
 
 
-def adversarial(student: Classifier, budget: int = BUDGET, seed: int = 7, **given: Any) -> tuple[Tensor, Any]:
+def train_adversarially(
+    student: Classifier, tokens: Tokens, groups: RowGroups, rng: torch.Generator, **options: Any
+) -> Tensor:
+    """A step as the trainer takes it: FreeLB's loss, backpropagated."""
+    loss = freelb(lambda: loss_of(student, tokens, groups), backward, student.model, tokens, groups, rng, **options)
+    backward(loss)
+    return loss.detach()
+
+
+def adversarial(
+    student: Classifier, token_budget: int = TOKEN_BUDGET, seed: int = 7, **given: Any
+) -> tuple[Tensor, Any]:
     tokens = tokens_of(student)
-    options = {**OPTIONS, **given}
+    groups, options = grouped(tokens, token_budget), {**OPTIONS, **given}
 
     def run() -> Tensor:
-        rng = torch.Generator().manual_seed(seed)
-        forward = lambda: loss_of(student, tokens, budget)  # noqa: E731
-        return freelb(forward, backward, student.model, tokens, rng, budget, **options)
+        return train_adversarially(student, tokens, groups, torch.Generator().manual_seed(seed), **options)
 
     return gradient_of(student, run)
 
 
-def clean(student: Classifier, budget: int = BUDGET) -> tuple[Tensor, Any]:
+def clean(student: Classifier) -> tuple[Tensor, Any]:
     tokens = tokens_of(student)
 
     def run() -> Tensor:
-        loss = loss_of(student, tokens, budget)
-        loss.backward()
+        loss = loss_of(student, tokens, grouped(tokens))
+        backward(loss)
         return loss.detach()
 
     return gradient_of(student, run)
@@ -151,8 +164,7 @@ def by_hand(student: Classifier, noise: Tensor, step_size: float, radius: float,
 
 def test_the_gradient_is_that_of_a_hand_written_loop_over_one_padded_batch(plain: Classifier) -> None:
     tokens = tokens_of(plain)
-    groups = list(tokens.batches(BUDGET))
-    assert len(groups) > 1
+    assert len(grouped(tokens)) > 1
     assert len({int(n) for n in tokens.lengths}) > 1
     drawn = torch.rand(len(tokens.ids), 32, generator=torch.Generator().manual_seed(7)) * 2 - 1
     noise = torch.zeros(len(tokens), int(tokens.lengths.max()), 32)
@@ -160,23 +172,23 @@ def test_the_gradient_is_that_of_a_hand_written_loop_over_one_padded_batch(plain
         start = int(tokens.offsets[row])
         noise[row, :length] = drawn[start : start + length] * 0.5 / (length * 32) ** 0.5
     wanted, total = by_hand(plain, noise, step_size=0.2, radius=0.3, steps=3)
-    found, loss = adversarial(plain)
+    gradient, loss = adversarial(plain)
     assert loss.item() == pytest.approx(total, rel=1e-5)
-    assert torch.allclose(found, wanted, atol=2e-6, rtol=1e-3)
+    assert torch.allclose(gradient, wanted, atol=2e-6, rtol=1e-3)
     assert not torch.allclose(clean(plain)[0], wanted, atol=2e-6, rtol=1e-3)
 
 
 def test_how_rows_are_grouped_changes_nothing(plain: Classifier) -> None:
-    small, large = adversarial(plain, budget=16), adversarial(plain, budget=4096)
+    small, large = adversarial(plain, token_budget=16), adversarial(plain, token_budget=4096)
     assert torch.allclose(small[0], large[0], atol=2e-6, rtol=1e-3)
     assert small[1].item() == pytest.approx(large[1].item(), rel=1e-6)
 
 
 def test_one_step_from_nothing_is_plain_training_to_the_bit(student: Classifier) -> None:
     wanted, loss = clean(student)
-    found, same = adversarial(student, steps=1, magnitude=0.0, radius=0.0)
-    assert torch.equal(found, wanted)
-    assert same.item() == loss.item()
+    gradient, adversarial_loss = adversarial(student, steps=1, magnitude=0.0, radius=0.0)
+    assert torch.equal(gradient, wanted)
+    assert adversarial_loss.item() == loss.item()
     assert not torch.equal(adversarial(student, steps=1, magnitude=0.5, radius=0.0)[0], wanted)
     assert not torch.equal(adversarial(student, steps=2, magnitude=0.0, radius=0.0)[0], wanted)
 
@@ -189,19 +201,20 @@ def test_all_steps_see_one_dropout_mask(student: Classifier, monkeypatch: pytest
     assert not torch.allclose(adversarial(student, **tiny)[0], wanted, atol=1e-3)
 
 
-def test_dropout_goes_on_from_where_one_plain_pass_would_leave_it(student: Classifier) -> None:
+def test_dropout_continues_from_where_one_plain_pass_would_leave_it(student: Classifier) -> None:
     def after(run: Callable[[], Any]) -> list[float]:
         return gradient_of(student, lambda: (run(), torch.rand(4).tolist())[1])[1]
 
     tokens = tokens_of(student)
-    forward = lambda: loss_of(student, tokens)  # noqa: E731
-    rng = torch.Generator().manual_seed(0)
-    plain_pass = after(lambda: backward(forward()))
+    groups, rng = grouped(tokens), torch.Generator().manual_seed(0)
+
+    def plain_pass() -> None:
+        backward(loss_of(student, tokens, groups))
+
+    once = after(plain_pass)
     for steps in (1, 3):
-        assert (
-            after(lambda n=steps: freelb(forward, backward, student.model, tokens, rng, BUDGET, steps=n)) == plain_pass
-        )
-    assert after(lambda: (backward(forward()), backward(forward()))) != plain_pass
+        assert after(lambda n=steps: train_adversarially(student, tokens, groups, rng, steps=n)) == once
+    assert after(lambda: (plain_pass(), plain_pass())) != once
 
 
 def test_the_adversary_raises_the_loss_and_descending_instead_lowers_it(
@@ -232,32 +245,34 @@ def test_each_step_forwards_every_row_once(student: Classifier) -> None:
 
 def test_a_zero_perturbation_is_no_perturbation_and_the_hook_is_gone_after(plain: Classifier) -> None:
     tokens = tokens_of(plain)
-    widths = [(len(rows), int(tokens.lengths[rows].max()), 32) for rows in tokens.batches(BUDGET)]
-    before = plain.logits(tokens, "test", BUDGET)
-    with added(plain.model, [torch.zeros(shape) for shape in widths]):
-        assert torch.equal(plain.logits(tokens, "test", BUDGET), before)
-    with added(plain.model, [torch.full(shape, 0.1).cumsum(-1) for shape in widths]):
-        assert not torch.allclose(plain.logits(tokens, "test", BUDGET), before, atol=1e-4)
-    assert torch.equal(plain.logits(tokens, "test", BUDGET), before)
+    groups = grouped(tokens)
+    shapes = [(len(rows), int(tokens.lengths[rows].max()), 32) for rows in groups]
+    before = plain.logits(tokens, "test", groups=groups)
+    with added_to_embeddings(plain.model, [torch.zeros(shape) for shape in shapes]):
+        assert torch.equal(plain.logits(tokens, "test", groups=groups), before)
+    with added_to_embeddings(plain.model, [torch.full(shape, 0.1).cumsum(-1) for shape in shapes]):
+        assert not torch.allclose(plain.logits(tokens, "test", groups=groups), before, atol=1e-4)
+    assert torch.equal(plain.logits(tokens, "test", groups=groups), before)
 
 
-def test_passes_that_are_not_those_announced_are_refused_and_leave_no_hook(plain: Classifier) -> None:
+def test_passes_that_do_not_match_the_perturbations_are_an_error_and_leave_no_hook(plain: Classifier) -> None:
     tokens = tokens_of(plain)
     for shapes in ([], [(1, 2, 32)], [(len(tokens), int(tokens.lengths.max()), 32)] * 2):
-        with pytest.raises(ModelError, match="freelb needs a model that embeds its input once"):  # noqa: SIM117
-            with added(plain.model, [torch.zeros(shape) for shape in shapes]):
+        with pytest.raises(ModelError, match="freelb needs a model that embeds its input once per"):  # noqa: SIM117
+            with added_to_embeddings(plain.model, [torch.zeros(shape) for shape in shapes]):
                 plain.logits(tokens, "test", 4096)
         assert not plain.model.get_input_embeddings()._forward_hooks
 
 
 def test_a_loss_that_ignores_the_perturbation_is_a_bug_that_is_named(plain: Classifier) -> None:
     tokens = tokens_of(plain)
+    groups = grouped(tokens)
 
-    def forward() -> Tensor:
+    def loss() -> Tensor:
         with torch.no_grad():
-            loss_of(plain, tokens)
+            loss_of(plain, tokens, groups)
         return torch.zeros((), requires_grad=True)
 
     rng = torch.Generator().manual_seed(0)
     with pytest.raises(AssertionError, match="was it forwarded without gradients"):
-        freelb(forward, backward, plain.model, tokens, rng, BUDGET, steps=2)
+        freelb(loss, backward, plain.model, tokens, groups, rng, steps=2)

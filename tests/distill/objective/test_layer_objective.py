@@ -1,4 +1,4 @@
-"""The objective asks for what its losses use, adds them up, and keeps its projections to itself."""
+"""The objective needs what its losses use, adds them up, and keeps its projections out of the student."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from augkd.distill.objective.layer_losses import LAYER_LOSSES, alp_attention, perplexity
-from augkd.distill.objective.layer_objective import LayerObjective, Shape, States
+from augkd.distill.objective.layer_objective import LayerObjective
+from augkd.distill.objective.layer_states import Shape, States
 from augkd.errors import ModelError, RecipeError
 
 SMALL, WIDE = Shape(2, 8, 2), Shape(6, 12, 2)
 
 
-def seen(shape: Shape, needs: Any, rows: int = 3, seed: int = 0) -> States:
-    """Random states of a model of that shape, as `needs` asks."""
+def random_states(shape: Shape, needs: Any, rows: int = 3, seed: int = 0) -> States:
+    """Random states of a model of that shape, those that `needs` names."""
     draw = torch.Generator().manual_seed(seed)
     return States(
         torch.randn(rows, len(needs.layers), shape.width, generator=draw) if needs.layers else None,
@@ -32,8 +33,8 @@ def seen(shape: Shape, needs: Any, rows: int = 3, seed: int = 0) -> States:
 
 
 def value(objective: LayerObjective, epoch: int = 0, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
-    student = seen(objective.student, objective.student_needs(), seed=1)
-    teacher = seen(objective.teacher, objective.needs(), seed=2)
+    student = random_states(objective.student, objective.student_needs(), seed=1)
+    teacher = random_states(objective.teacher, objective.needs(), seed=2)
     rows, metrics = objective(student, teacher, progress, epoch)
     return rows, metrics
 
@@ -48,19 +49,19 @@ def value(objective: LayerObjective, epoch: int = 0, progress: float = 0.0) -> t
         ({"attention": {}, "pkd": {}}, (2,), True),
     ],
 )
-def test_an_objective_asks_for_no_more_of_the_teacher_than_its_losses_use(
+def test_an_objective_needs_no_more_of_the_teacher_than_its_losses_use(
     losses: dict[str, dict[str, Any]], layers: tuple[int, ...], live: bool
 ) -> None:
     objective = LayerObjective(losses, SMALL, WIDE)
     assert objective.needs().layers == layers
     assert objective.needs().live == live
     assert objective.needs().attention == ((2, 5) if "attention" in losses else ())
-    assert value(objective)[0].isfinite().all()  # a layer that was not asked for would be nan
+    assert value(objective)[0].isfinite().all()  # a layer that was not needed would be nan
 
 
 @pytest.mark.parametrize("name", LAYER_LOSSES)
 @pytest.mark.parametrize("teacher", [Shape(6, 8, 2), WIDE], ids=["same width", "wider"])
-def test_every_layer_loss_works_at_equal_and_at_unequal_widths(name: str, teacher: Shape) -> None:
+def test_every_intermediate_layer_loss_works_at_equal_and_at_unequal_widths(name: str, teacher: Shape) -> None:
     objective = LayerObjective({name: {}}, SMALL, teacher)
     rows, metrics = value(objective)
     assert rows.shape == (3,)
@@ -70,16 +71,16 @@ def test_every_layer_loss_works_at_equal_and_at_unequal_widths(name: str, teache
     assert bool(parameters) == (name == "ckd" or (name != "attention" and teacher.width != SMALL.width))
     if parameters:
         rows.sum().backward()
-        assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in parameters)
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
 
 
 @pytest.mark.parametrize(("buckets", "widths"), [("disjoint", [36, 36]), ("overlapping", [48, 48])])
 def test_ckd_projects_each_layer_to_the_width_of_its_bucket(buckets: str, widths: list[int]) -> None:
     objective = LayerObjective({"ckd": {"buckets": buckets}}, SMALL, WIDE)
-    assert [one.out_features for one in objective.concatenations] == widths  # type: ignore[union-attr]
+    assert [layer.out_features for layer in objective.concatenations] == widths  # type: ignore[union-attr]
 
 
-def test_projections_come_from_the_seed_and_leave_the_global_one_alone() -> None:
+def test_projections_come_from_the_seed_and_leave_the_global_seed_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, again, other = (LayerObjective({"ckd": {}, "alp": {}}, SMALL, WIDE, seed=seed) for seed in (1, 1, 2))
@@ -96,20 +97,20 @@ def test_an_objective_is_the_weighted_sum_of_its_losses() -> None:
     assert rows.tolist() == pytest.approx(by_hand.tolist())
 
 
-def test_the_perplexity_of_alp_s_attention_is_told_of_each_student_layer() -> None:
+def test_the_perplexity_of_alp_s_attention_is_a_metric_of_each_student_layer() -> None:
     same = Shape(6, 8, 2)
     objective = LayerObjective({"alp": {"buckets": "disjoint"}}, SMALL, same)
     metrics = value(objective)[1]
-    student = seen(SMALL, objective.student_needs(), seed=1).vectors
-    teacher = seen(same, objective.needs(), seed=2).vectors
+    student = random_states(SMALL, objective.student_needs(), seed=1).vectors
+    teacher = random_states(same, objective.needs(), seed=2).vectors
     assert student is not None
     assert teacher is not None
     expected = perplexity(alp_attention(student, teacher, buckets="disjoint"))
     for layer in range(2):
-        told = metrics[f"structure/alp_perplexity_{layer}"]
-        assert told.tolist() == pytest.approx(expected[:, layer].tolist())
-        assert ((told > 1) & (told <= 3)).all()
-        assert not told.requires_grad
+        values = metrics[f"structure/alp_perplexity_{layer}"]
+        assert values.tolist() == pytest.approx(expected[:, layer].tolist())
+        assert ((values > 1) & (values <= 3)).all()
+        assert not values.requires_grad
 
 
 def test_rail_keeps_its_layers_within_an_epoch_and_draws_others_in_others() -> None:
@@ -133,7 +134,7 @@ def test_a_weight_may_follow_a_schedule() -> None:
 @pytest.mark.parametrize(
     ("losses", "shapes", "error", "message"),
     [
-        ({}, (SMALL, WIDE), RecipeError, "names no layer loss"),
+        ({}, (SMALL, WIDE), RecipeError, "names no intermediate-layer loss"),
         ({"apl": {}}, (SMALL, WIDE), RecipeError, "did you mean 'alp'"),
         ({"pkd": {}}, (Shape(1, 8, 2), WIDE), ModelError, "a student of 1 layer has none"),
         ({"ckd": {}}, (Shape(7, 8, 2), WIDE), ModelError, "7 student layers cannot share 6"),
@@ -142,7 +143,7 @@ def test_a_weight_may_follow_a_schedule() -> None:
         ({"attention": {}}, (Shape(2, 8, 4), WIDE), ModelError, "student has 4 heads and the teacher 2"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused_before_training(
+def test_shapes_that_do_not_fit_are_rejected_before_training(
     losses: dict[str, Any], shapes: tuple[Shape, Shape], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:

@@ -12,8 +12,7 @@ import pytest
 import torch
 from support.tiny import LABELS, sentences
 
-from augkd.distill.objective.hidden import layer_vectors
-from augkd.distill.objective.layer_objective import Needs
+from augkd.distill.objective.layer_states import Needs, layer_vectors
 from augkd.distill.teacher import layer_store as module
 from augkd.distill.teacher.layer_store import LayerStore
 from augkd.errors import DataError, ModelError, WorkspaceError

@@ -1,4 +1,4 @@
-"""Layer losses inside the trainer: who is followed, what is learned beside the student, and how a stop is survived."""
+"""Intermediate-layer losses in the trainer: which teacher they use, what trains beside the student, how it resumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.transfer import transfer
 
 from augkd.distill.arguments import arguments
 from augkd.distill.dataset import DistillationDataset
-from augkd.distill.objective.hidden import layer_vectors
+from augkd.distill.objective.layer_states import layer_vectors
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trainer import DistillationTrainer
 from augkd.errors import ModelError
@@ -30,41 +30,41 @@ def teacher(tiny_bert: Path) -> Classifier:
     return load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
 
 
-def followed(losses: dict[str, Any], student: Classifier, teacher: Classifier, folder: Path) -> LayerTeacher:
+def layer_teacher(losses: dict[str, Any], student: Classifier, teacher: Classifier, folder: Path) -> LayerTeacher:
     return LayerTeacher.of(losses, "cls", student, teacher, SET, folder, "weights", seed=0)
 
 
 def trainer_of(student: Classifier, out: Path, layers: LayerTeacher | None, **training: Any) -> DistillationTrainer:
     common = {"epochs": 2, "batch_size": 2, "learning_rate": 1e-2, "precision": "float32", "kd": {}}
-    told = arguments(out, TrainingOptions.model_validate({**common, **training}), 0, "accuracy")
+    stage = arguments(out, TrainingOptions.model_validate({**common, **training}), 0, "accuracy")
     data = DistillationDataset(student, SET)
-    return DistillationTrainer(student, told, data, lambda _: {"accuracy": 0.5}, layers=layers)
+    return DistillationTrainer(student, stage, data, lambda _: {"accuracy": 0.5}, layers=layers)
 
 
 def test_stored_vectors_are_those_of_the_teacher_for_originals_and_chosen_candidates(
     teacher: Classifier, tmp_path: Path
 ) -> None:
     student = from_layers(teacher, [0, 2])
-    layers = followed({"alp": {}}, student, teacher, tmp_path)
+    layers = layer_teacher({"alp": {}}, student, teacher, tmp_path)
     data = DistillationDataset(student, SET)
     batch = data.collate([4, 1])["batch"]
     chosen = batch.pool.take(torch.tensor([0, 3, 5]))
-    found = SET.candidates()
+    candidates = SET.candidates()
     texts = [(SET.column("text")[row], None) for row in (4, 1)]
-    texts += [(found.text[row], None) for row in chosen.row.tolist()]
+    texts += [(candidates.text[row], None) for row in chosen.row.tolist()]
     expected = layer_vectors(teacher, texts, layers.objective.needs())
-    stored = layers.of_rows(batch, chosen)
+    stored = layers.targets(batch, chosen)
     assert isinstance(stored, torch.Tensor)
     torch.testing.assert_close(stored.float(), expected, atol=2e-3, rtol=2e-3)
     assert layers.store is not None
-    assert layers.store.rows == len({*SET.column("text"), *found.text}), "each distinct text once"
+    assert layers.store.rows == len({*SET.column("text"), *candidates.text}), "each distinct text once"
 
 
 def test_a_stored_and_a_live_teacher_train_the_same_student(teacher: Classifier, tmp_path: Path) -> None:
-    """`hidden` needs the live one, `alp` the store: each alone, and both are refused nothing."""
+    """`hidden` needs the live one, `alp` the store; both together use the live one."""
     for losses, live in (({"alp": {}}, False), ({"hidden": {}}, True), ({"alp": {}, "attention": {}}, True)):
         student = from_layers(teacher, [0, 2])
-        layers = followed(losses, student, teacher, tmp_path)
+        layers = layer_teacher(losses, student, teacher, tmp_path)
         assert (layers.store is None) == live
         before = {name: value.clone() for name, value in student.model.state_dict().items()}
         trainer_of(student, tmp_path / "-".join(losses), layers).train()
@@ -77,20 +77,20 @@ def test_a_stored_and_a_live_teacher_train_the_same_student(teacher: Classifier,
 def test_the_layers_change_what_is_learned_and_a_weight_of_zero_does_not(teacher: Classifier, tmp_path: Path) -> None:
     def learned(weight: float | None) -> torch.Tensor:
         student = from_layers(teacher, [0, 2])
-        layers = None if weight is None else followed({"alp": {"weight": weight}}, student, teacher, tmp_path)
+        layers = None if weight is None else layer_teacher({"alp": {"weight": weight}}, student, teacher, tmp_path)
         trainer_of(student, tmp_path / f"w{weight}", layers).train()
         return torch.cat([parameter.detach().flatten() for parameter in student.model.parameters()])
 
-    plain, none, some = learned(None), learned(0.0), learned(10.0)
-    torch.testing.assert_close(none, plain)
-    assert (some - plain).abs().max() > 1e-3
+    plain, weightless, heavy = learned(None), learned(0.0), learned(10.0)
+    torch.testing.assert_close(weightless, plain)
+    assert (heavy - plain).abs().max() > 1e-3
 
 
 def test_projections_learn_beside_the_student_with_fresh_gradients_each_step(
     teacher: Classifier, tmp_path: Path
 ) -> None:
     student = build_student("scratch", NARROW, teacher, seed=0)
-    layers = followed({"alp": {}}, student, teacher, tmp_path)
+    layers = layer_teacher({"alp": {}}, student, teacher, tmp_path)
     start = {name: value.clone() for name, value in layers.objective.state_dict().items()}
     trainer = trainer_of(student, tmp_path / "out", layers)
     trainer.train()
@@ -110,27 +110,27 @@ def test_a_stopped_training_with_projections_ends_as_an_uninterrupted_one(teache
         return torch.cat([parameter.detach().flatten() for parameter in student.model.parameters()])
 
     whole = build_student("scratch", NARROW, teacher, seed=0)
-    layers = followed({"ckd": {}}, whole, teacher, tmp_path)
+    layers = layer_teacher({"ckd": {}}, whole, teacher, tmp_path)
     trainer_of(whole, tmp_path / "whole", layers).resume()
 
     cut = build_student("scratch", NARROW, teacher, seed=0)
-    stopped = trainer_of(cut, tmp_path / "cut", followed({"ckd": {}}, cut, teacher, tmp_path))
-    ended = stopped._save_checkpoint
+    stopped = trainer_of(cut, tmp_path / "cut", layer_teacher({"ckd": {}}, cut, teacher, tmp_path))
+    save = stopped._save_checkpoint
 
     def once(*args: Any) -> None:
-        ended(*args)
+        save(*args)
         raise KeyboardInterrupt
 
     stopped._save_checkpoint = once  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         stopped.resume()
     again = build_student("scratch", NARROW, teacher, seed=0)
-    trainer_of(again, tmp_path / "cut", followed({"ckd": {}}, again, teacher, tmp_path)).resume()
+    trainer_of(again, tmp_path / "cut", layer_teacher({"ckd": {}}, again, teacher, tmp_path)).resume()
     torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=0)
 
 
-def test_losses_of_tokens_are_refused_where_the_tokens_differ(teacher: Classifier, tmp_path: Path) -> None:
+def test_token_losses_are_rejected_where_the_tokens_differ(teacher: Classifier, tmp_path: Path) -> None:
     student = from_layers(teacher, [0, 2])
     student.max_length = 16
     with pytest.raises(ModelError, match="compare token by token"):
-        followed({"hidden": {}}, student, teacher, tmp_path)
+        layer_teacher({"hidden": {}}, student, teacher, tmp_path)

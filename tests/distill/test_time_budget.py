@@ -1,4 +1,4 @@
-"""A budget buys seconds of training: what counts, when it stops, what schedules see, what a resumed run has left."""
+"""A time budget buys seconds of training: what counts, when it stops, what schedules follow, what a resume has left."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from transformers import get_scheduler
 
 from augkd.data.transfer_set import TransferSet, in_memory
 from augkd.distill.arguments import DistillationArguments
-from augkd.distill.budget import EPOCHS, Budget, follow
 from augkd.distill.dataset import DistillationDataset
+from augkd.distill.time_budget import EPOCHS, TimeBudget, follow
 from augkd.distill.trainer import DistillationTrainer
 from augkd.errors import RecipeError
 from augkd.models.classifier import load_backbone
 from augkd.recipe import TrainingOptions
-from augkd.recipe.units import parse_seconds, show_seconds
+from augkd.recipe.units import format_seconds, parse_seconds
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """Seconds that pass when the test advances them."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -34,8 +34,10 @@ class Clock:
         return self.now
 
 
-def begun(seconds: float, clock: Clock, spent: dict[str, Any] | None = None, step: int = 0) -> tuple[Budget, Any, Any]:
-    budget = Budget(seconds, clock)
+def begun(
+    seconds: float, clock: Clock, spent: dict[str, Any] | None = None, step: int = 0
+) -> tuple[TimeBudget, Any, Any]:
+    budget = TimeBudget(seconds, clock)
     state = SimpleNamespace(global_step=step, max_steps=10**8, stateful_callbacks=spent or {})
     control = SimpleNamespace(should_training_stop=False)
     budget.on_train_begin(None, state, control, lr_scheduler=scheduler("linear", 10**8))
@@ -47,7 +49,7 @@ def scheduler(shape: str, steps: int) -> Any:
     return get_scheduler(shape, SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), warmup, steps)
 
 
-def step(budget: Budget, state: Any, control: Any) -> None:
+def step(budget: TimeBudget, state: Any, control: Any) -> None:
     budget.on_optimizer_step(None, state, control)
     state.global_step += 1
     budget.on_step_end(None, state, control)
@@ -88,7 +90,7 @@ def test_validation_and_checkpoints_cost_nothing(event: str) -> None:
         clock.now += 60.0
         getattr(budget, event)(None, state, control)
     assert budget.spent == 3.0
-    clock.now += 60.0  # nobody said that this was a validation
+    clock.now += 60.0  # neither a validation nor a checkpoint
     step(budget, state, control)
     assert budget.spent == 63.0
 
@@ -159,11 +161,11 @@ def trainer_of(out: Path, bert: Path, clock: Clock, seconds: float | None, **giv
         "report_to": "none",
         "disable_tqdm": True,
     } | given
-    arguments = DistillationArguments(output_dir=str(out), budget=seconds, **options)
+    arguments = DistillationArguments(output_dir=str(out), time_budget=seconds, **options)
     trainer = DistillationTrainer(student, arguments, DistillationDataset(student, data))
-    trainer.remove_callback(Budget)  # the trainer's own looks at the wall clock
+    trainer.remove_callback(TimeBudget)  # the trainer's own reads the wall clock
     if seconds is not None:
-        trainer.callback_handler.callbacks.insert(0, Budget(seconds, clock))
+        trainer.callback_handler.callbacks.insert(0, TimeBudget(seconds, clock))
 
     def second(*_: Any, **__: Any) -> None:
         clock.now += 1.0
@@ -188,7 +190,7 @@ def test_a_budget_of_ten_steps_is_a_training_of_ten_steps(tmp_path: Path, tiny_b
         assert torch.allclose(one, other, atol=1e-6)
 
 
-def test_a_killed_budget_goes_on_with_the_rest(tmp_path: Path, tiny_bert: Path) -> None:
+def test_a_killed_training_resumes_with_the_rest_of_its_budget(tmp_path: Path, tiny_bert: Path) -> None:
     whole = trainer_of(tmp_path / "whole", tiny_bert, Clock(), 10.0)
     whole.train()
     killed = trainer_of(tmp_path / "killed", tiny_bert, Clock(), 10.0)
@@ -214,10 +216,13 @@ def test_a_killed_budget_goes_on_with_the_rest(tmp_path: Path, tiny_bert: Path) 
 def test_stages_share_a_budget_by_their_epochs() -> None:
     stages = [{"kd": {}, "epochs": 6}, {"ce": {}, "epochs": 2}]
     training = TrainingOptions.model_validate({"budget": "20m", "stages": stages})
-    assert [stage.budget for stage in training.phases] == [900.0, 300.0]
-    assert [stage.budget for stage in TrainingOptions.model_validate({"stages": stages}).phases] == [None, None]
+    assert [stage.budget for stage in training.training_stages] == [900.0, 300.0]
+    assert [stage.budget for stage in TrainingOptions.model_validate({"stages": stages}).training_stages] == [
+        None,
+        None,
+    ]
     stages[0]["budget"] = 5
-    with pytest.raises(RecipeError, match="stage 1 has 'budget', which is the same for all of them"):
+    with pytest.raises(RecipeError, match="stage 1 has 'budget', which all stages share"):
         TrainingOptions.model_validate({"stages": stages})
 
 
@@ -240,4 +245,4 @@ def test_a_time_that_is_none_is_an_error_that_shows_how(text: Any) -> None:
     [(45.4, "45 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (100_800, "1 d 4 h"), (60, "1 min")],
 )
 def test_a_time_is_shown_as_people_write_it(seconds: float, text: str) -> None:
-    assert show_seconds(seconds) == text
+    assert format_seconds(seconds) == text
