@@ -26,6 +26,7 @@ KINDS = (*_FAMILIES, "sources", "pipelines", "indexes")
 _SOURCES = {  # keys of `data` that give candidates
     "neighbours": "The nearest texts of an index of unlabelled text.",
     "augmented_samples": "Texts from a JSONL file of Minimax-kNN or Glitter.",
+    "transfer_set": "A finished transfer set, in place of all other sources.",
     "generator": "Texts that a masked language model, trained against the student, generates in every step (MATE-KD).",
     "generated": "Texts of a trained generator, stored in the transfer set.",
     "substitution": "Words replaced with predictions of a masked language model (TinyBERT).",

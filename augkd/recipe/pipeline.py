@@ -178,10 +178,10 @@ class Recipe(Table):
 
     def for_assistant(self, number: int) -> Recipe:
         """The recipe of an assistant, counted from 1: its own student, taught by the assistants before it."""
-        options = self.assistants[number - 1]
+        assistant = self.assistants[number - 1]
         changes = {
-            "student": StudentOptions.model_validate(options.model_dump(exclude={"training"})),
-            "training": options.training or self.training,
+            "student": StudentOptions.model_validate(assistant.model_dump(exclude={"training"})),
+            "training": assistant.training or self.training,
             "assistants": self.assistants[: number - 1],
             "ensemble": False,
         }

@@ -29,6 +29,8 @@ TRACKERS = (
 )
 _PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit"}
 
+_SHARED_BY_STAGES = ("stages", "max_length", "report_to", "budget")
+
 NamedOptions = dict[str, dict[str, Any]]  # name of a loss or selector → its options
 
 
@@ -133,28 +135,28 @@ class TrainingOptions(BaseModel):
             return [self]
         common = {name: getattr(self, name) for name in self.model_fields_set & set(TrainingOptions.model_fields)}
         del common["stages"]
-        phases = []
-        for number, stage in enumerate(self.stages, 1):
-            same = ("stages", "max_length", "report_to", "budget")
-            if common_key := next((key for key in same if key in stage), None):
-                raise RecipeError(
-                    f"training.stages: stage {number} has '{common_key}', which all stages share; move it up"
-                )
-            try:
-                phases.append(TrainingOptions.model_validate({**common, **stage}))
-            except RecipeError as exc:
-                raise RecipeError(f"training.stages: stage {number}: {exc}") from exc
-            except ValidationError as exc:
-                error = exc.errors()[0]
-                where = ".".join(str(part) for part in error["loc"])
-                raise RecipeError(
-                    f"training.stages: stage {number}: {where} is {short_repr(error['input'])}: {error['msg']}"
-                ) from exc
-        return [stage.with_share(self.budget, stage.epochs / sum(s.epochs for s in phases)) for stage in phases]
+        stages = [_stage(number, stage, common) for number, stage in enumerate(self.stages, 1)]
+        epochs = sum(stage.epochs for stage in stages)
+        return [stage.with_share(self.budget, stage.epochs / epochs) for stage in stages]
 
     def with_share(self, budget: float | None, share: float) -> TrainingOptions:
         """This training with `share` of a time budget in seconds; unchanged where `budget` is None."""
         return self if budget is None else self.model_copy(update={"budget": budget * share})
+
+
+def _stage(number: int, table: dict[str, Any], common: dict[str, Any]) -> TrainingOptions:
+    """Stage `number`, from 1, over the common settings; raises RecipeError naming the stage."""
+    where = f"training.stages: stage {number}"
+    if key := next((key for key in _SHARED_BY_STAGES if key in table), None):
+        raise RecipeError(f"{where} has '{key}', which all stages share; move it up")
+    try:
+        return TrainingOptions.model_validate({**common, **table})
+    except RecipeError as exc:
+        raise RecipeError(f"{where}: {exc}") from exc
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        place = ".".join(str(part) for part in error["loc"])
+        raise RecipeError(f"{where}: {place} is {short_repr(error['input'])}: {error['msg']}") from exc
 
 
 def check_losses(kind: str, table: str, members: NamedOptions) -> None:
