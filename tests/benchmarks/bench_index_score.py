@@ -57,8 +57,8 @@ def main() -> None:
         print(f"ranked {', '.join(scores['ranked'])}")
         for name in names:
             gain = statistics.mean(rows[name]["test"]["values"]) - kd
-            statistics_ = "  ".join(f"{s} {scores['scores'][name][s]:.4g}" for s in STATISTICS)
-            print(f"  {name:14} {mean_and_sd(rows[name])}  − kd {gain:+.4f}  {statistics_}")
+            values = "  ".join(f"{s} {scores['scores'][name][s]:.4g}" for s in STATISTICS)
+            print(f"  {name:14} {mean_and_sd(rows[name])}  − kd {gain:+.4f}  {values}")
         measured.append([statistics.mean(rows[name]["test"]["values"]) for name in names])
         predicted["rank"].append([-float(scores["ranked"].index(name)) for name in names])
         for statistic, sign in STATISTICS.items():

@@ -77,7 +77,7 @@ class Section:
 
     id: str
     title: str
-    lead: str
+    intro: str
     blocks: Sequence[Block] = ()
 
 

@@ -39,16 +39,16 @@ def _headline(summary: ComparisonSummary) -> Section:
     rows.append(["teacher", decimal(teacher["validation"]), decimal(teacher["test"]), "", "", "", "", ""])
     scores = _scores(summary)
     best = max(scores, key=lambda name: scores[name])
-    lead = (
+    intro = (
         f"Task {summary['task']}. {best} has the highest mean {metric} on the {split} split, {decimal(scores[best])}; "
     )
-    lead += f"the teacher has {decimal(teacher[split])}. "
+    intro += f"the teacher has {decimal(teacher[split])}. "
     if any(row["difference"]["interval"] for row in summary["rows"]):
-        lead += "Intervals account for the choice of examples and seeds and hold for all recipes simultaneously"
-        lead += f" ({summary['examples']:,} texts, {summary['resamples']:,} bootstrap resamples)."
+        intro += "Intervals account for the choice of examples and seeds and hold for all recipes simultaneously"
+        intro += f" ({summary['examples']:,} texts, {summary['resamples']:,} bootstrap resamples)."
     else:
-        lead += "No intervals were recorded, so differences may be due to chance."
-    return Section("headline", "Result", lead, [Table("Mean ± standard deviation over seeds", head, rows)])
+        intro += "No intervals were recorded, so differences may be due to chance."
+    return Section("headline", "Result", intro, [Table("Mean ± standard deviation over seeds", head, rows)])
 
 
 def _scores(summary: ComparisonSummary) -> dict[str, float]:
@@ -91,10 +91,10 @@ def _differences(summary: ComparisonSummary, sheet: StyleSheet) -> Section | Non
         return None
     compared = f"{summary['metric']} to {summary['baseline']}"
     caption = f"Difference in {compared}: {'; '.join(map(_in_words, effects))}."
-    lead = "Diamonds are means over seeds, small ticks the seeds. "
-    lead += "Bars are 95 % intervals." if any(effect.interval for effect in effects) else "No intervals were recorded."
+    intro = "Diamonds are means over seeds, small ticks the seeds. "
+    intro += "Bars are 95 % intervals." if any(effect.interval for effect in effects) else "No intervals were recorded."
     plot = Plot(forest(sheet, caption, effects, f"difference in {compared}"), caption)
-    return Section("differences", "Differences to the baseline", lead, [plot])
+    return Section("differences", "Differences to the baseline", intro, [plot])
 
 
 def _effect(name: str, scores: SeedScores, interval: Sequence[float] | None) -> Effect | None:
@@ -136,11 +136,11 @@ def _cost(summary: ComparisonSummary, sheet: StyleSheet) -> Section:
     plot = Plot(points(sheet, caption, series, *axes, log=True), caption)
     head = ["recipe", "training time", "texts trained on", "texts scored", "candidates", "kept per text", "peak memory"]
     table = Table("Cost of each recipe", head, [_cost_row(row) for row in summary["rows"]])
-    lead = "Means over seeds, for the student alone. Index, teacher and transfer sets are shared"
+    intro = "Means over seeds, for the student alone. Index, teacher and transfer sets are shared"
     shared = {name.replace("_", " "): value for name, value in summary["shared_seconds"].items() if value}
     times = ", ".join(f"{name} {duration(value)}" for name, value in shared.items())
-    lead += f" and took: {times}." if times else "."
-    return Section("cost", "Cost against quality", lead, [plot, table])
+    intro += f" and took: {times}." if times else "."
+    return Section("cost", "Cost against quality", intro, [plot, table])
 
 
 def _cost_row(row: RecipeSummary) -> list[str]:
@@ -170,11 +170,11 @@ def _runs(summary: ComparisonSummary, folder: Path, page: Path) -> Section:
             unreported = unreported or (None if link.href else place)
             rows.append([Cell(f"{name}, seed {run['seed']}"), decimal(run["student"]["test"]), place, link])
     blocks: list[Table | Code] = [Table("Runs", ["run", f"test {summary['metric']}", "folder", "report"], rows)]
-    lead = ""
+    intro = ""
     if unreported:
-        lead = "To add the report of a run, run this command in the comparison's folder, then write this report again."
+        intro = "To add the report of a run, run this command in the comparison's folder, then write this report again."
         blocks.append(Code("Command", f"augkd report {unreported}"))
-    return Section("runs", "Runs", lead, blocks)
+    return Section("runs", "Runs", intro, blocks)
 
 
 def _link(target: Path, page: Path, text: str) -> Cell:
@@ -198,14 +198,14 @@ def average_section(summary: AverageSummary, folder: Path, page: Path) -> Sectio
         [task, metric, _link(folder / task / "report.html", page, "report")]
         for task, metric in zip(summary["tasks"], summary["metrics"], strict=True)
     ]
-    lead = f"Over {len(summary['tasks'])} tasks. Better on, worse on: number of tasks with that verdict against "
-    lead += f"{summary['baseline']}. "
+    intro = f"Over {len(summary['tasks'])} tasks. Better on, worse on: number of tasks with that verdict against "
+    intro += f"{summary['baseline']}. "
     if summary["comparisons"]:
-        lead += "Intervals account for the choice of examples and seeds of these tasks, not for other tasks."
+        intro += "Intervals account for the choice of examples and seeds of these tasks, not for other tasks."
     else:
-        lead += "No intervals were recorded, so differences may be due to chance."
+        intro += "No intervals were recorded, so differences may be due to chance."
     tables = [Table("Means over tasks", head, rows), Table("Tasks", ["task", "metric", "report"], tasks)]
-    return Section("headline", "Result", lead, tables)
+    return Section("headline", "Result", intro, tables)
 
 
 def _average_row(row: AverageRow, baseline: str) -> list[str]:

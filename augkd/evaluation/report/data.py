@@ -60,7 +60,7 @@ class RunData:
 
 
 def read_run(folder: Path) -> RunData:
-    """Raises WorkspaceError when the folder is no finished run or one of its files is damaged."""
+    """Reads a finished run; raises WorkspaceError when the folder is not one or one of its files is damaged."""
     run = RunFolder.open(folder)
     student = read_manifest(folder / "student", "student")
     transfer = _transfer_set(run, student["made_from"]["transfer_set"])

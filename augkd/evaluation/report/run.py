@@ -126,8 +126,8 @@ def learning(run: RunData, sheet: StyleSheet) -> Section | None:
         return None
     log, ends = _continuous(run.log)
     plots = [*_loss(log, sheet, ends), *_validation(run, sheet, ends), *_divergence(log, sheet, ends)]
-    lead = "Vertical lines separate the stages of the training." if ends else ""
-    return Section("learning", "Learning curves", lead, plots)
+    intro = "Vertical lines separate the stages of the training." if ends else ""
+    return Section("learning", "Learning curves", intro, plots)
 
 
 def _continuous(log: Sequence[Record]) -> tuple[list[Record], list[int]]:
@@ -251,11 +251,11 @@ def costs(run: RunData, sheet: StyleSheet) -> Section:
         ["training the student", count(cost["training_rows"])],
     ]
     blocks.append(Table("Texts processed, by purpose", ["purpose", "texts"], rows))
-    lead = (
+    intro = (
         f"Peak memory of the process that trained the student: {size(cost['peak_rss_bytes'])}. "
         "A stage shared by several runs counts here in full."
     )
-    return Section("cost", "Cost", lead, blocks)
+    return Section("cost", "Cost", intro, blocks)
 
 
 # ---- recipe ----

@@ -38,17 +38,17 @@ def errors(run: RunData, sheet: StyleSheet) -> Section | None:
     student = run.target.predictions(predictions.student)
     texts = f"On the {len(labels):,} labelled texts of the {predictions.split} split"
     if predictions.teacher is None:
-        lead = f"{texts}, the student is right on {percent(float((student == labels).sum()), len(labels))}."
-        return Section("errors", "Errors", lead, [_confusion("student", student, labels, names)])
+        intro = f"{texts}, the student is right on {percent(float((student == labels).sum()), len(labels))}."
+        return Section("errors", "Errors", intro, [_confusion("student", student, labels, names)])
     teacher = run.target.predictions(predictions.teacher)
     only_teacher = int(((student != labels) & (teacher == labels)).sum())
     only_student = int(((student == labels) & (teacher != labels)).sum())
-    lead = (
+    intro = (
         f"{texts}, student and teacher agree on {percent(float((student == teacher).sum()), len(labels))}. "
         f"Only the teacher is right on {only_teacher:,} of them, only the student on {only_student:,}."
     )
     models = {"student": student, "teacher": teacher}
-    return Section("errors", "Errors", lead, [_confusion(name, p, labels, names) for name, p in models.items()])
+    return Section("errors", "Errors", intro, [_confusion(name, p, labels, names) for name, p in models.items()])
 
 
 def confusion(predicted: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[np.int64]:  # (classes, classes)
@@ -101,14 +101,14 @@ def explorer(run: RunData) -> Section | None:
     """The transfer set, to search and filter; the page's script fills it in."""
     if run.transfer is None:
         return None
-    lead = f"{len(run.transfer):,} labelled texts (originals) with {len(run.candidates.owner):,} candidates."
+    intro = f"{len(run.transfer):,} labelled texts (originals) with {len(run.candidates.owner):,} candidates."
     labels = _labels(run)
     if not run.target.regression and present(labels).any():
         wrong = present(labels) & (run.target.predictions(run.transfer.teacher()) != labels)
-        lead += f" The teacher disagrees with {wrong.sum():,} of {present(labels).sum():,} labels."
+        intro += f" The teacher disagrees with {wrong.sum():,} of {present(labels).sum():,} labels."
     if run.trace is None:
-        lead += " This run did not record which candidates were picked."
-    return Section("explorer", "Transfer set", lead, [Explorer()])
+        intro += " This run did not record which candidates were picked."
+    return Section("explorer", "Transfer set", intro, [Explorer()])
 
 
 def selection(run: RunData, sheet: StyleSheet) -> Section | None:
@@ -119,17 +119,17 @@ def selection(run: RunData, sheet: StyleSheet) -> Section | None:
     epochs = sorted({0, len(trace.picked) - 1})
     plots = [plot for epoch in epochs if (plot := _divergences(run, sheet, epoch)) is not None]
     ever = float((trace.picked.any(axis=0)).mean())
-    lead = (
+    intro = (
         f"The selector is {run.results['data']['selector']}. On average, an epoch picks "
         f"{percent(float(trace.picked.mean()), 1)} of the candidates; {percent(ever, 1)} were picked at least once in "
         f"{len(trace.picked)} epochs."
     )
     if len(trace.candidates) < trace.total:
-        lead += (
+        intro += (
             f" The trace covers {len(trace.candidates):,} of {trace.total:,} candidates: those of a random sample of "
         )
-        lead += "originals."
-    return Section("selection", "Selection", lead, [*plots, _picked_by_rank(run, sheet)])
+        intro += "originals."
+    return Section("selection", "Selection", intro, [*plots, _picked_by_rank(run, sheet)])
 
 
 def _divergences(run: RunData, sheet: StyleSheet, epoch: int) -> Plot | None:
@@ -173,13 +173,13 @@ def sources(run: RunData) -> Section | None:
     rows = [_source_row(run, name, source == name, agreement) for name in sorted(set(run.candidates.source))]
     agreement_name = "distance" if run.target.regression else "agreement"
     head = ["source", "candidates", "originals covered", "similarity", agreement_name, "picked", "divergence"]
-    lead = (
+    intro = (
         "Distance: between the teacher's output for a candidate and the original's label. "
         if run.target.regression
         else "Agreement: candidates for which the teacher predicts the original's label. "
     )
-    lead += "Picked: candidates picked in an epoch. Divergence: in the last epoch, where scored. All are means."
-    return Section("sources", "Sources", lead, [Table("Candidates by source", head, rows)])
+    intro += "Picked: candidates picked in an epoch. Divergence: in the last epoch, where scored. All are means."
+    return Section("sources", "Sources", intro, [Table("Candidates by source", head, rows)])
 
 
 def _source_row(run: RunData, name: str, own: NDArray[np.bool_], agreement: NDArray[np.float64]) -> list[str]:
@@ -247,9 +247,9 @@ def rewritten_texts(run: RunData) -> Section | None:
             groups.setdefault(owner, []).append(words)
     if not groups:
         return None
-    lead = "Examples of generated and substituted texts below their originals; new words are marked."
+    intro = "Examples of generated and substituted texts below their originals; new words are marked."
     examples = [(originals[owner], texts) for owner, texts in groups.items()]
-    return Section("generated", "Generated texts", lead, [Words(examples)])
+    return Section("generated", "Generated texts", intro, [Words(examples)])
 
 
 # ---- attention ----
@@ -261,8 +261,8 @@ def attention(run: RunData) -> Section | None:
     if not entries:
         return None
     tables = [_attention_table(entry, when) for entry, when in ((entries[0], "first"), (entries[-1], "last"))]
-    lead = "The weights of a student layer sum to 1. Layers are counted from 0. A dot: outside the layer's bucket."
-    return Section("attention", "ALP attention over teacher layers", lead, tables)
+    intro = "The weights of a student layer sum to 1. Layers are counted from 0. A dot: outside the layer's bucket."
+    return Section("attention", "ALP attention over teacher layers", intro, tables)
 
 
 def _attention_table(entry: Record, when: str) -> Table:

@@ -1,0 +1,61 @@
+"""A judge scores labelled texts, and falls back on the teacher only where validation has no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from augkd.data.target import Target
+from augkd.data.task import Example, Task, Texts
+from augkd.evaluation.judge import Judge
+
+CLASSES, NUMBER = Target(("a", "b")), Target()
+
+
+class Constant:
+    """A classifier that gives every text the same logits."""
+
+    def __init__(self, *logits: float):
+        self._logits = logits
+
+    def predict(self, texts: Texts) -> torch.Tensor:
+        return torch.tensor([self._logits] * len(texts))
+
+
+def examples(labels: Sequence[float | None]) -> tuple[Example, ...]:
+    return tuple(Example(str(place), f"text {place}", None, label) for place, label in enumerate(labels))
+
+
+def judge(
+    target: Target, validation: Sequence[float | None], test: Sequence[float | None] = (), teacher: object = None
+) -> Judge:
+    def teacher_logits(texts: Texts) -> NDArray[np.float32]:
+        assert teacher is not None, "the teacher is not needed"
+        return np.array(teacher, dtype=np.float32)
+
+    metric, splits = target.metrics[0], [examples(labels) for labels in ([0], validation, test)]
+    task = Task("toy", *splits, target.labels, metric, notes=(), fingerprint="f" * 64)
+    return Judge(task, metric, target, teacher_logits)
+
+
+def test_validation_is_scored_on_the_labelled_texts_only() -> None:
+    assert judge(CLASSES, [1, None, 0, 1]).validation(Constant(0.0, 1.0)) == pytest.approx(2 / 3)
+
+
+def test_validation_without_labels_is_scored_against_the_teacher() -> None:
+    teacher = [[2.0, 1.0], [0.0, 1.0], [0.0, 3.0], [1.0, 0.5]]
+    assert judge(CLASSES, [None] * 4, teacher=teacher).validation(Constant(0.0, 1.0)) == 0.5
+
+
+def test_the_test_split_has_a_score_and_its_interval() -> None:
+    scores = judge(CLASSES, [0], [1, 1, 1, 0] * 50).test(Constant(0.0, 1.0))
+    assert scores["test"] == 0.75
+    assert scores["test_interval"] == pytest.approx((0.69, 0.81), abs=0.02)  # 0.75 ± 1.96 √(0.75 · 0.25 / 200)
+
+
+def test_a_test_split_that_lacks_a_label_has_no_score() -> None:
+    assert judge(NUMBER, [0.5], [1.0, None]).test(Constant(0.0)) == {"test": None, "test_interval": None}
