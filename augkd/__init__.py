@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from augkd.models.classifier import load_backbone as load_backbone
     from augkd.models.classifier import load_classifier as load_classifier
     from augkd.models.layers import from_layers as from_layers
+    from augkd.models.small_students import register_models as register_models
     from augkd.recipe.files import load_index_recipe as load_index_recipe
     from augkd.recipe.files import load_recipe as load_recipe
     from augkd.recipe.index import IndexRecipe as IndexRecipe
@@ -63,6 +64,7 @@ _MODULES = {
     "load_index_recipe": "recipe.files",
     "load_recipe": "recipe.files",
     "open_index": "retrieval.open",
+    "register_models": "models.small_students",
     "train_stages": "distill.stages",
     "with_controls": "runs.controls",
     "write_report": "evaluation.report.report",

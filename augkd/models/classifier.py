@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from augkd.data.target import Target
@@ -61,19 +61,38 @@ class Classifier:
         tokens: Tokens,
         purpose: str,
         token_budget: int | None = None,  # padded tokens per group; None: what suits the device
-        mixed: bool = True,  # False: only rows of one length share a group
-        groups: RowGroups | None = None,  # of `tokens`; None: made from the token budget and `mixed`
+        groups: RowGroups | None = None,  # of `tokens`, shared with whatever watches the pass; None: made here
     ) -> Tensor:  # (n, outputs) float32
-        """Logits of every row, in order; counted under `purpose`. Gradients flow where the caller allows them."""
-        groups = groups or RowGroups.of(tokens, token_budget_of(self.device, token_budget), mixed)
-        return run(self.model, tokens, self.pad_id, self.precision, self.rows, purpose, order=self.order, groups=groups)
+        """Logits of every row, in order, forwarded group by group; its rows are counted under `purpose`.
+
+        Computed in bf16 where `precision` says so. Gradients flow where the caller allows them.
+        """
+        groups = groups or RowGroups.of(tokens, token_budget_of(self.device, token_budget))
+        pieces = [self._forward(tokens.take(rows), purpose) for rows in groups]
+        if not pieces:
+            return torch.empty(0, 0)
+        logits = groups.restore(pieces)
+        return logits if self.order is None else logits[:, list(self.order)]
+
+    def _forward(self, rows: Tokens, purpose: str) -> Tensor:  # (rows, outputs) in the model's order
+        device = self.device
+        inputs = rows.padded(self.pad_id)
+        if not takes_token_types(self.model):
+            del inputs["token_type_ids"]
+        inputs = {name: value.to(device) for name, value in inputs.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(self.precision, device)):
+            logits: Tensor = self.model(**inputs).logits.float()
+        self.rows[purpose] += len(rows)
+        return logits
 
     @torch.no_grad()
     def predict(self, texts: Sequence[Pair], purpose: str = "evaluation") -> Tensor:  # (n, outputs) float32
         """Logits of texts, in eval mode; the previous mode is restored. `mixes` says which texts share a batch."""
         training = self.model.training
         self.model.eval()
-        logits = self.logits(self.tokens(texts), purpose, mixed=self.mixes)
+        tokens = self.tokens(texts)
+        groups = RowGroups.of(tokens, token_budget_of(self.device), self.mixes)
+        logits = self.logits(tokens, purpose, groups=groups)
         self.model.train(training)
         return logits.cpu()
 
@@ -108,35 +127,6 @@ class Classifier:
         """A `save_pretrained` folder: safetensors, configuration, tokenizer."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-
-def run(
-    model: nn.Module,
-    tokens: Tokens,
-    pad_id: int,
-    precision: str,
-    rows: Counter[str],  # rows forwarded, by purpose; counted up here
-    purpose: str,
-    order: Sequence[int] | None = None,  # the model's output for each label of the task; None: as they are
-    token_budget: int | None = None,  # padded tokens per group; None: what suits the device
-    groups: RowGroups | None = None,  # of `tokens`, shared with whoever watches the pass; None: made here
-) -> Tensor:  # (n, outputs) float32
-    """Logits of every row, in order: forwarded group by group, in bf16 where the device has it."""
-    device = next(model.parameters()).device
-    groups = groups or RowGroups.of(tokens, token_budget_of(device, token_budget))
-    pieces = []
-    for group in groups:
-        inputs = tokens.take(group).padded(pad_id)
-        if not takes_token_types(model):
-            del inputs["token_type_ids"]
-        inputs = {name: value.to(device) for name, value in inputs.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device)):
-            pieces.append(model(**inputs).logits.float())
-        rows[purpose] += len(group)
-    if not pieces:
-        return torch.empty(0, 0)
-    logits = groups.restore(pieces)
-    return logits if order is None else logits[:, list(order)]
 
 
 def takes_token_types(model: Any) -> bool:
@@ -219,7 +209,7 @@ def head_settings(target: Target) -> dict[str, Any]:
 
 
 def _load(folder: Path, name: str, **settings: Any) -> Any:
-    small_students.register()
+    small_students.register_models()
     try:
         return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **settings)
     except (OSError, ValueError, RuntimeError) as exc:

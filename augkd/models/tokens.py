@@ -73,20 +73,6 @@ class Tokens:
         ids[mask], types[mask] = self.ids, self.types
         return {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": types}
 
-    def batches(self, token_budget: int, mixed: bool = True) -> Iterator[Tensor]:
-        """Row positions in groups of similar length, each at most `token_budget` padded tokens (and at least one row).
-
-        Unless `mixed`, rows of different lengths share no group: nothing is padded.
-        """
-        order = self.lengths.argsort(stable=True)
-        sizes = self.lengths[order].tolist()
-        start = 0
-        for end in range(1, len(order) + 1):
-            full = end == len(order) or (end + 1 - start) * sizes[end] > token_budget
-            if full or (not mixed and sizes[end] != sizes[start]):
-                yield order[start:end]
-                start = end
-
 
 @dataclass(frozen=True)
 class RowGroups:
@@ -100,8 +86,19 @@ class RowGroups:
 
     @classmethod
     def of(cls, tokens: Tokens, token_budget: int, mixed: bool = True) -> RowGroups:
-        """Groups of similar length, each at most `token_budget` padded tokens; of one length unless `mixed`."""
-        return cls(tuple(tokens.batches(token_budget, mixed)))
+        """Groups of similar length, each of at most `token_budget` padded tokens (and at least one row).
+
+        Unless `mixed`, rows of different lengths share no group: nothing is padded.
+        """
+        order = tokens.lengths.argsort(stable=True)
+        sizes = tokens.lengths[order].tolist()
+        groups, start = [], 0
+        for end in range(1, len(order) + 1):
+            full = end == len(order) or (end + 1 - start) * sizes[end] > token_budget
+            if full or (not mixed and sizes[end] != sizes[start]):
+                groups.append(order[start:end])
+                start = end
+        return cls(tuple(groups))
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.groups)

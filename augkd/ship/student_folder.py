@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augkd.data.task import Task, load_task
+from augkd.data.task import Task
 from augkd.errors import ModelError
 from augkd.models import small_students
 from augkd.models.classifier import Classifier, load_classifier
 from augkd.models.locate import locate, weight_files
+from augkd.recipe import Recipe
+from augkd.recipe.files import validate
 from augkd.retrieval.manifest import read_index_manifest
 from augkd.retrieval.texts import TextStore
+from augkd.runs.task import read_task
 from augkd.workspace.files import read_json
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.manifests import MANIFEST, read_manifest
+from augkd.workspace.run_folder import RunFolder
 
 _DEFAULT_MAX_LENGTH = 512  # tokens, for a student whose run is unknown
 
@@ -32,11 +36,11 @@ class StudentFolder:
     folder: Path  # a save_pretrained folder
     run: Path | None  # None for a student without a run
     recipe: Mapping[str, Any] | None  # as recorded in the student's manifest
-    made_from: Mapping[str, Any]  # fingerprints from the same manifest
+    stages: RunFolder | None  # where the run's other stages lie; None when it is not finished
 
     def task(self) -> Task | None:
         """The run's task, read again; None when the recipe is unknown."""
-        return load_task(**self.recipe["task"]) if self.recipe else None
+        return read_task(validate(Recipe, dict(self.recipe), self.folder / MANIFEST)) if self.recipe else None
 
     def load(self, task: Task | None, folder: Path | None = None, labels: tuple[str, ...] = ()) -> Classifier:
         """The student, or the task's classifier in `folder`, in float32 on the CPU, in eval mode."""
@@ -52,39 +56,20 @@ class StudentFolder:
         return int(self.recipe["training"]["max_length"]) if self.recipe else _DEFAULT_MAX_LENGTH
 
     def teacher(self) -> Path | None:
-        """The folder of the teacher: the run's, one shared by a comparison, or a checkpoint that was not fine-tuned."""
+        """The folder of the teacher: the one fine-tuned for the run, or a checkpoint that was used as it is.
+
+        None for a teacher without a model, and where the run or its folder is gone.
+        """
         options = self.recipe["teacher"] if self.recipe else {}
         if not options.get("model"):
             return None
         if not options["epochs"]:
             return locate(options["model"])
-        return next((folder for folder in self._stage_folders("teacher") if self._is_teacher(folder, options)), None)
+        return self.stages.stage("teacher") if self.stages else None
 
     def index(self) -> Path | None:
         """The folder of the run's index, which may no longer exist; None for a run without one."""
-        index = ((self.recipe or {}).get("data", {}).get("neighbours") or {}).get("index")
-        if index is None or isinstance(index, str):
-            return Path(index) if index else None
-        folders = self._stage_folders("index")
-        built = (folder for folder in folders if read_manifest(folder, "index")["recipe"] == index)
-        return next(built, (self.run or self.folder) / "index")
-
-    def _stage_folders(self, stage: str) -> list[Path]:
-        """Finished folders of a stage: in the run, and in `shared` of the comparison that the run is part of."""
-        if self.run is None:
-            return []
-        shared = sorted((self.run.parent.parent / "shared").glob(f"{stage}-*"))
-        return [folder for folder in (self.run / stage, *shared) if (folder / MANIFEST).exists()]
-
-    def _is_teacher(self, folder: Path, options: Mapping[str, Any]) -> bool:
-        """Whether the teacher in `folder` was trained on this run's task with these options."""
-        assert self.recipe is not None
-        made_from = read_manifest(folder, "teacher")["made_from"]
-        training = self.recipe["training"]
-        wanted = {"teacher": {**options, "model": None}}
-        wanted |= {name: training[name] for name in ("max_length", "precision")}
-        same_task = made_from["task"] == self.made_from["task"]
-        return same_task and all(made_from[name] == value for name, value in wanted.items())
+        return self.stages.recorded("index") if self.stages else None
 
 
 def find_student(folder: Path) -> StudentFolder:
@@ -93,9 +78,9 @@ def find_student(folder: Path) -> StudentFolder:
     if place is None:
         raise ModelError(f"{folder} holds no student; give a run's folder, or a folder that save_pretrained wrote")
     if _kind(place) != "student":
-        return StudentFolder(place, None, None, {})
-    manifest = read_manifest(place, "student")
-    return StudentFolder(place, place.parent, manifest["recipe"], manifest["made_from"])
+        return StudentFolder(place, None, None, None)
+    stages = RunFolder.open(place.parent) if _kind(place.parent) == "run" else None
+    return StudentFolder(place, place.parent, read_manifest(place, "student")["recipe"], stages)
 
 
 def index_texts(folder: Path) -> Iterator[str]:

@@ -12,20 +12,20 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import torch
+from augkd.distill.objective.hidden import matching
 
 from augkd.data.docstrings import corpus_texts
-from augkd.distill.objective.hidden import matching
 from augkd.distill.objective.layer_objective import LayerObjective, Shape
 from augkd.distill.objective.losses import kd
 from augkd.distill.teacher.layer_store import LayerStore
-from augkd.models.classifier import Classifier, Pair, load_backbone, run
+from augkd.models.classifier import Classifier, Pair, load_backbone
+from augkd.models.devices import token_budget_of
 from augkd.models.layers import from_layers
 from augkd.models.locate import BUNDLED
-from augkd.models.tokens import Tokens
+from augkd.models.tokens import RowGroups, Tokens
 
 BATCH = 48
 LABELS = ("no", "yes")
@@ -72,14 +72,14 @@ def step(
     objective: LayerObjective | None = None,
     teacher: torch.Tensor | Classifier | None = None,
 ) -> None:
-    """One step of training, with a layer loss when there is an objective."""
+    """One training step, with an intermediate-layer loss where there is an objective."""
     goal = torch.zeros(len(tokens), len(LABELS))
-    arguments = (student.model, tokens, student.pad_id, student.precision, Counter[str](), "bench")
+    groups = RowGroups.of(tokens, token_budget_of(student.device))
     if objective is None or teacher is None:
-        loss = kd(run(*arguments), goal, goal, 0.0).mean()
+        loss = kd(student.logits(tokens, "bench", groups=groups), goal, goal, 0.0).mean()
     else:
-        with matching(objective, student.model, tokens, teacher, 0.0, 0) as matched:
-            logits = run(*arguments)
+        with matching(objective, student.model, tokens, groups, teacher, 0.0, 0) as matched:
+            logits = student.logits(tokens, "bench", groups=groups)
         loss = kd(logits, goal, goal, 0.0).mean() + matched.rows.mean()
     optimiser.zero_grad()
     loss.backward()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from support.tiny import LABELS, sentences
 
 from augkd.data.target import Target
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, load_backbone, load_classifier, match_labels, run, uses_bf16
+from augkd.models.classifier import Classifier, load_backbone, load_classifier, match_labels
+from augkd.models.devices import uses_bf16
 
 TEXTS = [(f"{text}{' and more' * (number % 4)}", None) for number, (text, _) in enumerate(sentences()[:12])]
 SHUFFLED = ("tool", "animal", "food")
@@ -130,12 +130,12 @@ def test_a_pair_is_truncated_at_its_longer_text_and_has_two_token_types(tiny_ber
 def test_logits_do_not_depend_on_which_rows_share_a_batch(tiny_bert: Path, token_budget: int) -> None:
     classifier = enlarged(tiny_bert)
     classifier.model.eval()
-    tokens, rows = classifier.tokens(TEXTS), Counter[str]()
+    tokens = classifier.tokens(TEXTS)
     with torch.no_grad():
-        together = run(classifier.model, tokens, classifier.pad_id, "float32", rows, "all", token_budget=10**6)
-        apart = run(classifier.model, tokens, classifier.pad_id, "float32", rows, "apart", token_budget=token_budget)
+        together = classifier.logits(tokens, "together", 10**6)
+        apart = classifier.logits(tokens, "apart", token_budget)
     assert torch.allclose(together, apart, atol=1e-5)
-    assert rows == {"all": 12, "apart": 12}
+    assert classifier.rows == {"together": 12, "apart": 12}
     assert not torch.allclose(together, together.roll(1, 0), atol=1e-5)  # a wrong order of rows would show
 
 

@@ -268,8 +268,8 @@ def test_an_exported_student_predicts_the_same_for_any_batch_and_length(
 def test_registering_twice_prints_nothing_and_leaves_both_kinds_known(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    small_students.register()
-    small_students.register()
+    small_students.register_models()
+    small_students.register_models()
     assert (caplog.text, *capsys.readouterr(), len(recwarn)) == ("", "", "", 0)
     assert type(transformers.AutoConfig.for_model("augkd_bilstm")) is BiLSTMConfig
     config = transformers.AutoConfig.for_model("augkd_static", vocab_size=9, width=4)

@@ -1,10 +1,10 @@
 """Students that are not layers of the teacher: a BiLSTM, a static one, a smaller transformer.
 
-Two of them are architectures that `transformers` does not have; `register` makes it know them.
+Two of them are architectures that `transformers` does not have; `register_models` makes it know them.
 """
 
 
-def register() -> None:
+def register_models() -> None:
     """Makes `transformers` open saved BiLSTM and static students; calling it again changes nothing.
 
     Needed before `AutoModelForSequenceClassification.from_pretrained` or `pipeline("text-classification", …)` on such
