@@ -1,8 +1,8 @@
-"""A transfer set that somebody else made: found, read as a task, and copied without what a run must not train on.
+"""A transfer set made elsewhere: located, read as a task, and copied without what a run must not train on.
 
-Whoever trains from it needs no teacher, index or corpus: its rows hold the teacher's logits. Its own labelled texts are
-the task, so validation and test are cut from them; their rows stay out of the copy, and so does every candidate that
-equals one of their texts.
+Training from it needs no teacher, index or corpus, since its rows hold the teacher's logits. Its labelled texts are the
+task, so validation and test are cut from them; the copy leaves out their rows, and every candidate that equals one of
+their texts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def locate_transfer_set(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=["data/*.parquet", "README.md"]))
-    except Exception as exc:  # the Hub client raises its own, httpx's and OSError; all mean that it cannot be had
+    except Exception as exc:  # the Hub client raises its own, httpx's and OSError; all mean that the download failed
         reason = str(exc).strip().split("\n")[0]
         raise DataError(
             f"transfer set '{name}' is not a folder and cannot be downloaded from the Hub: {reason[:160]}"
@@ -54,7 +54,7 @@ def task_of(transfer: TransferSet, seed: int = 0) -> Task:
 
 @dataclass
 class CopyCounts:
-    """What was copied, and what was left out."""
+    """How many rows and candidates were copied, and how many were left out."""
 
     originals: int = 0
     candidates: int = 0
@@ -71,7 +71,7 @@ def copy_training_rows(source: TransferSet, target: Path, ids: Collection[str], 
     counts, evaluation = CopyCounts(), {normalised(text) for text in task.evaluation_texts()} - {""}
     write_rows(target, _rows(source, set(ids), evaluation, counts), source.labels)
     if counts.originals != len(ids):
-        raise DataError(f"{source.folder} has rows without an id of their own; number them in the column id")
+        raise DataError(f"{source.folder} has rows that share an id; give each its own in the column id")
     return counts
 
 

@@ -113,11 +113,11 @@ def jaccard(first: str, second: str) -> float:
 
 
 def pair(rng: random.Random, changes: int) -> tuple[str, str]:
-    one = [rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(120)]
-    other = list(one)
+    text = [rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(120)]
+    changed = list(text)
     for place in rng.sample(range(120), changes):
-        other[place] = rng.choice("0123456789")
-    return "".join(one), "".join(other)
+        changed[place] = rng.choice("0123456789")
+    return "".join(text), "".join(changed)
 
 
 def test_the_share_of_equal_minima_is_the_jaccard() -> None:

@@ -26,10 +26,10 @@ INPUTS = {"corpus": "abc", "seed": 1}
 
 
 def test_a_fingerprint_does_not_depend_on_key_order_but_on_everything_else() -> None:
-    one = fingerprint({"a": 1, "b": {"c": [1, 2], "d": None}})
-    assert one == fingerprint({"b": {"d": None, "c": [1, 2]}, "a": 1})
+    expected = fingerprint({"a": 1, "b": {"c": [1, 2], "d": None}})
+    assert expected == fingerprint({"b": {"d": None, "c": [1, 2]}, "a": 1})
     others = [{"a": 1}, {"a": 1, "b": {"c": [2, 1], "d": None}}, {"a": "1", "b": {"c": [1, 2], "d": None}}]
-    assert len({one, *map(fingerprint, others)}) == 4
+    assert len({expected, *map(fingerprint, others)}) == 4
 
 
 def test_text_that_is_not_valid_unicode_has_a_fingerprint() -> None:
