@@ -19,6 +19,7 @@ from augkd.models.tokens import Tokens
 from augkd.recipe import load_recipe
 from augkd.runs.run import Run
 from augkd.runs.stages.masked_lm import sample
+from augkd.workspace.run_folder import RunFolder
 
 GENERATOR = "{{model: {model}, adapt: {{corpus: {corpus}, steps: 6, batch_size: 16}}, ascend: 2, every: 4{more}}}"
 ORIGINALS, EPOCHS = 90, 3
@@ -63,11 +64,13 @@ def test_a_students_step_gives_no_gradient_to_generator_or_teacher(
         return train(*given)
 
     monkeypatch.setattr(augkd.runs.stages.student, "train_stages", spied)
-    Run(recipe("data.neighbours=null", "data.generator.ascend=0", "training.epochs=1"), tmp_path / "run").results()
+    changes = ("data.neighbours=null", "data.generator.ascend=0", "training.epochs=1")
+    cost = Run(recipe(*changes), tmp_path / "run").results()["cost"]
     (player,) = seen
     models = (player.generator.lm.model, player.teacher.model)
     assert all(parameter.grad is None for model in models for parameter in model.parameters())
-    assert player.rows == {"generator": ORIGINALS, "teacher": ORIGINALS}
+    assert cost["generator_rows"] == ORIGINALS
+    assert cost["teacher_rows"] == 2 * ORIGINALS, "each original for the transfer set, each generated text in its step"
 
 
 def test_neighbours_and_generated_texts_meet_in_one_minimax_selection(recipe: Any, tmp_path: Path) -> None:
@@ -100,9 +103,9 @@ def test_a_run_with_a_generator_that_was_stopped_ends_with_the_same_weights(reci
 
 
 def test_without_ascent_the_generator_stays_as_it_was(recipe: Any, tmp_path: Path) -> None:
-    run = Run(recipe("training.epochs=1", "data.generator.ascend=0"), tmp_path / "run")
-    run.results()
-    before, after = load_masked_lm(str(run.masked_lm())), load_masked_lm(str(tmp_path / "run/generator"))
+    Run(recipe("training.epochs=1", "data.generator.ascend=0"), tmp_path / "run").results()
+    stages = RunFolder.open(tmp_path / "run")
+    before, after = (load_masked_lm(str(stages.stage(name))) for name in ("masked_lm", "generator"))
     pairs = zip(before.model.parameters(), after.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 

@@ -1,24 +1,51 @@
-"""What a student's folder and its run's manifests say of teacher and index."""
+"""What a run's manifests say of its student: where its teacher and its index lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from support.finished_run import RECIPE, finished_run
+
+from augkd.errors import ModelError
 from augkd.ship.student_folder import find_student
 from augkd.workspace.manifests import write_manifest
+from augkd.workspace.run_folder import relative_stages
 
 
-def test_the_teacher_that_a_comparison_shares_is_found_by_what_it_was_made_from(tmp_path: Path) -> None:
-    options = {"model": "somewhere", "epochs": 2.0}
-    training = {"max_length": 32, "precision": "auto"}
-    run = tmp_path / "runs" / "kd-s0"
-    (run / "student").mkdir(parents=True)
-    (run / "student" / "config.json").write_text("{}")
-    recipe = {"task": {}, "teacher": options, "training": training, "data": {}}
-    write_manifest(run / "student", "student", {"task": "t"}, recipe=recipe)
-    write_manifest(run, "run", {})
-    for name, epochs in (("teacher-a", 1.0), ("teacher-b", 2.0)):
-        made_from = {"task": "t", "teacher": {"model": None, "epochs": epochs}, **training}
-        (tmp_path / "shared" / name).mkdir(parents=True)
-        write_manifest(tmp_path / "shared" / name, "teacher", made_from)
-    assert find_student(run).teacher() == tmp_path / "shared" / "teacher-b"
+def recorded(run: Path, stages: dict[str, Path]) -> None:
+    for folder in stages.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(run, "run", {}, recipe=RECIPE, seed=3, stages=relative_stages(run, stages))
+
+
+def test_the_teacher_that_a_comparison_shares_is_found_where_the_run_records_it(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "out/runs/mine-s3")
+    shared = tmp_path / "out/shared"
+    (shared / "teacher-another").mkdir(parents=True)
+    recorded(run, {"teacher": shared / "teacher-of-this", "index": shared / "index-of-this"})
+    student = find_student(run)
+    assert student.teacher() == shared / "teacher-of-this"
+    assert student.index() == shared / "index-of-this"
+    assert find_student(run / "student") == student
+
+
+def test_a_removed_index_is_still_named_and_a_removed_teacher_is_not(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    recorded(run, {"teacher": run / "teacher", "index": run / "index"})
+    (run / "teacher").rmdir()
+    (run / "index").rmdir()
+    assert find_student(run).teacher() is None
+    assert find_student(run).index() == run / "index", "so that a message can say what is gone"
+
+
+def test_a_student_whose_run_is_not_finished_has_neither(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    (run / "manifest.json").unlink()
+    student = find_student(run)
+    assert (student.teacher(), student.index()) == (None, None)
+
+
+def test_a_folder_without_a_student_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no student; give a run's folder"):
+        find_student(tmp_path)
