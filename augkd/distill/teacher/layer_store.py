@@ -1,8 +1,8 @@
-"""The teacher's layer vectors of each distinct text, in fp16, so that layer losses train without a live teacher.
+"""The teacher's layer vectors of each distinct text, in fp16, so that layers are matched without a live teacher.
 
 A store is a folder of parts, each written whole and renamed, under a key that hashes the teacher's weights and
-tokenizer, the maximum length, the layers and the pooling; only what a recipe needs is kept. Rows are found by text
-once, when a data set is made, and read by number from mapped files after that. 12 layers of 768 are 18 kB a text.
+tokenizer, the maximum length, the layers and the pooling; only what a recipe needs is kept. Rows are looked up by text
+once, when a data set is made, and then read by number from mapped files. 12 layers of 768 take 18 kB per text.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from augkd.workspace.locks import claimed
 from augkd.workspace.manifests import MANIFEST, write_manifest
 from augkd.workspace.progress import Steps
 
-_PART = 4096  # texts a part: 75 MB of 12 layers of 768, what a kill can lose
+_PART = 4096  # texts per part: 75 MB for 12 layers of 768, the most that a kill loses
 _KEY_BYTES = 16
-Announce = Callable[[int, int], None]
+Announce = Callable[[int, int], None]  # (texts, bytes) that will be written
 
 
 class LayerStore:
@@ -47,57 +47,60 @@ class LayerStore:
         weights: str,
         max_length: int,
     ):
-        """`load` gives the teacher when a text is new; `weights` is its fingerprint (weights and tokenizer)."""
+        """`load` gives the teacher when a text is new; `weights` is its fingerprint (weights and tokenizer).
+
+        Raises ModelError when `needs` names token states or attention scores.
+        """
         if needs.live or not needs.layers:
-            raise ModelError("only vectors of layers can be stored; losses of tokens or attention need a live teacher")
+            raise ModelError("only layer vectors can be stored; token and attention losses need a live teacher")
         self._load = load
         self._classifier: Classifier | None = None
         self._needs, self._width = needs, width
-        self._made = {
+        self._made_from = {
             "weights": weights,
             "max_length": max_length,
             "layers": list(needs.layers),
             "pooling": needs.pooling,
         }
-        self.folder = folder / fingerprint(self._made)[:16]
+        self.folder = folder / fingerprint(self._made_from)[:16]
         self._seed = f"{weights}/{max_length}"
         self._maps: list[NDArray[np.float16]] = []
         self._starts = np.zeros(1, dtype=np.int64)
         self.rows = 0  # texts forwarded by this object
 
     def bytes_needed(self, texts: int) -> int:
-        """Bytes on disk of that many texts."""
+        """Bytes on disk that this number of texts takes."""
         return texts * (len(self._needs.layers) * self._width * 2 + _KEY_BYTES)
 
     def positions(
         self, texts: Sequence[Pair], announce: Announce | None = None, progress: Steps | None = None
     ) -> Tensor:  # (n,) long
-        """The row number of each text, for `read`; those not stored yet go through the teacher first.
+        """The row number of each text, for `read`; texts not stored yet go through the teacher first.
 
-        `announce(texts, bytes)` is told what will be written before anything is. Raises WorkspaceError when the disk is
-        too small for it, ModelError when a vector does not fit fp16.
+        `announce(texts, bytes)` is called before anything is written. Raises WorkspaceError when the disk has too
+        little space, ModelError when a vector does not fit fp16.
         """
-        wanted = [text_key(self._seed, text) for text in texts]
+        keys = [text_key(self._seed, text) for text in texts]
         with claimed(self.folder):
             stored = self._stored()
-            new = {key: text for key, text in zip(wanted, texts, strict=True) if key not in stored}
+            new = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
             if new:
                 self._make_room(len(new), announce)
                 self._write(new, progress)
                 stored = self._stored()
             if not (self.folder / MANIFEST).exists():
-                write_manifest(self.folder, "teacher_layers", self._made, texts=len(stored), width=self._width)
+                write_manifest(self.folder, "teacher_layers", self._made_from, texts=len(stored), width=self._width)
             self._open()
-        return torch.tensor([stored[key] for key in wanted], dtype=torch.long)
+        return torch.tensor([stored[key] for key in keys], dtype=torch.long)
 
     def read(self, positions: Tensor) -> Tensor:  # (n,) → (n, layers, d) float16
-        """The vectors of rows found by `positions`, in that order; touches no other row."""
+        """The vectors of rows that `positions` gave, in that order; reads no other row."""
         rows = positions.numpy()
         vectors = np.empty((len(rows), len(self._needs.layers), self._width), dtype=np.float16)
         parts = np.searchsorted(self._starts, rows, side="right") - 1
         for part in np.unique(parts):
-            hit = parts == part
-            vectors[hit] = self._maps[part][rows[hit] - self._starts[part]]
+            inside = parts == part
+            vectors[inside] = self._maps[part][rows[inside] - self._starts[part]]
         return torch.from_numpy(vectors)
 
     def _stored(self) -> dict[tuple[int, int], int]:
@@ -108,7 +111,7 @@ class LayerStore:
 
     def _make_room(self, texts: int, announce: Announce | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(".*.tmp"):  # of a killed write
+        for leftover in self.folder.glob(".*.tmp"):  # from a killed write
             leftover.unlink()
         needed, free = self.bytes_needed(texts), shutil.disk_usage(self.folder).free
         if announce:
@@ -121,7 +124,7 @@ class LayerStore:
 
     def _write(self, new: dict[tuple[int, int], Pair], progress: Steps | None) -> None:
         (self.folder / MANIFEST).unlink(missing_ok=True)  # unfinished from here on
-        # stable: a resumed run cuts alike
+        # stable: a resumed run makes the same parts
         items = sorted(new.items(), key=lambda item: len(item[1][0]) + len(item[1][1] or ""))
         start = len(self._parts())
         for number, begin in enumerate(range(0, len(items), _PART)):
@@ -164,7 +167,7 @@ def _keys(part: Path) -> NDArray[np.uint64]:  # (n, 2)
 
 
 def _mapped(part: Path) -> NDArray[np.float16]:  # (n, layers, d)
-    """The vectors of a part without reading them: safetensors is a length, a JSON header, then plain arrays."""
+    """The vectors of a part, mapped: a safetensors file is a length, a JSON header, then plain arrays."""
     with part.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
         entry = json.loads(stream.read(size))["vectors"]

@@ -1,8 +1,7 @@
-"""What the teacher says, computed once for each distinct text and kept on disk; or given as numbers.
+"""The teacher's logits: computed once for each distinct text and kept on disk, or given as numbers.
 
 A store is a folder of parts, each written whole and renamed, under a key that hashes weights, tokenizer, maximum length
-and text. Whatever changes one of them changes the key, so a stale answer cannot be read; a killed writer loses one
-part.
+and text. A change of any of them changes the key, so stale logits cannot be read; a killed writer loses one part.
 """
 
 from __future__ import annotations
@@ -21,24 +20,28 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.special import log_softmax, logsumexp
 
+from augkd.data.target import Target
 from augkd.errors import DataError, short_repr
 from augkd.models.classifier import Classifier, Pair
 from augkd.workspace.files import replacing
 from augkd.workspace.locks import claimed
 from augkd.workspace.progress import Steps
 
-_PART = 4096  # texts a part: a minute of a MiniLM teacher's work on two slow cores at the most
+_PART = 4096  # texts per part: at most a minute of a MiniLM teacher's work on two slow cores
 
 
 class TeacherOutputs(Protocol):
-    """Something that knows the teacher's logits of texts; `rows` counts the texts forwarded to find them out."""
+    """A source of the teacher's logits; `rows` counts the texts forwarded to compute them."""
 
     @property
     def rows(self) -> int:
         """Texts forwarded so far."""
 
+    def has(self, texts: Sequence[Pair]) -> bool:
+        """Whether it can give the logits of all `texts`: numbers from elsewhere may lack some."""
+
     def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
-        """(n, outputs) logits in the order of the task's labels; rows it does not know are nan."""
+        """(n, outputs) logits in the order of the task's labels; nan for a text that has none."""
 
 
 class CachedTeacher:
@@ -53,21 +56,27 @@ class CachedTeacher:
         self._seed = f"{weights}/{max_length}"
         self.rows = 0  # texts forwarded by this object
 
-    def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
-        """Logits of `texts`; the ones not stored yet go through the teacher, shortest first."""
-        wanted = np.array([text_key(self._seed, text) for text in texts], dtype=np.uint64).reshape(-1, 2)
-        with claimed(self._folder):
-            self._add([texts[i] for i in self._unknown(wanted)], progress)
-        return self._read(wanted)
+    def has(self, texts: Sequence[Pair]) -> bool:
+        """Always: the model computes what is not stored."""
+        return True
 
-    def _unknown(self, wanted: NDArray[np.uint64]) -> list[int]:
+    def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
+        """Logits of `texts`; those not stored yet go through the teacher, shortest texts first."""
+        keys = np.array([text_key(self._seed, text) for text in texts], dtype=np.uint64).reshape(-1, 2)
+        with claimed(self._folder):
+            self._add([texts[i] for i in self._missing(keys)], progress)
+        return self._read(keys)
+
+    def _missing(self, keys: NDArray[np.uint64]) -> list[int]:
         """Positions of the distinct keys that are not stored."""
         stored = {tuple(key) for part in self._parts() for key in self._keys(part).tolist()}
-        first = {tuple(key): place for place, key in reversed(list(enumerate(wanted.tolist())))}
-        return sorted(place for key, place in first.items() if key not in stored)
+        first = {tuple(key): position for position, key in reversed(list(enumerate(keys.tolist())))}
+        return sorted(position for key, position in first.items() if key not in stored)
 
     def _add(self, texts: list[Pair], progress: Steps | None) -> None:
-        texts = sorted(texts, key=lambda text: len(text[0]) + len(text[1] or ""))  # stable: a resumed run cuts alike
+        texts = sorted(
+            texts, key=lambda text: len(text[0]) + len(text[1] or "")
+        )  # stable: a resumed run makes the same parts
         start = len(self._parts())
         for number, begin in enumerate(range(0, len(texts), _PART)):
             part = texts[begin : begin + _PART]
@@ -81,16 +90,16 @@ class CachedTeacher:
             if progress:
                 progress(begin + len(part), len(texts))
 
-    def _read(self, wanted: NDArray[np.uint64]) -> NDArray[np.float32]:
-        result = np.full((len(wanted), self._outputs), np.nan, dtype=np.float32)
+    def _read(self, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
+        logits = np.full((len(keys), self._outputs), np.nan, dtype=np.float32)
         for part in self._parts():
-            places = {tuple(key): place for place, key in enumerate(self._keys(part).tolist())}
-            hits = [(row, places[key]) for row, key in enumerate(map(tuple, wanted.tolist())) if key in places]
+            positions = {tuple(key): position for position, key in enumerate(self._keys(part).tolist())}
+            hits = [(row, positions[key]) for row, key in enumerate(map(tuple, keys.tolist())) if key in positions]
             if hits:
                 rows, sources = np.array(hits).T
                 with safe_open(part, framework="numpy") as store:
-                    result[rows] = store.get_tensor("logits")[sources]
-        return result
+                    logits[rows] = store.get_tensor("logits")[sources]
+        return logits
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*.safetensors"))
@@ -105,45 +114,44 @@ class CachedTeacher:
 class GivenTeacher:
     """A teacher that is only numbers: a Parquet file with the texts and a list column of logits or probabilities."""
 
-    def __init__(self, path: Path, column: str, labels: Sequence[str], given: Sequence[str] | None, drop: bool):
-        """`given` is the order of the column's values by label name; `drop` leaves unknown candidates out."""
+    def __init__(self, path: Path, column: str, labels: Sequence[str], order: Sequence[str] | None, drop: bool):
+        """`order` names the label of each value of the column; with `drop`, `logits` gives nan for a missing text.
+
+        Raises DataError when the file is missing or does not fit the labels.
+        """
         self._drop = drop
         self._path = path
         self.rows = 0
-        values, keys = _given_values(path, column)
-        outputs = len(labels) or 1
-        if values.shape[1] != outputs:
-            raise DataError(f"{path}: column '{column}' has {values.shape[1]} values a row, the task needs {outputs}")
-        if labels and given is None:
-            raise DataError(
-                f"{path}: say which label each value belongs to, e.g. teacher.labels: [{', '.join(labels)}]"
-            )
-        if labels and given is not None:
-            if sorted(given) != sorted(labels):
-                raise DataError(f"teacher.labels {list(given)} are not the task's labels {list(labels)}")
-            values = values[:, [list(given).index(label) for label in labels]]
+        values, texts = _read_given(path, column)
+        if values.shape[1] != (outputs := Target(tuple(labels)).outputs):
+            raise DataError(f"{path}: column '{column}' has {values.shape[1]} values per row, the task needs {outputs}")
+        if labels:
+            values = values[:, _label_columns(path, labels, order)]
         if column == "probabilities":
             values = np.log(np.clip(values, 1e-9, None))  # softmax gives them back; 1e-9 keeps the logarithm finite
         self._values = values
-        self._places = {key: place for place, key in enumerate(keys)}
+        self._rows = {text: row for row, text in enumerate(texts)}
 
-    def unknown(self, texts: Sequence[Pair]) -> list[Pair]:
-        """Those of `texts` that have no numbers."""
-        return [text for text in texts if text not in self._places]
+    def has(self, texts: Sequence[Pair]) -> bool:
+        """Whether all of `texts` have numbers."""
+        return not self._missing(texts)
+
+    def _missing(self, texts: Sequence[Pair]) -> list[Pair]:
+        return [text for text in texts if text not in self._rows]
 
     def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
-        """Logits of `texts`; a text without numbers is an error, or nan when they may be dropped."""
-        missing = self.unknown(texts)
+        """Logits of `texts`. Raises DataError for a text without numbers, unless they may be dropped (nan)."""
+        missing = self._missing(texts)
         if missing and not self._drop:
             raise DataError(
                 f"{self._path} has no teacher output for {len(missing)} of {len(texts)} texts, e.g. "
                 f"{short_repr(missing[0][0])}; add them, or set teacher.missing: drop"
             )
-        result = np.full((len(texts), self._values.shape[1]), np.nan, dtype=np.float32)
-        for row, text in enumerate(texts):
-            if text in self._places:
-                result[row] = self._values[self._places[text]]
-        return result
+        logits = np.full((len(texts), self._values.shape[1]), np.nan, dtype=np.float32)
+        for position, text in enumerate(texts):
+            if text in self._rows:
+                logits[position] = self._values[self._rows[text]]
+        return logits
 
 
 class AveragedTeacher:
@@ -159,23 +167,20 @@ class AveragedTeacher:
         """Texts forwarded by all members."""
         return sum(member.rows for member in self.members)
 
+    def has(self, texts: Sequence[Pair]) -> bool:
+        """Whether all members have all of `texts`."""
+        return all(member.has(texts) for member in self.members)
+
     def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
-        """The average; nan for a text that a member does not know."""
+        """The average; nan for a text that a member has no logits for."""
         outputs = np.stack([member.logits(texts, progress) for member in self.members])
         if self._average == "logits":
             return np.asarray(outputs.mean(axis=0), dtype=np.float32)
         return np.asarray(logsumexp(log_softmax(outputs, axis=-1), axis=0) - np.log(len(outputs)), dtype=np.float32)
 
 
-def knows(outputs: TeacherOutputs, texts: Sequence[Pair]) -> bool:
-    """Whether the teacher can be asked for all of `texts`: numbers from elsewhere may lack some."""
-    if isinstance(outputs, AveragedTeacher):
-        return all(knows(member, texts) for member in outputs.members)
-    return not (isinstance(outputs, GivenTeacher) and outputs.unknown(texts))
-
-
 def key_of(weights: str, max_length: int) -> str:
-    """Name of the store of one teacher at one length."""
+    """The name of the store of one teacher at one maximum length."""
     return hashlib.sha256(f"{weights}/{max_length}".encode()).hexdigest()[:16]
 
 
@@ -185,7 +190,17 @@ def text_key(seed: str, text: Pair) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
 
 
-def _given_values(path: Path, column: str) -> tuple[NDArray[np.float32], list[Pair]]:
+def _label_columns(path: Path, labels: Sequence[str], order: Sequence[str] | None) -> list[int]:
+    """For each label the position of its value in the file."""
+    if order is None:
+        raise DataError(f"{path}: name the label of each value, e.g. teacher.labels: [{', '.join(labels)}]")
+    if sorted(order) != sorted(labels):
+        raise DataError(f"teacher.labels is {list(order)}; the task's labels are {list(labels)}")
+    return [list(order).index(label) for label in labels]
+
+
+def _read_given(path: Path, column: str) -> tuple[NDArray[np.float32], list[Pair]]:
+    """The column's values (n, values) and the texts."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.exists() for file in files):
         raise DataError(f"teacher logits {path} do not exist; give a Parquet file or a folder of them")

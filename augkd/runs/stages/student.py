@@ -32,7 +32,7 @@ from augkd.distill.arguments import DistillationArguments, arguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.stages import Ensemble, Trained, train_stages
 from augkd.distill.teacher.layers import LayerTeacher
-from augkd.distill.teacher.outputs import TeacherOutputs, knows
+from augkd.distill.teacher.outputs import TeacherOutputs
 from augkd.evaluation.judge import Judge
 from augkd.models.classifier import Classifier, load_backbone, load_classifier
 from augkd.models.layers import from_layers
@@ -226,7 +226,7 @@ class StudentStage:
 def known_logits(outputs: TeacherOutputs, examples: Sequence[Example], width: int) -> NDArray[np.float32]:  # (n, width)
     """The teacher's logits of evaluation texts; nan in all of them where it does not know some."""
     texts = texts_of(examples)
-    if not knows(outputs, texts):
+    if not outputs.has(texts):
         return np.full((len(texts), width), np.nan, dtype=np.float32)
     return outputs.logits(texts)
 

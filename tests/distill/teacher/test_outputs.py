@@ -1,4 +1,4 @@
-"""The teacher is asked once for each text, and no answer is taken for another's (ALGORITHMS §25, cache oracle)."""
+"""The teacher is run once for each text, and no logits are taken for another text's (ALGORITHMS §25, cache oracle)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TEXTS: list[Pair] = [(text, None) for text, _ in sentences()[:10]]
 @pytest.fixture(scope="module")
 def classifier(tiny_bert: Path) -> Classifier:
     """The tiny BERT with matrices ten times as large, so that texts differ by more than rounding."""
-    one = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    loaded = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
     with torch.no_grad():
-        for parameter in one.model.parameters():
+        for parameter in loaded.model.parameters():
             parameter.mul_(10 if parameter.dim() == 2 else 1)
-    return one
+    return loaded
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_fingerprint_changes_with_weights_tokenizer_and_configuration(
     copy = tmp_path / "copy"
     shutil.copytree(tiny_bert, copy)
     before = model_fingerprint(tiny_bert)
-    (copy / "README.md").write_text("a card says nothing about the answers")
+    (copy / "README.md").write_text("a card does not change the logits")
     assert model_fingerprint(copy) == before
     edit(copy)
     assert model_fingerprint(copy) != before
@@ -90,7 +90,9 @@ def test_the_text_s_key_changes_with_teacher_text_and_pair() -> None:
 
 
 @pytest.mark.parametrize("change", [{"weights": "other"}, {"max_length": 16}])
-def test_another_teacher_or_length_is_asked_anew(cached: Callable[..., CachedTeacher], change: dict[str, Any]) -> None:
+def test_another_teacher_or_length_computes_its_own_logits(
+    cached: Callable[..., CachedTeacher], change: dict[str, Any]
+) -> None:
     cached().logits(TEXTS)
     same, other = cached(), cached(**change)
     same.logits(TEXTS)
@@ -110,25 +112,25 @@ def test_logits_equal_a_plain_forward_pass_of_each_text(
         inputs = classifier.tokenizer(text, return_tensors="pt", truncation=True, max_length=32)
         with torch.no_grad():
             wanted.append(classifier.model(**inputs.to(classifier.model.device)).logits[0].cpu().numpy())
-    found = cached().logits(TEXTS)
-    assert found.dtype == np.float32
-    assert np.abs(found - np.array(wanted)).max() < 1e-5
-    assert np.abs(np.diff(found, axis=0)).max() > 1e-3  # and the rows are not all alike
+    logits = cached().logits(TEXTS)
+    assert logits.dtype == np.float32
+    assert np.abs(logits - np.array(wanted)).max() < 1e-5
+    assert np.abs(np.diff(logits, axis=0)).max() > 1e-3  # and the rows are not all alike
 
 
 def test_each_distinct_text_is_forwarded_once_ever(cached: Callable[..., CachedTeacher]) -> None:
-    one = cached()
-    first = one.logits([*TEXTS, *TEXTS[::-1], TEXTS[0]])
-    assert one.rows == 10
+    teacher = cached()
+    first = teacher.logits([*TEXTS, *TEXTS[::-1], TEXTS[0]])
+    assert teacher.rows == 10
     assert np.array_equal(first[:10], first[10:20][::-1])
-    assert np.array_equal(one.logits(TEXTS[::-1]), first[:10][::-1])
-    assert one.rows == 10
+    assert np.array_equal(teacher.logits(TEXTS[::-1]), first[:10][::-1])
+    assert teacher.rows == 10
     another = cached()
     assert np.array_equal(another.logits([*TEXTS, ("something new", None)])[:10], first[:10])
     assert another.rows == 1
 
 
-def test_a_teacher_that_knows_all_texts_is_not_even_loaded(
+def test_a_teacher_whose_logits_are_all_stored_is_not_even_loaded(
     cached: Callable[..., CachedTeacher], tmp_path: Path
 ) -> None:
     first = cached().logits(TEXTS)
@@ -157,7 +159,7 @@ def test_a_writer_killed_in_its_second_part_loses_that_part_alone(
 
     def killed(*args: Any) -> Any:
         calls.append(args)
-        # text_key: 10 for the question, 4 for the first part; the second part is not on disk at the 15th
+        # text_key: 10 for the lookup, 4 for the first part; the second part is not on disk at the 15th
         if len(calls) == (15 if name == "text_key" else 2):
             if name == "save_file":
                 Path(args[1]).write_bytes(b"half")
@@ -187,11 +189,11 @@ def given(folder: Path, **columns: Any) -> Path:
 
 def test_given_logits_come_back_in_the_task_s_label_order(tmp_path: Path) -> None:
     path = given(tmp_path, text=["a", "b"], logits=[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    known = GivenTeacher(path, "logits", LABELS, ["tool", "animal", "food"], drop=False)
-    assert known.logits([("b", None), ("a", None), ("b", None)]).tolist() == [[5, 6, 4], [2, 3, 1], [5, 6, 4]]
+    reordered = GivenTeacher(path, "logits", LABELS, ["tool", "animal", "food"], drop=False)
+    assert reordered.logits([("b", None), ("a", None), ("b", None)]).tolist() == [[5, 6, 4], [2, 3, 1], [5, 6, 4]]
     in_order = GivenTeacher(path, "logits", LABELS, LABELS, drop=False)
     assert in_order.logits([("a", None)]).tolist() == [[1, 2, 3]]
-    assert known.rows == 0
+    assert reordered.rows == 0
 
 
 def test_softmax_gives_back_the_given_probabilities_even_where_one_is_zero(tmp_path: Path) -> None:
@@ -204,9 +206,9 @@ def test_softmax_gives_back_the_given_probabilities_even_where_one_is_zero(tmp_p
 
 def test_a_pair_is_another_text_than_its_first_half(tmp_path: Path) -> None:
     path = given(tmp_path, text=["a", "a"], text_pair=["x", "y"], logits=[[1.0], [2.0]])
-    known = GivenTeacher(path, "logits", (), None, drop=True)
-    assert known.logits([("a", "y"), ("a", "x")]).tolist() == [[2], [1]]
-    assert np.isnan(known.logits([("a", None)])).all()
+    teacher = GivenTeacher(path, "logits", (), None, drop=True)
+    assert teacher.logits([("a", "y"), ("a", "x")]).tolist() == [[2], [1]]
+    assert np.isnan(teacher.logits([("a", None)])).all()
 
 
 def test_a_text_without_numbers_is_an_error_or_nan_when_it_may_be_dropped(tmp_path: Path) -> None:
@@ -220,24 +222,24 @@ def test_a_text_without_numbers_is_an_error_or_nan_when_it_may_be_dropped(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("columns", "names", "said"),
+    ("columns", "names", "message"),
     [
-        ({"text": ["a"], "logits": [[1.0, 2.0]]}, LABELS, "has 2 values a row, the task needs 3"),
-        ({"text": ["a"], "logits": [[1.0, 2.0, 3.0]]}, None, "say which label each value belongs to"),
-        ({"text": ["a"], "logits": [[1.0, 2.0, 3.0]]}, ("a", "b", "c"), "are not the task's labels"),
+        ({"text": ["a"], "logits": [[1.0, 2.0]]}, LABELS, "has 2 values per row, the task needs 3"),
+        ({"text": ["a"], "logits": [[1.0, 2.0, 3.0]]}, None, "name the label of each value"),
+        ({"text": ["a"], "logits": [[1.0, 2.0, 3.0]]}, ("a", "b", "c"), "the task's labels are"),
         ({"text": ["a"], "scores": [[1.0, 2.0, 3.0]]}, LABELS, "have no column 'logits'; they have text, scores"),
         ({"text": ["a", "b"], "logits": [[1.0], [1.0, 2.0]]}, LABELS, "rows of different lengths"),
         ({"text": ["a"], "logits": [[1.0, float("nan"), 3.0]]}, LABELS, "not finite"),
     ],
 )
-def test_numbers_that_do_not_fit_the_task_are_refused(
-    tmp_path: Path, columns: dict[str, Any], names: tuple[str, ...] | None, said: str
+def test_numbers_that_do_not_fit_the_task_are_rejected(
+    tmp_path: Path, columns: dict[str, Any], names: tuple[str, ...] | None, message: str
 ) -> None:
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         GivenTeacher(given(tmp_path, **columns), "logits", LABELS, names, drop=False)
 
 
-def test_a_file_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_not_parquet_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not exist"):
         GivenTeacher(tmp_path / "x.parquet", "logits", LABELS, LABELS, drop=False)
     (tmp_path / "x.parquet").write_text("text,logits")
@@ -250,11 +252,14 @@ def test_a_text_with_a_nul_is_not_taken_for_a_pair() -> None:
 
 
 class _Fixed:
-    """A teacher that says the same of every text."""
+    """A teacher that gives every text the same logits."""
 
     def __init__(self, *logits: float) -> None:
         self.rows = 1
         self._logits = np.array(logits, dtype=np.float32)
+
+    def has(self, texts: Any) -> bool:
+        return True
 
     def logits(self, texts: Any, progress: Any = None) -> Any:
         return np.tile(self._logits, (len(texts), 1))
@@ -266,13 +271,19 @@ def test_several_teachers_are_averaged_as_logits_or_as_probabilities() -> None:
     np.testing.assert_allclose(AveragedTeacher(members, "logits").logits(texts), [[1.0, 0.0]] * 2)
     first = np.exp(2) / (np.exp(2) + 1)
     mean = (first + 0.5) / 2
-    said = np.exp(AveragedTeacher(members, "probabilities").logits(texts))
-    np.testing.assert_allclose(said, [[mean, 1 - mean]] * 2, rtol=1e-6)
+    probabilities = np.exp(AveragedTeacher(members, "probabilities").logits(texts))
+    np.testing.assert_allclose(probabilities, [[mean, 1 - mean]] * 2, rtol=1e-6)
     assert AveragedTeacher(members, "logits").rows == 2
 
 
-def test_a_text_that_one_of_several_teachers_does_not_know_is_nan() -> None:
-    said = AveragedTeacher([_Fixed(1.0, 0.0), _Fixed(float("nan"), float("nan"))], "probabilities").logits(
-        [("a", None)]
-    )
-    assert np.isnan(said).all()
+def test_a_text_that_one_of_several_teachers_lacks_is_nan() -> None:
+    members = [_Fixed(1.0, 0.0), _Fixed(float("nan"), float("nan"))]
+    assert np.isnan(AveragedTeacher(members, "probabilities").logits([("a", None)])).all()
+
+
+def test_an_average_has_the_texts_that_all_its_members_have(tmp_path: Path) -> None:
+    path = given(tmp_path, text=["a"], logits=[[1.0, 2.0]])
+    numbers = GivenTeacher(path, "logits", ("no", "yes"), ("no", "yes"), drop=True)
+    average = AveragedTeacher([_Fixed(1.0, 0.0), numbers], "logits")
+    assert average.has([("a", None)])
+    assert not average.has([("a", None), ("b", None)])
