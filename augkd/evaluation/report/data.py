@@ -76,7 +76,7 @@ def read_run(folder: Path) -> RunData:
         transfer=transfer,
         trace=_trace(folder / "student" / "trace.safetensors", transfer),
         predictions=read_predictions(folder / "student", "test") or read_predictions(folder / "student", "validation"),
-        target=Target(transfer.labels if transfer else _class_names(folder / "student" / "config.json")),
+        target=transfer.target if transfer else Target(_class_names(folder / "student" / "config.json")),
         sizes=_sizes(folder / "student", teacher),
         exports=_exports(folder),
         bench=dict(read_json(folder / "bench.json")) if (folder / "bench.json").exists() else None,

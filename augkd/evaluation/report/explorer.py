@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from augkd.data.target import Target
 from augkd.data.transfer_set import Candidates, TransferSet
 from augkd.distill.trace import Trace
 from augkd.evaluation.report.data import most_probable_class
@@ -24,10 +25,8 @@ from augkd.evaluation.report.data import most_probable_class
 EPOCHS = 12  # maximum in a sparkline; of more, evenly spaced ones with the first and the last
 REWRITTEN = frozenset({"generator", "substitution"})  # sources whose texts are the original's with words replaced
 _ALPHABET = "".join(chr(code) for code in range(0x23, 0x7F) if chr(code) not in "\\<>&")  # 89 levels of divergence
-_DECADES = (
-    1.0,
-    5.0,
-)  # limits of the scale, which spans the 1 % quantile to the maximum; smaller values share the lowest level
+# The scale spans the 1 % quantile to the maximum, within these limits; smaller divergences share the lowest level.
+_DECADES = (1.0, 5.0)
 _NONE = "!"  # not scored
 
 
@@ -60,13 +59,13 @@ class _Columns:
     def __init__(self, transfer: TransferSet, candidates: Candidates, trace: Trace | None):
         self._labels = transfer.labels
         self._text, self._pair = transfer.column("text"), transfer.column("text_pair")
-        self._label = _label_places(transfer.column("label"), transfer.labels)
-        self._teacher = _encoded_predictions(transfer.teacher(), transfer.labels)
+        self._label = _encoded_labels(transfer.column("label"), transfer.target)
+        self._teacher = _encoded_predictions(transfer.teacher(), transfer.target)
         self._candidates = candidates
-        self._candidate_teacher = _encoded_predictions(self._candidates.teacher, transfer.labels)
-        self._score = [None if np.isnan(value) else round(float(value), 2) for value in self._candidates.score]
-        self._sources = sorted(set(self._candidates.source))
-        self._scale = _Scale(trace, len(self._candidates.owner)) if trace is not None and len(trace.picked) else None
+        self._candidate_teacher = _encoded_predictions(candidates.teacher, transfer.target)
+        self._score = [None if np.isnan(value) else round(float(value), 2) for value in candidates.score]
+        self._sources = sorted(set(candidates.source))
+        self._scale = _Scale(trace, len(candidates.owner)) if trace is not None and len(trace.picked) else None
 
     def take(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         kept = np.flatnonzero(np.isin(self._candidates.owner, rows))
@@ -143,14 +142,17 @@ def _pairs(texts: dict[str, int], pairs: Sequence[str | None]) -> list[int] | No
     return [-1 if pair is None else _place(texts, pair) for pair in pairs]
 
 
-def _label_places(labels: Sequence[Any], names: Sequence[str]) -> list[Any]:
-    places = {name: place for place, name in enumerate(names)}
-    return [None if label is None else places[label] if names else round(label, 3) for label in labels]
+def _encoded_labels(labels: Sequence[Any], target: Target) -> list[float | None]:
+    """Class indices; for regression the labels themselves. None for a missing one."""
+    if target.regression:
+        return [None if label is None else round(label, 3) for label in labels]
+    indices = {name: index for index, name in enumerate(target.labels)}
+    return [None if label is None else indices[label] for label in labels]
 
 
-def _encoded_predictions(logits: NDArray[np.float32], names: Sequence[str]) -> list[float]:
+def _encoded_predictions(logits: NDArray[np.float32], target: Target) -> list[float]:
     """101 · class + probability in per cent; for regression the output itself."""
-    if not names:
+    if target.regression:
         return [round(float(value), 3) for value in logits[:, 0]]
     if not len(logits):
         return []
