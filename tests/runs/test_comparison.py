@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from augkd.errors import RecipeError
+from augkd.evaluation.report.report import write_report
 from augkd.recipe import load_recipe
 from augkd.runs.comparison import compare_recipes
 from augkd.runs.controls import with_controls
@@ -38,5 +40,12 @@ def test_a_comparison_shares_stages_compares_its_recipes_and_grows_by_a_seed(rec
     for old, new in zip(first["rows"], second["rows"], strict=True):
         assert new["test"]["values"][0] == old["test"]["values"][0]
         assert new["seeds"] == 2
+    whole = write_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert "Differences to the baseline" in whole
+    one = write_report(tmp_path / "out/runs/mine-s1").read_text(encoding="utf-8")
+    assert {"learning", "cost", "errors", "explorer", "selection", "sources"} <= set(
+        re.findall('<section id="(.*?)"', one)
+    )
+    assert "baseline: kd" in one
     with pytest.raises(RecipeError, match="baseline 'mime' is not one of the recipes; did you mean 'mine'"):
         compare_recipes(recipes, 2, tmp_path / "out", silent, baseline="mime")
