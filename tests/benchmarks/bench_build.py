@@ -1,7 +1,7 @@
-"""Memory and time of building: peak beside the index's own size, and the exponent of time over four sizes.
+"""Memory and time of a build: peak memory beside the index's own size, and the exponent of time over four sizes.
 
-Each size is built in a process of its own, from vectors made up on the fly (noisy repetition of some thousand), so that
-its peak resident memory is the build's alone; what Python had taken before is reported beside it. Run:
+Each size is built in a process of its own, from vectors generated on the fly (20,000 points, repeated with noise), so
+that its peak resident memory is the build's alone; what Python had taken before is reported separately. Run:
     python tests/benchmarks/bench_build.py --largest 5000000 --dim 384
 """
 
@@ -21,8 +21,8 @@ import faiss
 import numpy as np
 
 from augkd.data.corpus import CorpusSource
-from augkd.retrieval.dense.builder import build_index
-from augkd.retrieval.dense.size import EXACT, plan
+from augkd.retrieval.dense.size import EXACT, plan_index
+from augkd.retrieval.engines.local import build_index
 
 GIB = 2**30
 
@@ -49,23 +49,23 @@ class NoisyRepetition:
 
 
 def resident() -> int:
-    """Anonymous bytes now: without the pages of mapped files, which the kernel takes back at will."""
+    """Anonymous bytes now: without the pages of mapped files, which the kernel may drop at any time."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
 
 
 def build(count: int, dim: int, factory: str, channel: object) -> None:
-    """One build; sends its figures through `channel`."""
+    """Runs one build and sends its figures through `channel`."""
     with tempfile.TemporaryDirectory() as temporary:
         corpus = Path(temporary) / "numbers.txt"
         with corpus.open("w") as stream:
             stream.writelines(f"{row}\n" for row in range(count))
         encoder = NoisyRepetition(dim)
-        before, peak, ended = resident(), 0, threading.Event()
+        before, peak, done = resident(), 0, threading.Event()
 
         def watch() -> None:
             nonlocal peak
-            while not ended.wait(0.02):
+            while not done.wait(0.02):
                 peak = max(peak, resident())
 
         watcher = threading.Thread(target=watch)
@@ -73,12 +73,12 @@ def build(count: int, dim: int, factory: str, channel: object) -> None:
         started, used = time.perf_counter(), time.process_time()
         index = build_index(Path(temporary) / "index", CorpusSource(str(corpus)), encoder, factory=factory)
         seconds, cpu = time.perf_counter() - started, time.process_time() - used
-        ended.set()
+        done.set()
         watcher.join()
         size = (Path(temporary) / "index" / index.manifest["vectors"]).stat().st_size
-        whole = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        max_rss = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         figures = {"count": count, "seconds": seconds, "cpu": cpu, "size": size, "before": before, "peak": peak}
-        channel.send(json.dumps(figures | {"maxrss": whole, "factory": index.manifest["factory"]}))  # type: ignore[attr-defined]
+        channel.send(json.dumps(figures | {"maxrss": max_rss, "factory": index.manifest["factory"]}))  # type: ignore[attr-defined]
 
 
 def main() -> None:
@@ -89,19 +89,19 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for count in (options.largest // 8, options.largest // 4, options.largest // 2, options.largest):
-        factory = next(o.factory for o in plan(count, options.dim).options if o.factory != EXACT.name)
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=build, args=(count, options.dim, factory, theirs))
+        factory = next(o.factory for o in plan_index(count, options.dim).options if o.factory != EXACT.name)
+        receiver, sender = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=build, args=(count, options.dim, factory, sender))
         process.start()
-        theirs.close()
-        row = json.loads(ours.recv())
+        sender.close()
+        row = json.loads(receiver.recv())
         process.join()
         rows.append(row)
         extra = (row["peak"] - row["before"] - row["size"]) / GIB
         print(
             f"{row['count']} vectors, {row['factory']}: {row['seconds']:.1f} s ({row['cpu']:.1f} s of CPU), "
             f"index {row['size'] / GIB:.3f} GiB, peak {row['peak'] / GIB:.3f} GiB, before {row['before'] / GIB:.3f}, "
-            f"peak beyond index and start {extra:+.3f} GiB, process in all {row['maxrss'] / GIB:.3f} GiB",
+            f"peak beyond index and start {extra:+.3f} GiB, whole process {row['maxrss'] / GIB:.3f} GiB",
             flush=True,
         )
     counts = np.log([row["count"] for row in rows])

@@ -1,7 +1,7 @@
-"""Corpus hygiene: texts per second by rule, and SeenKeys against a Python set: keys per second and bytes per key.
+"""Corpus cleaning: texts per second by rule, and SeenKeys against a Python set: keys per second and bytes per key.
 
-Rates are per second of CPU time, in rounds A B A B, so that a drift of the machine hits all alike; SeenKeys must give
-the set's answers. Run: python tests/benchmarks/bench_corpus.py [a .txt or .parquet file] [million keys]
+Rates are per second of CPU time, in rounds (A B A B), so that changes in the machine's speed affect all; SeenKeys must
+return what the set returns. Run: python tests/benchmarks/bench_corpus.py [a .txt or .parquet file] [million keys]
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ RULES = ("keep", "exact", "near")
 
 
 def corpus(file: str, limit: int = 100_000) -> None:
-    """Prints texts per CPU second for each value of `duplicates`, and what was left out."""
+    """Prints texts per CPU second for each value of `duplicates`, and how many were dropped."""
     best = dict.fromkeys(RULES, 0.0)
-    left_out = {}
+    dropped = {}
     for _, rule in itertools.product(range(ROUNDS), RULES):
         counts = CorpusCounts()
         started = time.process_time()
         for _ in stream_corpus(CorpusSource(file, duplicates=rule, limit=limit), counts):
             pass
         best[rule] = max(best[rule], counts.read / (time.process_time() - started))
-        left_out[rule] = (counts.duplicates, counts.near_duplicates, counts.read)
+        dropped[rule] = (counts.duplicates, counts.near_duplicates, counts.read)
     for rule, rate in best.items():
-        copies, near, read = left_out[rule]
+        copies, near, read = dropped[rule]
         print(f"duplicates: {rule:5} {rate:9.0f} texts/s ({copies} copies, {near} near-copies in {read})")
 
 
@@ -61,12 +61,12 @@ def keys(kind: str, count: int) -> None:
     seconds = time.process_time() - started
     name = "set" if kind == "set" else f"SeenKeys of {int(kind) >> 20} MiB, {seen.runs} runs"
     size = (resident() - before) / count
-    print(f"{name:32} {count / seconds:9.0f} keys/s, {size:5.1f} B of memory a key, {new} new", flush=True)
+    print(f"{name:32} {count / seconds:9.0f} keys/s, {size:5.1f} B of memory per key, {new} new", flush=True)
     seen.close()
 
 
 def resident() -> int:
-    """Bytes of anonymous memory: mapped files, which the system may drop, are not in it."""
+    """Bytes of anonymous memory, without mapped files, which the system may drop."""
     fields = Path("/proc/self/status").read_text().split("RssAnon:")[1].split()
     return int(fields[0]) * 1024
 

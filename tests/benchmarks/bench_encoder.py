@@ -1,8 +1,8 @@
 """Encoding speed and fidelity: SentenceEncoder in each precision against SentenceTransformer.encode at its defaults.
 
-All encode the same texts in turn, round after round, so that a drift of the machine hits all. Printed per precision:
-the ratio of the best rates by the clock, the same by processor time (which a loaded machine disturbs less, but which
-charges the peer for threads that spin), the lowest cosine, and recall@10 against the peer's float32 neighbours.
+All encode the same texts in turn, round after round, so that changes in the machine's speed affect all. Printed per
+precision: the ratio of the best rates by wall clock and by processor time (less sensitive to other load, but it also
+counts the peer's spinning threads), the lowest cosine, and recall@10 against the peer's float32 neighbours.
 Run: python tests/benchmarks/bench_encoder.py CORPUS [texts] [precision,…]
 """
 
@@ -41,19 +41,19 @@ def main() -> None:
 
     reference = vectors["SentenceTransformer.encode"]
     expected = nearest(reference)
-    for name, found in vectors.items():
-        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(expected, nearest(found), strict=True)])
+    for name, rows in vectors.items():
+        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(expected, nearest(rows), strict=True)])
         print(
             f"{name:27} {clock[name]:6.0f} texts/s, x{clock[name] / clock['SentenceTransformer.encode']:.2f}; "
             f"processor {processor[name]:6.0f}, x{processor[name] / processor['SentenceTransformer.encode']:.2f}; "
-            f"cosine >= {np.einsum('nd,nd->n', found, reference).min():.5f}; recall@10 {recall:.4f}"
+            f"cosine >= {np.einsum('nd,nd->n', rows, reference).min():.5f}; recall@10 {recall:.4f}"
         )
 
 
 def rates(
     encoders: dict[str, Callable[[list[str]], np.ndarray]], texts: list[str]
 ) -> tuple[dict[str, float], dict[str, float], dict[str, np.ndarray]]:
-    """Best texts per second by the clock and per processor second, and the vectors, of each encoder."""
+    """Best texts per second of wall clock and of processor time, and the vectors, of each encoder."""
     clock, processor, vectors = dict.fromkeys(encoders, 0.0), dict.fromkeys(encoders, 0.0), {}
     for _ in range(ROUNDS):
         for name, encode in encoders.items():

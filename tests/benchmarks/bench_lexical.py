@@ -1,7 +1,7 @@
-"""The lexical index beside bm25s and scikit-learn's TF-IDF with a sparse dot product: build and query rates, one run.
+"""The lexical index against bm25s and scikit-learn's TF-IDF with a sparse dot product: build and query rates, one run.
 
 All three index the same texts and answer the same queries, in turn; bm25s gets the same words, so its scores must
-agree. With a dense index folder of the same corpus, prints how much of the dense ten nearest BM25 finds.
+agree. With a dense index folder of the same corpus, prints what share of the dense ten nearest BM25 finds.
 Run: python tests/benchmarks/bench_lexical.py CORPUS QUERIES [texts] [queries] [dense index folder]
 """
 
@@ -19,10 +19,9 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
-from augkd.retrieval.encoders.sentence import SentenceEncoder
 from augkd.retrieval.lexical.index import LexicalIndex, build_lexical, words
 from augkd.retrieval.lexical.postings import K1, B
-from augkd.retrieval.open import open_retriever
+from augkd.retrieval.open import open_index
 
 K = 10
 ROUNDS = 3
@@ -62,8 +61,8 @@ def with_tfidf(texts: Sequence[str]) -> Callable[[Sequence[str]], Any]:
     matrix = vectorizer.fit_transform(texts).T.tocsr()
 
     def search(queries: Sequence[str]) -> Any:
-        found = vectorizer.transform(queries)
-        blocks = (np.asarray((found[at : at + 64] @ matrix).todense()) for at in range(0, len(queries), 64))
+        rows = vectorizer.transform(queries)
+        blocks = (np.asarray((rows[at : at + 64] @ matrix).todense()) for at in range(0, len(queries), 64))
         return [np.argpartition(-block, K, axis=1)[:, :K] for block in blocks]
 
     return search
@@ -71,10 +70,11 @@ def with_tfidf(texts: Sequence[str]) -> Callable[[Sequence[str]], Any]:
 
 def main() -> None:
     """Prints rates, ratios and agreement."""
-    corpus, asked, *rest = sys.argv[1:]
-    count, many = (int(number) for number in [*rest[:2], "50000", "500"][:2]) if len(rest) != 1 else (int(rest[0]), 500)
+    corpus, query_file, *rest = sys.argv[1:]
+    count = int(rest[0]) if rest else 50_000
+    query_count = int(rest[1]) if len(rest) > 1 else 500
     source = CorpusSource(corpus, limit=count)
-    queries = list(stream_corpus(CorpusSource(asked, limit=many), CorpusCounts()))
+    queries = list(stream_corpus(CorpusSource(query_file, limit=query_count), CorpusCounts()))
 
     with tempfile.TemporaryDirectory() as folder:
         before = mebibytes()
@@ -86,7 +86,7 @@ def main() -> None:
         print(
             f"{len(index)} texts, {len(queries)} queries, k {K}; peak memory rose by {after - before:.0f} MiB building"
         )
-        print(f"build, texts/s: augkd {len(index) / ours:.0f} (reading and writing files too)", end="")
+        print(f"build, texts/s: augkd {len(index) / ours:.0f} (including reading and writing files)", end="")
         print(f", bm25s {len(index) / bm25s_built:.0f}, TF-IDF {len(index) / tfidf_built:.0f}")
         compare(index, queries, bm25s_search, tfidf_search)
         if len(rest) > 2:
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def compare(index: LexicalIndex, queries: Sequence[str], bm25s_search: Any, tfidf_search: Any) -> None:
-    """Query rates of the three in turn, best of some rounds, and the largest difference from bm25s's scores."""
+    """Query rates of the three in turn, best of several rounds, and the largest difference from bm25s's scores."""
     seconds = []
     for _ in range(ROUNDS):
         hits, ours = timed(lambda: index.search(queries, K))
@@ -105,20 +105,16 @@ def compare(index: LexicalIndex, queries: Sequence[str], bm25s_search: Any, tfid
     rates = len(queries) / best
     print(f"queries/s: augkd {rates[0]:.0f}, bm25s {rates[1]:.0f}, TF-IDF {rates[2]:.0f}", end="")
     print(f"; augkd is {best[1] / best[0]:.1f} times bm25s, {best[2] / best[0]:.1f} times TF-IDF")
-    found = np.where(hits.ids < 0, 0, hits.scores)
-    print(f"largest difference from bm25s's scores: {np.abs(found - scores).max():.1e}")
+    ours = np.where(hits.ids < 0, 0, hits.scores)
+    print(f"largest difference from bm25s's scores: {np.abs(ours - scores).max():.1e}")
 
 
 def overlap(index: LexicalIndex, folder: Path, queries: Sequence[str]) -> None:
     """Share of the dense ten nearest that are among BM25's ten, by text."""
-
-    def load(options: Any) -> SentenceEncoder:
-        return SentenceEncoder.load(options["model"], max_length=options["max_length"], precision=options["precision"])
-
-    dense = open_retriever(folder, load)
+    dense = open_index(folder)
     shared = [
-        len(set(index.texts(mine[mine >= 0])) & set(dense.texts(theirs[theirs >= 0]))) / K
-        for mine, theirs in zip(index.search(queries, K).ids, dense.search(queries, K).ids, strict=True)
+        len(set(index.texts(lexical[lexical >= 0])) & set(dense.texts(near[near >= 0]))) / K
+        for lexical, near in zip(index.search(queries, K).ids, dense.search(queries, K).ids, strict=True)
     ]
     print(f"overlap@{K} with {folder.name} ({len(dense)} texts): {np.mean(shared):.3f}")
 

@@ -1,8 +1,8 @@
 """Search speed, recall, bytes and opening time against sentence_transformers.util.semantic_search and datasets.
 
-All three answer the same queries over the same vectors at their defaults, in turn, A B C A B C, in one process, so that
-a drift of the machine hits all; the median ratio is printed. Vectors come from a finished index folder, from an .npy
-file, or (none given) from a mixture of noisy points. Run:
+All three answer the same queries over the same vectors with default settings, in turn (A B C A B C) and in one process,
+so that changes in the machine's speed affect all; the median ratio is printed. Vectors come from a finished index
+folder, from an .npy file, or by default from noisy points. Run:
     python tests/benchmarks/bench_search.py --vectors vectors.npy --count 720000 --queries 10000 --k 8
 """
 
@@ -20,14 +20,14 @@ import faiss
 import numpy as np
 
 from augkd.data.corpus import CorpusSource
-from augkd.retrieval.dense.builder import build_index
 from augkd.retrieval.dense.search import Index
+from augkd.retrieval.engines.local import build_index
 
 
-class GivenVectors:
+class StoredVectors:
     """Row i for the text 'i'."""
 
-    name, fingerprint = "given", "given"
+    name, fingerprint = "stored", "stored"
 
     def __init__(self, vectors: np.ndarray) -> None:
         self._vectors, self.dim = vectors, vectors.shape[1]
@@ -42,12 +42,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return rows
 
 
-def vectors_of(given: str | None, count: int, dim: int) -> np.ndarray:
+def vectors_from(source: str | None, count: int, dim: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    if given is None:  # 48 latent dimensions and noise
+    if source is None:  # 48 latent dimensions and noise
         latent = rng.standard_normal((count, 48), dtype=np.float32) @ rng.standard_normal((48, dim), dtype=np.float32)
         return unit(latent / 7 + 0.3 * rng.standard_normal((count, dim), dtype=np.float32))
-    path = Path(given)
+    path = Path(source)
     if path.is_dir():
         manifest = Index.open(path).manifest
         index = faiss.read_index(str(path / manifest.get("vectors", "vectors.faiss")))
@@ -56,7 +56,7 @@ def vectors_of(given: str | None, count: int, dim: int) -> np.ndarray:
     else:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     rows = rng.permutation(len(stored))
-    copies = -(-count // len(rows))  # repeated with a little noise where more are wanted than there are
+    copies = -(-count // len(rows))  # repeated with a little noise if there are too few
     if copies == 1:
         return unit(stored[np.sort(rows[:count])])
     noise = 0.3 / np.sqrt(stored.shape[1])
@@ -80,27 +80,27 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=384, help="of synthetic vectors")
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--factory", default=None, help="default: what auto takes, inverted lists even for few vectors")
+    parser.add_argument("--factory", default=None, help="default: as auto, but inverted lists even for few vectors")
     options = parser.parse_args()
 
     import torch
     from datasets import Dataset
     from sentence_transformers.util import semantic_search
 
-    everything = vectors_of(options.vectors, options.count + options.queries, options.dim)
-    chosen = np.random.default_rng(1).permutation(len(everything))
-    queries = everything[chosen[: options.queries]]
-    vectors = everything[np.sort(chosen[options.queries :])]
-    from augkd.retrieval.dense.size import EXACT, EXACT_UP_TO, plan
+    pool = vectors_from(options.vectors, options.count + options.queries, options.dim)
+    order = np.random.default_rng(1).permutation(len(pool))
+    queries = pool[order[: options.queries]]
+    vectors = pool[np.sort(order[options.queries :])]
+    from augkd.retrieval.dense.size import EXACT, EXACT_UP_TO, plan_index
 
-    inverted = next(o.factory for o in plan(len(vectors), vectors.shape[1]).options if o.factory != EXACT.name)
+    inverted = next(o.factory for o in plan_index(len(vectors), vectors.shape[1]).options if o.factory != EXACT.name)
     factory = options.factory or ("auto" if len(vectors) > EXACT_UP_TO else inverted)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "index"
         corpus = Path(temporary) / "numbers.txt"
         corpus.write_text("".join(f"{row}\n" for row in range(len(vectors))))
         building, _ = timed(
-            lambda: build_index(folder, CorpusSource(str(corpus)), GivenVectors(vectors), factory=factory)
+            lambda: build_index(folder, CorpusSource(str(corpus)), StoredVectors(vectors), factory=factory)
         )
         opening, index = timed(lambda: Index.open(folder))
         again, index = timed(lambda: Index.open(folder))
@@ -108,29 +108,29 @@ def main() -> None:
         texts.add_faiss_index_from_external_arrays(vectors, index_name="vectors")
         tensor, query_tensor = torch.from_numpy(vectors), torch.from_numpy(queries)
 
-        works = {
+        searches = {
             "augkd": lambda: index.search(queries, options.k),
             "semantic_search": lambda: semantic_search(query_tensor, tensor, top_k=options.k),
             "datasets": lambda: texts.search_batch("vectors", queries, k=options.k),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in works}
+        seconds: dict[str, list[float]] = {name: [] for name in searches}
         for _ in range(options.rounds):
-            for name, work in works.items():
+            for name, work in searches.items():
                 seconds[name].append(timed(work)[0])
         truth = faiss.knn(queries, vectors, 10, metric=faiss.METRIC_INNER_PRODUCT)[1]
-        found = index.search(queries, 10)[1]
+        ids = index.search(queries, 10)[1]
 
-    recall = np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)]) / 10
+    recall = np.mean([len(np.intersect1d(a, b)) for a, b in zip(ids, truth, strict=True)]) / 10
     manifest = index.manifest
     print(f"{len(vectors)} vectors of {vectors.shape[1]}, {len(queries)} queries, k {options.k}, {manifest['factory']}")
     print(f"nprobe {manifest['nprobe']}, k_factor {manifest.get('k_factor', 0)}, built in {building:.1f} s")
     print(f"recall@10 {recall:.4f} on held-out queries, {manifest['recall@10']} in the manifest")
-    theirs = 4 * vectors.shape[1]
+    exact = 4 * vectors.shape[1]
     size = manifest["bytes_per_vector"]
-    print(f"bytes per vector: {size} against {theirs}: 1/{theirs / size:.2f}")
+    print(f"bytes per vector: {size} against {exact}: 1/{exact / size:.2f}")
     print(f"opening: {opening * 1000:.0f} ms, again {again * 1000:.0f} ms")
     for name, values in seconds.items():
-        ratio = statistics.median(t / mine for t, mine in zip(values, seconds["augkd"], strict=True))
+        ratio = statistics.median(t / own for t, own in zip(values, seconds["augkd"], strict=True))
         print(f"{name}: {statistics.median(values):.3f} s, {ratio:.1f} x augkd's")
 
 
