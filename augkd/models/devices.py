@@ -1,6 +1,6 @@
 """What suits a device: how many tokens a forward pass takes, and whether it multiplies bfloat16 natively.
 
-Every loop over rows asks here, so that two models that see the same rows group them alike.
+Every loop over rows uses these functions, so that two models that see the same rows group them alike.
 """
 
 from __future__ import annotations

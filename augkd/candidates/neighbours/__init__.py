@@ -1,1 +1,1 @@
-"""Candidates from an index: what is asked, what is withheld, which of the nearest texts are taken."""
+"""Candidates from an index: what is searched for, what is withheld, which of the nearest texts are taken."""

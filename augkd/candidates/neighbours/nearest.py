@@ -90,8 +90,8 @@ def nearest(
     answers: dict[int, RankedTexts] = {}
     short = list(range(len(queries)))
     while short:
-        asked = [queries[number].text for number in short]
-        hits = retriever.search(asked, depth, vectors=vectors, progress=progress)
+        query_texts = [queries[number].text for number in short]
+        hits = retriever.search(query_texts, depth, vectors=vectors, progress=progress)
         texts.read(hits.ids)
         still_short = []
         for place, number in enumerate(short):

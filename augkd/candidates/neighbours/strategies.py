@@ -1,6 +1,6 @@
 """From usable texts to chosen ones, for each strategy of a recipe: by example, by pair, by average.
 
-The nearest texts are taken in their order unless diversity (MMR) or uniqueness is asked for; these choose from four
+The nearest texts are taken in their order unless a recipe sets diversity (MMR) or uniqueness, which choose from four
 times as many. Uniqueness is settled over all examples at once, so only then everything an example could have is kept
 until the end.
 """
@@ -152,7 +152,7 @@ def _cut_unless_unique(search: Search, pools: Iterable[Replacements]) -> Iterabl
 
 
 def _settled(search: Search, pools: list[Replacements]) -> list[Replacements]:
-    """Each text with its one owner, where uniqueness is asked for."""
+    """Each text with its one owner, where texts must be unique."""
     if not search.unique:
         return pools
     # with diversity an example keeps all it wins, to choose from; without, a text it has no room for goes to the next
