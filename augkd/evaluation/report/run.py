@@ -16,6 +16,9 @@ from augkd.evaluation.results import Split
 from augkd.recipe import TrainingOptions, options, schedules
 
 
+_STAGES = ("index", "teacher", "masked_lm", "transfer_set", "assistants", "student")  # in the order they run
+
+
 def run_sections(run: RunData, sheet: StyleSheet) -> list[Section]:
     """All sections of a run that have anything to show."""
     sections = [
@@ -237,7 +240,8 @@ def _tau(name: str, chosen: Mapping[str, Any]) -> int | None:
 def costs(run: RunData, sheet: StyleSheet) -> Section:
     """Time by stage, texts by purpose."""
     cost = run.results["cost"]
-    seconds = {name.replace("_", " "): value for name, value in cost["seconds"].items() if value > 0}
+    stages = sorted(cost["seconds"], key=lambda name: _STAGES.index(name) if name in _STAGES else len(_STAGES))
+    seconds = {name.replace("_", " "): cost["seconds"][name] for name in stages if cost["seconds"][name] > 0}
     total = sum(seconds.values())
     blocks: list[Plot | Table] = []
     if seconds:
