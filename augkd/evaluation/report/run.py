@@ -15,7 +15,6 @@ from augkd.evaluation.report.selection import attention, errors, explorer, rewri
 from augkd.evaluation.results import Split
 from augkd.recipe import TrainingOptions, options, schedules
 
-
 _STAGES = ("index", "teacher", "masked_lm", "transfer_set", "assistants", "student")  # in the order they run
 
 
