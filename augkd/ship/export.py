@@ -149,7 +149,7 @@ def _write_onnx(classifier: Classifier, task: Task | None, folder: Path, int8: b
     for name, content in contents.items():
         with replacing(folder / name) as temporary:
             temporary.write_bytes(content)
-    files = {name: _described(content) for name, content in contents.items()}
+    files = {name: _file_facts(content) for name, content in contents.items()}
     return _OnnxFiles(files, check.pytorch(_weight_bytes(folder)), checks, opset, inputs)
 
 
@@ -162,7 +162,7 @@ def _check_tolerance(check: LogitCheck, classifier: Classifier) -> None:
         )
 
 
-def _described(content: bytes) -> ExportedFile:
+def _file_facts(content: bytes) -> ExportedFile:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 

@@ -30,13 +30,13 @@ class Vocabulary:
 TRIMMABLE = "WordPiece, Unigram and byte-level BPE can; export without --trim"  # ends an error message
 
 
-def wordpiece(described: Any, plain: Tokenizer, seen: set[int], texts: Texts, characters: bool) -> Vocabulary:
+def wordpiece(tokenizer_json: Any, plain: Tokenizer, seen: set[int], texts: Texts, characters: bool) -> Vocabulary:
     """The longest entry that matches is kept, and no longer one is added, so known words are split as before.
 
     An unknown word stays unknown because the entries that greedy matching takes before it fails are kept too. Without
     them it would take shorter ones, from which the rest of the word might match.
     """
-    model = described["model"]
+    model = tokenizer_json["model"]
     ids: dict[str, int] = model["vocab"]
     prefix, limit = model["continuing_subword_prefix"], model["max_input_chars_per_word"]
     kept = set(seen)
@@ -72,14 +72,14 @@ def _greedy_matches(word: str, ids: dict[str, int], prefix: str, limit: int) -> 
     return taken
 
 
-def unigram(described: Any, plain: Tokenizer, seen: set[int], texts: Texts, characters: bool) -> Vocabulary:
+def unigram(tokenizer_json: Any, plain: Tokenizer, seen: set[int], texts: Texts, characters: bool) -> Vocabulary:
     """The likeliest segmentation is kept and none is added, so it remains the likeliest.
 
     A character without an entry scores 10 less than the least likely entry. Every single character is kept so that the
     same characters have no entry, and the least likely entry so that their score stays the same.
     """
     _need_characters(characters, "Unigram")
-    model = described["model"]
+    model = tokenizer_json["model"]
     entries: list[list[Any]] = model["vocab"]
     characters_only = {number for number, (token, _) in enumerate(entries) if len(token) == 1}
     least_likely = min(range(len(entries)), key=lambda number: entries[number][1])
@@ -95,17 +95,17 @@ def unigram(described: Any, plain: Tokenizer, seen: set[int], texts: Texts, char
     return Vocabulary(kept, renumbered)
 
 
-def byte_level(described: Any, plain: Tokenizer, seen: set[int], texts: Texts, characters: bool) -> Vocabulary:
+def byte_level(tokenizer_json: Any, plain: Tokenizer, seen: set[int], texts: Texts, characters: bool) -> Vocabulary:
     """The earliest merge at each step is kept and none is added, so all steps are the same.
 
     No merge crosses the border of a token in the result, so the merges that built the token follow from its own
     characters.
     """
-    model = described["model"]
+    model = tokenizer_json["model"]
     _need_characters(characters, "byte-level BPE")
     if model.get("ignore_merges") or model.get("dropout") or model.get("continuing_subword_prefix"):
         raise ModelError("a BPE tokenizer with ignore_merges, dropout or a prefix cannot be trimmed; " + TRIMMABLE)
-    if not _is_byte_level(described.get("pre_tokenizer")):
+    if not _is_byte_level(tokenizer_json.get("pre_tokenizer")):
         raise ModelError("a BPE tokenizer that is not byte-level cannot be trimmed exactly; " + TRIMMABLE)
     ids: dict[str, int] = model["vocab"]
     merges = [tuple(merge) for merge in model["merges"]]

@@ -50,8 +50,8 @@ def trim(
     Raises ModelError for a kind of tokenizer that cannot be trimmed exactly.
     """
     tokenizer = classifier.tokenizer
-    described = json.loads(_plain(tokenizer).to_str())
-    vocabulary = _vocabulary(described, texts, tokenizer, classifier.model.config, characters)
+    tokenizer_json = json.loads(_plain(tokenizer).to_str())
+    vocabulary = _vocabulary(tokenizer_json, texts, tokenizer, classifier.model.config, characters)
     kept = np.array(sorted(vocabulary.kept), dtype=np.int64)
     if kept[-1] >= classifier.model.get_input_embeddings().weight.shape[0]:
         raise ModelError(f"the tokenizer has a token {kept[-1]} that the model has no vector for; save them together")
@@ -59,7 +59,7 @@ def trim(
     _trim_model(classifier.model, kept)
     classifier.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    _rewrite_tokenizer(folder, tokenizer, described, vocabulary, kept)
+    _rewrite_tokenizer(folder, tokenizer, vocabulary, kept)
     _verify(_plain(tokenizer), _plain(AutoTokenizer.from_pretrained(folder)), kept, texts)
     return TrimmedVocabulary(kept, len(tokenizer))
 
@@ -77,15 +77,15 @@ def _plain(tokenizer: Any) -> Tokenizer:
 # ---- which tokens stay ----
 
 
-def _vocabulary(described: Any, texts: Texts, tokenizer: Any, config: Any, characters: bool) -> Vocabulary:
-    kind = described["model"].get("type")
+def _vocabulary(tokenizer_json: Any, texts: Texts, tokenizer: Any, config: Any, characters: bool) -> Vocabulary:
+    kind = tokenizer_json["model"].get("type")
     if kind not in KINDS:
         raise ModelError(f"a tokenizer of kind {short_repr(kind)} cannot be trimmed exactly; {TRIMMABLE}")
     plain = _plain(tokenizer)
-    fixed = {token["id"] for token in described["added_tokens"]} | set(tokenizer.all_special_ids)
+    fixed = {token["id"] for token in tokenizer_json["added_tokens"]} | set(tokenizer.all_special_ids)
     fixed |= {value for value in _token_ids(config).values() if value < len(tokenizer)}
     seen = {int(token) for token in np.flatnonzero(_seen(plain, texts, len(tokenizer)))}
-    return KINDS[kind](described, plain, seen | fixed, texts, characters)
+    return KINDS[kind](tokenizer_json, plain, seen | fixed, texts, characters)
 
 
 def _seen(plain: Tokenizer, texts: Texts, size: int) -> NDArray[np.bool_]:  # (size,)
@@ -133,9 +133,7 @@ def _token_ids(config: Any) -> dict[str, int]:
 # ---- the tokenizer's files ----
 
 
-def _rewrite_tokenizer(
-    folder: Path, tokenizer: Any, described: Any, vocabulary: Vocabulary, kept: NDArray[np.int64]
-) -> None:
+def _rewrite_tokenizer(folder: Path, tokenizer: Any, vocabulary: Vocabulary, kept: NDArray[np.int64]) -> None:
     new_ids = _new_ids(kept)
     names = set(getattr(tokenizer, "vocab_files_names", {}).values()) - {"tokenizer.json"}
     for name in (*names, "vocab.txt", "vocab.json", "merges.txt"):

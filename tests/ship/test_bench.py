@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 from augkd.cli.app import app
 from augkd.models.classifier import load_backbone
 from augkd.models.student_kinds import build_student
+from augkd.recipe import Recipe, dump
 from augkd.ship import bench as bench_module
 from augkd.ship.bench import BatchTimes, Contender, bench, benchmark_lines
 from augkd.ship.export import export
@@ -30,12 +30,10 @@ def run_folder(tmp_path: Path, tiny_bert: Path, task_folder: Path) -> Path:
     teacher = load_backbone(str(tiny_bert), LABELS, 32, 0, "float32")
     teacher.save(run / "teacher")
     build_student("static", {"width": 16}, teacher, 0).save(run / "student")
-    training: dict[str, Any] = {"max_length": 32, "precision": "auto"}
-    options = {"model": "x", "epochs": 1.0}
-    recipe = {"task": {"dataset": str(task_folder)}, "teacher": options, "training": training, "data": {}}
-    write_manifest(run / "teacher", "teacher", {"task": "t", "teacher": {**options, "model": None}, **training})
+    tree = {"task": str(task_folder), "teacher": {"model": "x", "epochs": 1.0}, "student": {"static": {}}}
+    recipe = dump(Recipe.model_validate({**tree, "training": {"kd": {}, "max_length": 32}}))
     write_manifest(run / "student", "student", {"task": "t"}, recipe=recipe)
-    write_manifest(run, "run", {}, recipe=recipe, seed=0)
+    write_manifest(run, "run", {}, recipe=recipe, seed=0, stages={name: name for name in ("teacher", "student")})
     write_json(run / "results.json", {"teacher": {"validation": 0.5}, "student": {"validation": 0.25}})
     return run
 
@@ -100,12 +98,12 @@ def test_every_form_of_a_student_is_timed_beside_its_teacher(run_folder: Path) -
 
 
 def test_without_its_teacher_speedups_are_over_the_student_and_a_note_says_so(run_folder: Path) -> None:
-    (run_folder / "teacher/manifest.json").unlink()
+    (run_folder / "teacher").rename(run_folder / "moved")
     result = CliRunner().invoke(app, ["bench-student", str(run_folder), "--batch", "4", "--seconds", "0"])
     assert result.exit_code == 0, result.output
     assert "× student" in result.output
     assert "note: no teacher to compare with; name its folder with --teacher" in result.output
-    first = bench(run_folder, batch_sizes=[4], seconds=0, teacher=run_folder / "teacher").batch_sizes[4][0]
+    first = bench(run_folder, batch_sizes=[4], seconds=0, teacher=run_folder / "moved").batch_sizes[4][0]
     assert (first.name, first.score) == ("teacher", None)  # no score: it may be another model than the run's
 
 

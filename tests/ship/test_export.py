@@ -18,6 +18,7 @@ from augkd.errors import AugkdError, ModelError, WorkspaceError
 from augkd.models.classifier import Classifier, load_backbone, load_classifier
 from augkd.models.onnx_graph import session
 from augkd.models.student_kinds import build_student
+from augkd.recipe import Recipe, dump
 from augkd.ship import export as exporting
 from augkd.ship.export import Export, export
 from augkd.ship.export_record import read_record
@@ -116,14 +117,10 @@ def run_folder(tmp_path: Path, tiny_bert: Path, task_folder: Path) -> Path:
     """A finished run: a static student, built in a moment, and the manifests."""
     run = tmp_path / "run"
     make_student("static", tiny_bert).save(run / "student")
-    recipe = {
-        "task": {"dataset": str(task_folder)},
-        "teacher": {"model": None},
-        "training": {"max_length": 32},
-        "data": {},
-    }
+    tree = {"task": str(task_folder), "teacher": {"model": "x"}, "student": {"static": {}}}
+    recipe = dump(Recipe.model_validate({**tree, "training": {"kd": {}, "max_length": 32}}))
     write_manifest(run / "student", "student", {"task": "t"}, recipe=recipe)
-    write_manifest(run, "run", {}, recipe=recipe, seed=0)
+    write_manifest(run, "run", {}, recipe=recipe, seed=0, stages={"student": "student"})
     return run
 
 
@@ -198,9 +195,7 @@ def test_what_cannot_be_exported_is_a_one_line_error(
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         (bare / name).write_bytes((run_folder / "student" / name).read_bytes())
     assert_error(ModelError, "belongs to no known run, .* name texts to cover with --corpus", bare, trimmed=True)
-    manifest = run_folder / "student/manifest.json"
-    recipe = json.loads(manifest.read_text())["recipe"] | {"data": {"neighbours": {"index": str(tmp_path / "gone")}}}
-    write_manifest(run_folder / "student", "student", {"task": "t"}, recipe=recipe)
+    write_manifest(run_folder, "run", {}, stages={"student": "student", "index": str(tmp_path / "gone")})
     gone = "index .*gone does not exist any more; name its texts with --corpus, or add --no-index"
     assert_error(ModelError, gone, run_folder, trimmed=True)
     find = importlib.util.find_spec

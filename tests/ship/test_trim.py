@@ -204,10 +204,10 @@ def test_byte_level_bpe_without_intermediate_merges_is_an_error(
 
 
 def test_merges_of_a_token_build_it(tmp_path: Path) -> None:
-    describe = json.loads(byte_level().backend_tokenizer.to_str())["model"]
-    merges = [tuple(merge) for merge in describe["merges"]]
+    model = json.loads(byte_level().backend_tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
     ranks = {merge: rank for rank, merge in enumerate(merges)}
-    for token in describe["vocab"]:
+    for token in model["vocab"]:
         if token in SPECIAL:
             continue
         parts = list(token)
