@@ -1,4 +1,4 @@
-"""What a selector chose since the last log, in numbers: divergence of the pool and of the picked, by source too."""
+"""The selection since the last log entry in numbers: divergence of the pool and of the choice, share of each source."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from augkd.selection.pool import Pool
 
 
 class SelectionStatistics:
-    """Sums of what was picked, until they are taken."""
+    """Sums over the chosen candidates, until they are taken."""
 
     def __init__(self, sources: Sequence[str], source: Tensor, generated: bool):
-        """`source` (m,) is the place in `sources` of each candidate of the transfer set; `generated`: others come."""
+        """`source` (m,) is the position in `sources` of each candidate of the transfer set; `generated`: a generator
+        adds candidates that are not in it.
+        """
         self._names = [*sources, GENERATED] if generated else list(sources)
-        self._source = torch.cat([source, torch.tensor([len(sources)])])  # a generated text's row is -1: the last
-        self._seen: Counter[str] = Counter()
+        self._source = torch.cat([source, torch.tensor([len(sources)])])  # a generated text has row -1: the last
+        self._counts: Counter[str] = Counter()
         self._sums: dict[str, float] = defaultdict(float)
         self._scored = False
 
@@ -29,29 +31,29 @@ class SelectionStatistics:
         self._add("similarity", pool.score[chosen])
         self._add("divergence_picked", values[chosen] if values is not None else torch.zeros(len(chosen)))
         self._add("divergence_pool", values if values is not None else torch.zeros(0))
-        kinds = self._source[pool.row[chosen]]
+        source = self._source[pool.row[chosen]]
         for number, name in enumerate(self._names):
-            picked = chosen[kinds == number]
+            picked = chosen[source == number]
             self._add(name, values[picked] if values is not None else torch.zeros(len(picked)))
 
     def take(self) -> dict[str, float]:
-        """The means since the last time, as metrics; sources are told apart where there are several."""
-        if not (picked := self._seen["divergence_picked"]):
+        """The means since the last call, as metrics; by source where there are several. {} when nothing was chosen."""
+        if not (picked := self._counts["divergence_picked"]):
             return {}
-        found = {"selection/similarity": self._mean("similarity")}
+        metrics = {"selection/similarity": self._mean("similarity")}
         if self._scored:
-            found |= {f"selection/{name}": self._mean(name) for name in ("divergence_picked", "divergence_pool")}
+            metrics |= {f"selection/{name}": self._mean(name) for name in ("divergence_picked", "divergence_pool")}
         for name in self._names if len(self._names) > 1 else ():
-            found[f"selection/share/{name}"] = self._seen[name] / picked
-            if self._scored and self._seen[name]:
-                found[f"selection/divergence/{name}"] = self._mean(name)
-        self._seen.clear()
+            metrics[f"selection/share/{name}"] = self._counts[name] / picked
+            if self._scored and self._counts[name]:
+                metrics[f"selection/divergence/{name}"] = self._mean(name)
+        self._counts.clear()
         self._sums.clear()
-        return found
+        return metrics
 
     def _add(self, name: str, values: Tensor) -> None:
-        self._seen[name] += len(values)
+        self._counts[name] += len(values)
         self._sums[name] += float(values.sum())
 
     def _mean(self, name: str) -> float:
-        return self._sums[name] / self._seen[name]
+        return self._sums[name] / self._counts[name]

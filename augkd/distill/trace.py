@@ -1,8 +1,9 @@
-"""What selection saw and chose: the divergence of each candidate at each epoch, and whether it was picked.
+"""The trace of the selection: the divergence of each candidate in each epoch, and whether it was picked.
 
-The trainer notes a batch at a time into a `SelectionTrace`; the frozen `Trace` it ends in lies beside the student, and
-the report shows it. A candidate's course over the epochs is what there is to see, so above the bound whole originals
-are left out, drawn by a seed, never epochs. Texts made up during a step have no place in the transfer set and no trace.
+The trainer records a batch at a time in a `SelectionTrace`; the frozen `Trace` it ends in is saved beside the student,
+and the report shows it. The course of a candidate over the epochs is what the report shows, so above the bound whole
+originals are left out, drawn by a seed, never epochs. Texts generated for a step are not in the transfer set and leave
+no trace.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from augkd.workspace.files import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-CELLS = 16_000_000  # epochs × candidates kept; 3 bytes each: 48 MB. 5,000 originals × 8 fit for 400 epochs
+CELLS = 16_000_000  # epochs × candidates kept, 3 bytes each: 48 MB. 5,000 originals × 8 fit for 400 epochs
 _LARGEST = float(np.finfo(np.float16).max)  # 65504: a squared error of logits may be larger, a KL is not
 _STATE = ("trace.divergence", "trace.picked")
 _TENSORS = ("divergence", "picked", "candidates", "stages", "total")
@@ -34,21 +35,22 @@ class Trace:
     """A finished trace; its epochs are those of all stages, one stage after another."""
 
     divergence: NDArray[np.float16]  # (epochs, kept), nan: not scored
-    picked: NDArray[np.uint8]  # (epochs, kept), 1: the student was shown it
-    candidates: NDArray[np.int64]  # (kept,) places among all candidates of the transfer set, ascending
-    stages: NDArray[np.int64]  # (stages,) epochs of each
-    total: int  # candidates of the transfer set
+    picked: NDArray[np.uint8]  # (epochs, kept), 1: the student was trained on it
+    candidates: NDArray[np.int64]  # (kept,) positions among all candidates of the transfer set, ascending
+    stages: NDArray[np.int64]  # (stages,) epochs of each stage
+    total: int  # number of candidates of the transfer set
 
     @classmethod
     def join(cls, traces: Sequence[Trace]) -> Trace:
         """The stages of one training as one trace."""
         first = traces[0]
-        assert all(np.array_equal(first.candidates, one.candidates) for one in traces), "traces of other transfer sets"
+        same = all(np.array_equal(first.candidates, trace.candidates) for trace in traces)
+        assert same, "traces of different transfer sets"
         return cls(
-            np.concatenate([one.divergence for one in traces]),
-            np.concatenate([one.picked for one in traces]),
+            np.concatenate([trace.divergence for trace in traces]),
+            np.concatenate([trace.picked for trace in traces]),
             first.candidates,
-            np.concatenate([one.stages for one in traces]),
+            np.concatenate([trace.stages for trace in traces]),
             first.total,
         )
 
@@ -57,7 +59,7 @@ class Trace:
         tensors: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _TENSORS[:-1]}
         tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
         with replacing(path) as temporary:
-            # the total as a tensor, for the order of metadata entries in a safetensors file is not fixed
+            # the total as a tensor, because the order of metadata entries in a safetensors file is not fixed
             save_file(tensors | {"total": np.array([self.total])}, temporary)
 
     @classmethod
@@ -67,20 +69,22 @@ class Trace:
             tensors = load_file(path)
             values = [tensors[name] for name in _TENSORS]
         except (OSError, SafetensorError, KeyError) as exc:
-            raise WorkspaceError(f"{path} is not a trace of augkd's ({exc}); remove the student and run again") from exc
+            raise WorkspaceError(
+                f"{path} is not a selection trace ({exc}); remove the student folder and run again"
+            ) from exc
         divergence, picked, candidates, stages, total = values
         return cls(divergence, picked, candidates, stages, int(total[0]))
 
 
 class SelectionTrace:
-    """The trace of one stage while it trains. Holds at most `cells` cells of 3 bytes, and 4 bytes a candidate."""
+    """The trace of a stage in training. Takes 3 bytes for each of at most `cells` cells, and 4 bytes per candidate."""
 
     def __init__(
         self,
-        start: Tensor,  # (originals + 1,) where each original's candidates begin; the last one is their number
+        start: Tensor,  # (originals + 1,) position of each original's first candidate; the last one is the total
         epochs: int,  # of this stage
         *,
-        planned: int | None = None,  # epochs of all stages: what the bound is for; none: `epochs`
+        planned: int | None = None,  # epochs of all stages, which the bound is for; None: `epochs`
         seed: int = 0,
         cells: int = CELLS,
     ):
@@ -93,51 +97,51 @@ class SelectionTrace:
         self._picked = np.zeros((epochs, len(self._kept)), dtype=np.uint8)
 
     def record(self, epoch: int, rows: Tensor, divergence: Tensor | None, picked_rows: Tensor) -> None:
-        """Candidates `rows` (n,) were there in `epoch` (from 0), with these divergences (n,) or unscored; some picked.
+        """Records the candidates `rows` (n,) of `epoch` (from 0), their divergences (n,) if scored, and those picked.
 
-        Rows are places among all candidates of the transfer set; negative ones (texts of this step alone) and those
-        outside the sample are passed over. What an epoch said of a candidate before is overwritten.
+        Rows are positions among all candidates of the transfer set; negative ones (texts generated for this step) and
+        those outside the sample are skipped. An earlier record of a candidate in the same epoch is overwritten.
         """
         assert epoch < len(self._picked), f"epoch {epoch} of a trace of {len(self._picked)}"
-        columns, known = self._columns(rows)
+        columns, kept = self._columns(rows)
         self._picked[epoch, columns] = 0
         self._picked[epoch, self._columns(picked_rows)[0]] = 1
         if divergence is not None:
-            values = divergence.detach().float().cpu().numpy()[known]
+            values = divergence.detach().float().cpu().numpy()[kept]
             self._divergence[epoch, columns] = np.minimum(values, _LARGEST)
 
     def result(self) -> Trace:
-        """What was noted; epochs after the last noted one (a training that stopped early) are left off."""
-        noted = self._picked.any(axis=1) | ~np.isnan(self._divergence).all(axis=1)
-        epochs = int(np.flatnonzero(noted).max()) + 1 if noted.any() else 0
-        kept = (self._divergence[:epochs].copy(), self._picked[:epochs].copy(), self._kept)
-        return Trace(*kept, np.array([epochs]), self._total)
+        """The trace up to the last recorded epoch: a training may stop early."""
+        recorded = self._picked.any(axis=1) | ~np.isnan(self._divergence).all(axis=1)
+        epochs = int(np.flatnonzero(recorded).max()) + 1 if recorded.any() else 0
+        divergence, picked = self._divergence[:epochs].copy(), self._picked[:epochs].copy()
+        return Trace(divergence, picked, self._kept, np.array([epochs]), self._total)
 
     def state(self) -> dict[str, Tensor]:
-        """For a checkpoint: copies, under names that start with `trace.`."""
+        """For a checkpoint: copies, with names that start with `trace.`."""
         import torch
 
         return dict(zip(_STATE, (torch.tensor(self._divergence), torch.tensor(self._picked)), strict=True))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a checkpoint; raises WorkspaceError when it holds no trace of these epochs and candidates."""
+        """Continues from a checkpoint; raises WorkspaceError when its trace has other epochs or candidates."""
         if not set(_STATE) <= set(state) or any(tuple(state[name].shape) != self._picked.shape for name in _STATE):
             raise WorkspaceError(
                 f"the checkpoint holds no selection trace of {self._picked.shape[0]} epochs and "
-                f"{self._picked.shape[1]} candidates; it is another augkd's: remove the student folder and run again"
+                f"{self._picked.shape[1]} candidates; remove the student folder and run again"
             )
         self._divergence, self._picked = (state[name].cpu().numpy().copy() for name in _STATE)
 
     def _columns(self, rows: Tensor) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Columns of the rows that are kept, and which of the rows those are."""
-        places = rows.cpu().numpy()
-        columns = np.where(places < 0, -1, self._column[np.maximum(places, 0)]) if self._total else np.full(0, -1)
-        known = columns >= 0
-        return columns[known], known
+        """The columns of the rows that are kept, and which of the rows those are."""
+        positions = rows.cpu().numpy()
+        columns = np.where(positions < 0, -1, self._column[np.maximum(positions, 0)]) if self._total else np.full(0, -1)
+        kept = columns >= 0
+        return columns[kept], kept
 
 
 def _kept(starts: NDArray[np.int64], epochs: int, seed: int, cells: int) -> NDArray[np.int64]:
-    """Candidates of all originals, or of as many drawn originals as `cells` hold, ascending."""
+    """The candidates of all originals, or of as many drawn originals as `cells` can hold, ascending."""
     if epochs * int(starts[-1]) <= cells:
         return np.arange(int(starts[-1]))
     drawn = np.random.default_rng(seed).permutation(len(starts) - 1)

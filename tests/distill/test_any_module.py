@@ -63,8 +63,8 @@ def accuracy(model: nn.Module, rows: Rows) -> float:
     return float((logits_of(model, rows[0]).argmax(dim=1) == rows[1]).float().mean())
 
 
-def agreement(one: nn.Module, other: nn.Module, images: Tensor) -> float:
-    return float((logits_of(one, images).argmax(1) == logits_of(other, images).argmax(1)).float().mean())
+def agreement(first: nn.Module, second: nn.Module, images: Tensor) -> float:
+    return float((logits_of(first, images).argmax(1) == logits_of(second, images).argmax(1)).float().mean())
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +158,10 @@ def test_one_step_is_adamw_on_the_mean_row() -> None:
 
 
 def test_logits_of_the_teacher_train_as_the_teacher_does() -> None:
-    teacher, one, other = linear(1), linear(), linear()
-    distill_modules(one, teacher, *SMALL, short({"kd": {}}), seed=0)
-    history = distill_modules(other, teacher(SMALL[0]), *SMALL, short({"kd": {}}), seed=0)
-    assert torch.equal(one[-1].weight, other[-1].weight)
+    teacher, by_module, by_logits = linear(1), linear(), linear()
+    distill_modules(by_module, teacher, *SMALL, short({"kd": {}}), seed=0)
+    history = distill_modules(by_logits, teacher(SMALL[0]), *SMALL, short({"kd": {}}), seed=0)
+    assert torch.equal(by_module[-1].weight, by_logits[-1].weight)
     assert history.teacher_rows == 0
 
 

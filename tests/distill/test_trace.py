@@ -1,4 +1,4 @@
-"""The trace holds what selection saw, for all epochs, within its bound, and survives a checkpoint bit for bit."""
+"""The trace holds every divergence and pick of all epochs within its bound, and survives a checkpoint bit for bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START = torch.tensor([0, 2, 2, 5])  # three originals: two candidates, none, thr
 NAN = np.nan
 
 
-def noted() -> SelectionTrace:
+def recorded() -> SelectionTrace:
     """Two epochs over START's candidates, in batches, the second without scores of the last original."""
     trace = SelectionTrace(START, 2)
     trace.record(0, torch.tensor([2, 3, 4]), torch.tensor([0.5, 0.25, 2.0]), torch.tensor([4]))
@@ -27,22 +27,22 @@ def noted() -> SelectionTrace:
 
 
 def test_a_trace_holds_every_value_at_its_epoch_and_candidate() -> None:
-    trace = noted().result()
+    trace = recorded().result()
     np.testing.assert_array_equal(trace.divergence, [[1.0, 8.0, 0.5, 0.25, 2.0], [0.125, 4.0, NAN, NAN, NAN]])
     np.testing.assert_array_equal(trace.picked, [[0, 1, 0, 0, 1], [0, 1, 1, 1, 0]])
     assert (trace.divergence.dtype, trace.picked.dtype, trace.total) == (np.float16, np.uint8, 5)
     assert trace.candidates.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_batch_noted_again_in_its_epoch_replaces_what_was_there() -> None:
-    trace = noted()
+def test_a_batch_recorded_again_in_its_epoch_replaces_the_earlier_record() -> None:
+    trace = recorded()
     trace.record(1, torch.tensor([2, 3, 4]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4]))
     assert trace.result().picked[1].tolist() == [0, 1, 0, 0, 1]
     assert trace.result().divergence[1].tolist() == [0.125, 4.0, 1.0, 2.0, 3.0]
 
 
-def test_texts_of_one_step_alone_leave_no_trace() -> None:
-    trace = noted()
+def test_texts_generated_for_a_step_leave_no_trace() -> None:
+    trace = recorded()
     before = trace.result()
     trace.record(1, torch.tensor([-1, 0, -1]), torch.tensor([9.0, 0.125, 9.0]), torch.tensor([-1]))
     after = trace.result()
@@ -58,7 +58,7 @@ def test_a_divergence_beyond_float16_is_its_largest_number_and_not_infinite() ->
         assert np.isinf(np.float32(1e9).astype(np.float16))  # what a plain conversion would have written
 
 
-def test_epochs_after_an_early_stop_are_left_off_and_unpicked_ones_between_are_not() -> None:
+def test_epochs_after_an_early_stop_are_left_out_and_unpicked_ones_between_are_not() -> None:
     trace = SelectionTrace(START, 9)
     for epoch in (0, 2):
         trace.record(epoch, torch.tensor([0]), None, torch.tensor([0]))
@@ -88,30 +88,30 @@ def test_the_bound_is_for_all_stages_so_that_their_traces_join() -> None:
     assert np.array_equal(whole[0].candidates, whole[1].candidates)
     apart = [SelectionTrace(start, epochs, cells=600).result() for epochs in (2, 3)]
     assert not np.array_equal(apart[0].candidates, apart[1].candidates)
-    with pytest.raises(AssertionError, match="other transfer sets"):
+    with pytest.raises(AssertionError, match="different transfer sets"):
         Trace.join(apart)
 
 
-def test_stages_come_one_after_another() -> None:
-    joined = Trace.join([noted().result(), noted().result()])
+def test_stages_follow_one_another() -> None:
+    joined = Trace.join([recorded().result(), recorded().result()])
     assert joined.picked.tolist() == 2 * [[0, 1, 0, 0, 1], [0, 1, 1, 1, 0]]
     assert joined.stages.tolist() == [2, 2]
 
 
 def test_a_trace_comes_back_from_disk_and_its_bytes_repeat(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        noted().result().write(tmp_path / name)
+        recorded().result().write(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    back, there = Trace.read(tmp_path / "a"), noted().result()
+    read, written = Trace.read(tmp_path / "a"), recorded().result()
     for name in ("divergence", "picked", "candidates", "stages"):
-        np.testing.assert_array_equal(getattr(back, name), getattr(there, name))
-    assert back.total == 5
+        np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
+    assert read.total == 5
     (tmp_path / "a").write_bytes(b"no")
-    with pytest.raises(WorkspaceError, match="is not a trace"):
+    with pytest.raises(WorkspaceError, match="is not a selection trace"):
         Trace.read(tmp_path / "a")
 
 
-def test_a_training_that_goes_on_from_a_checkpoint_has_the_whole_trace() -> None:
+def test_a_training_that_resumes_from_a_checkpoint_has_the_whole_trace() -> None:
     first = SelectionTrace(START, 2)
     first.record(0, torch.tensor([0, 1]), torch.tensor([1.0, 8.0]), torch.tensor([1]))
     state = first.state()
@@ -124,7 +124,7 @@ def test_a_training_that_goes_on_from_a_checkpoint_has_the_whole_trace() -> None
 
 
 @pytest.mark.parametrize("state", [{}, SelectionTrace(START, 3).state()])
-def test_a_checkpoint_without_this_trace_is_refused_in_one_line(state: dict[str, Tensor]) -> None:
+def test_a_checkpoint_without_this_trace_is_rejected_in_one_line(state: dict[str, Tensor]) -> None:
     with pytest.raises(WorkspaceError, match=r"no selection trace of 2 epochs and 5 candidates") as caught:
         SelectionTrace(START, 2).load_state(state)
     assert "\n" not in str(caught.value)

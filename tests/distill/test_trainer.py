@@ -282,10 +282,10 @@ def test_the_loss_grows_with_the_candidates_weight_from_that_of_the_originals_al
     tmp_path: Path, plain_bert: Path
 ) -> None:
     data = transfer(4, copies=True)
-    zero, one, two = (loss(tmp_path, plain_bert, data, candidate_weight=weight) for weight in (0.0, 1.0, 2.0))
-    assert zero == pytest.approx(loss(tmp_path, plain_bert, transfer(4, copies=True, k=0)))
-    assert one > zero
-    assert two - one == pytest.approx(one - zero, rel=1e-4)
+    without, single, double = (loss(tmp_path, plain_bert, data, candidate_weight=weight) for weight in (0.0, 1.0, 2.0))
+    assert without == pytest.approx(loss(tmp_path, plain_bert, transfer(4, copies=True, k=0)))
+    assert single > without
+    assert double - single == pytest.approx(single - without, rel=1e-4)
 
 
 def test_the_loss_is_the_weighted_sum_written_out(tmp_path: Path, plain_bert: Path) -> None:

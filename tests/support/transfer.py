@@ -20,15 +20,15 @@ def transfer(originals: int, labels: tuple[str, ...] = LABELS, copies: bool = Fa
     def logits() -> list[float]:
         return torch.randn(len(labels) or 1, generator=draw).tolist()
 
-    def candidate(number: int, place: int, said: list[float]) -> dict[str, Any]:
-        text = f"{sentences(50)[number * k + (0 if copies else place)][0]}{' really' * (0 if copies else place)}"
+    def candidate(number: int, position: int, teacher_logits: list[float]) -> dict[str, Any]:
+        text = f"{sentences(50)[number * k + (0 if copies else position)][0]}{' really' * (0 if copies else position)}"
         return {
-            "id": f"{number}-{place}",
+            "id": f"{number}-{position}",
             "text": text,
             "text_pair": None,
             "source": "corpus",
             "score": 0.5,
-            "teacher_logits": said,
+            "teacher_logits": teacher_logits,
         }
 
     rows = []
@@ -43,7 +43,7 @@ def transfer(originals: int, labels: tuple[str, ...] = LABELS, copies: bool = Fa
                 "label": label if labels else number / 4,
                 "teacher_logits": logits() if labels else same,
                 "candidates": [
-                    candidate(number, place, same if copies or not labels else logits()) for place in range(k)
+                    candidate(number, position, same if copies or not labels else logits()) for position in range(k)
                 ],
             }
         )

@@ -1,7 +1,7 @@
 """The generator's half of MATE-KD (Rashid et al., ACL 2021): it learns texts on which teacher and student differ.
 
 The drawn tokens are real ones, so teacher and student run on them as on any text. Only the gradient is softened: a term
-that is zero, added to the word embeddings of masked places, carries it back to the generator's logits. Autograd is
+that is zero, added to the word embeddings of masked positions, carries it back to the generator's logits. Autograd is
 asked for the generator's parameters alone, so no other gradient is touched.
 """
 
@@ -110,15 +110,15 @@ class Adversary:
         progress: float,
         token_budget: int | None,
     ) -> float:
-        places = masked_positions(tokens, self.generator.lm.special(), self.generator.rate, rng)
-        if not len(places):
+        positions = masked_positions(tokens, self.generator.lm.special(), self.generator.rate, rng)
+        if not len(positions):
             return 0.0
-        logits = self.generator.logits(tokens, places, "ascent")
+        logits = self.generator.logits(tokens, positions, "ascent")
         ids, soft = soften(logits, self.generator.temperature, rng)
-        drawn = replace_tokens(tokens, places, ids.cpu())
+        drawn = replace_tokens(tokens, positions, ids.cpu())
         value = self._divergence(
-            softened_logits(student, drawn, places, soft, token_budget),
-            softened_logits(self.teacher, drawn, places, soft, token_budget),
+            softened_logits(student, drawn, positions, soft, token_budget),
+            softened_logits(self.teacher, drawn, positions, soft, token_budget),
         )
         self._update(value, progress)
         return float(value.detach())
@@ -185,13 +185,13 @@ class _Through(torch.autograd.Function):
 def softened_logits(
     classifier: Classifier,
     tokens: Tokens,
-    places: Tensor,  # (p,) positions in tokens.ids, ascending
+    positions: Tensor,  # (p,) positions in tokens.ids, ascending
     soft: Tensor,  # (p, vocabulary)
     token_budget: int | None = None,
 ) -> Tensor:  # (n, outputs)
     """The logits of `tokens`, unchanged, but with a gradient to `soft` (the straight-through estimator)."""
     groups = RowGroups.of(tokens, token_budget_of(classifier.device, token_budget))
-    with straight_through(classifier.model, tokens, groups, places, soft):
+    with straight_through(classifier.model, tokens, groups, positions, soft):
         return classifier.logits(tokens, "ascent", groups=groups)
 
 
@@ -199,7 +199,7 @@ def straight_through(
     model: Any,
     tokens: Tokens,
     groups: RowGroups,  # of `tokens`
-    places: Tensor,  # (p,) positions in tokens.ids, ascending
+    positions: Tensor,  # (p,) positions in tokens.ids, ascending
     soft: Tensor,  # (p, vocabulary)
 ) -> AbstractContextManager[None]:
     """A context in which `Classifier.logits(tokens, …, groups=groups)` carries gradients to `soft`.
@@ -217,7 +217,7 @@ def straight_through(
         soft[:, :width].to(device), table.weight.detach()[:width]
     )
     number = torch.full((len(tokens.ids),), -1)
-    number[places] = torch.arange(len(places))
+    number[positions] = torch.arange(len(positions))
     return added_to_embeddings(model, [_spread(zero, number, tokens, rows) for rows in groups])
 
 

@@ -1,10 +1,10 @@
-"""The structure axis: what inside the student is compared with what inside the teacher, and which layers are.
+"""The structure axis: the losses between intermediate layers of student and teacher, and which layers they match.
 
-One convention for all: a layer loss returns one value a row, the mean over matched layers and features, so weights
-compare across depths and widths; the weight of a paper that sums over m student layers is multiplied by m here. Layers
-are 0-based and do not count the embeddings. PKD, CKD, ALP and RAIL see one vector a layer, which a store can hold; the
-others see every token of both models. What the ALP paper calls RKD is not here: we read it as regular KD, of outputs
-only, beside NKD, no KD. It matches no layer, so it is the recipe without a structure.
+One convention for all: a loss returns one value per row, the mean over matched layers and features, so weights compare
+across depths and widths; the weight of a paper that sums over m student layers is multiplied by m here. Layers are
+0-based and do not count the embeddings. PKD, CKD, ALP and RAIL use one vector per layer, which a store can hold; the
+others use every token of both models. The ALP paper's RKD is not here: we read it as regular KD on the outputs, beside
+NKD, no KD. It matches no layer, so it is a recipe without a structure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from augkd.models.layer_map import layer_map
 
 
 def pkd_layers(choice: str, teacher_layers: int, student_layers: int) -> tuple[int, ...]:
-    """PKD's teacher layers for all student layers but the last, whose supervision is the logits. Raises ModelError."""
+    """PKD's teacher layers for all student layers but the last, which the logits supervise. Raises ModelError."""
     if student_layers < 2:
         raise ModelError("pkd matches every student layer but the last; a student of 1 layer has none to match")
     return layer_map({"skip": "uniform"}.get(choice, choice), teacher_layers, student_layers)[:-1]
@@ -30,8 +30,8 @@ def pkd_layers(choice: str, teacher_layers: int, student_layers: int) -> tuple[i
 def bucket_spans(buckets: str, teacher_layers: int, student_layers: int) -> tuple[range, ...]:
     """A(j): the teacher layers that student layer j learns from.
 
-    `all` of them; `disjoint`: L/m consecutive ones (NO); `overlapping`: those and one more on each inner side (PO; the
-    paper's text leaves the overlap open, CKD's code has 1-4 and 3-6 of 6 for 2). Raises ModelError when L < m.
+    `all`: every layer; `disjoint`: L/m consecutive ones (NO); `overlapping`: those and one more on each inner side (PO;
+    the paper leaves the overlap open, CKD's code has 1-4 and 3-6 of 6 for 2). Raises ModelError when L < m.
     """
     whole, m = teacher_layers, student_layers
     if buckets == "all":
@@ -43,7 +43,7 @@ def bucket_spans(buckets: str, teacher_layers: int, student_layers: int) -> tupl
     return tuple(range(max(0, edges[j] - extra), min(whole, edges[j + 1] + extra)) for j in range(m))
 
 
-# ---- one vector a layer: student (n, m, d), teacher (n, L, d) ----
+# ---- one vector per layer: student (n, m, d), teacher (n, L, d) ----
 
 
 def pkd(
@@ -57,7 +57,7 @@ def pkd(
 ) -> Tensor:  # (n,)
     """Patient KD (Sun et al. 2019): all student layers but the last against every (L/m)-th or the last teacher layers.
 
-    As the authors' code has it: published weights are 10 to 1000, for the mean over features is taken.
+    As in the authors' code, features are averaged, which is why published weights are 10 to 1000.
     """
     chosen = pkd_layers(layers, teacher.shape[1], student.shape[1])
     return _distance(student[:, :-1], teacher[:, list(chosen)], normalise)
@@ -76,8 +76,8 @@ def ckd(
     `student[j]` is layer j already projected to the width of its bucket, (n, |A(j)|·d).
     """
     spans = bucket_spans(buckets, teacher.shape[1], len(student))
-    pairs = [(mine, teacher[:, list(span)].flatten(1)) for mine, span in zip(student, spans, strict=True)]
-    return torch.stack([_distance(mine, target, True) for mine, target in pairs]).mean(dim=0)
+    pairs = [(layer, teacher[:, list(span)].flatten(1)) for layer, span in zip(student, spans, strict=True)]
+    return torch.stack([_distance(layer, bucket, True) for layer, bucket in pairs]).mean(dim=0)
 
 
 def alp(
@@ -92,8 +92,8 @@ def alp(
 ) -> Tensor:  # (n,)
     """ALP-KD (Passban et al. 2021), NO and PO: each student layer against an attention-weighted sum of teacher layers.
 
-    `scaled` divides the dot products by √d, as the paper does not; `detached` keeps the student from lowering the loss
-    by steering the attention.
+    `scaled` divides the dot products by √d, which the paper does not; `detached` keeps the student from lowering the
+    loss by steering the attention.
     """
     weights = alp_attention(student, teacher, buckets=buckets, scaled=scaled, detached=detached)
     return _distance(student, torch.einsum("nml,nld->nmd", weights, teacher), False)
@@ -107,7 +107,7 @@ def alp_attention(
     scaled: bool = True,
     detached: bool = False,
 ) -> Tensor:  # (n, m, L)
-    """α: for each row and student layer, weights over the teacher layers of its bucket that add up to 1."""
+    """α: for each row and student layer, weights over the teacher layers of its bucket; they add up to 1."""
     # raw products of 768 features saturate: perplexity 1.1 of 12 layers for unit Gaussian states (ALGORITHMS §15)
     scale = student.shape[-1] ** -0.5 if scaled else 1.0
     allowed = torch.zeros(student.shape[1], teacher.shape[1], dtype=torch.bool)
@@ -119,7 +119,7 @@ def alp_attention(
 
 
 def perplexity(weights: Tensor) -> Tensor:  # (…, L) → (…,)
-    """exp(entropy) of each row of weights: 1 when one layer takes all, L when all share alike."""
+    """exp(entropy) of each row of weights: 1 when one layer has all the weight, L when all have the same."""
     entropy: Tensor = torch.special.entr(weights).sum(dim=-1)
     return entropy.exp()
 
@@ -127,9 +127,9 @@ def perplexity(weights: Tensor) -> Tensor:  # (…, L) → (…,)
 def rail(
     student: Tensor, teacher: Tensor, progress: float, rng: torch.Generator, *, concatenate: bool = False
 ) -> Tensor:  # (n,)
-    """RAIL-KD (Haidar et al. 2022): m teacher layers drawn anew each epoch, in order, each vector normalised (RAIL-l).
+    """RAIL-KD (Haidar et al. 2022): m teacher layers drawn again each epoch, in order, each vector normalised (RAIL-l).
 
-    `concatenate` normalises all layers as one vector (RAIL-c). `rng` starts alike at every step of an epoch.
+    `concatenate` normalises all layers as one vector (RAIL-c). `rng` has the same state at every step of an epoch.
     """
     layers, m = teacher.shape[1], student.shape[1]
     if m > layers:
@@ -152,10 +152,10 @@ def hidden(
     *,
     layers: Literal["uniform", "first", "last", "distilbert"] = "uniform",
 ) -> Tensor:  # (n,)
-    """TinyBERT's hidden-state loss (Jiao et al. 2020, eq. 8), over real tokens; theirs counts the padding too."""
+    """TinyBERT's hidden-state loss (Jiao et al. 2020, eq. 8), over real tokens; their code counts padding too."""
     chosen = layer_map(layers, len(teacher) - 1, len(student) - 1)
-    pairs = [(mine, teacher[layer + 1]) for mine, layer in zip(student[1:], chosen, strict=True)]
-    return torch.stack([_masked((mine - theirs).square().mean(-1), mask) for mine, theirs in pairs]).mean(dim=0)
+    pairs = [(state, teacher[layer + 1]) for state, layer in zip(student[1:], chosen, strict=True)]
+    return torch.stack([_masked((state - target).square().mean(-1), mask) for state, target in pairs]).mean(dim=0)
 
 
 def embedding(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, progress: float) -> Tensor:  # (n,)
@@ -171,14 +171,14 @@ def attention(
     *,
     layers: Literal["uniform", "first", "last", "distilbert"] = "uniform",
 ) -> Tensor:  # (n,)
-    """TinyBERT's attention loss (Jiao et al. 2020, eq. 7): scores before the softmax, (n, heads, t, t) a layer.
+    """TinyBERT's attention loss (Jiao et al. 2020, eq. 7): scores before the softmax, (n, heads, t, t) per layer.
 
     Masked queries and keys are 0 on both sides, and the mean is over real pairs: padding changes nothing.
     """
     chosen = layer_map(layers, len(teacher), len(student))
     real = mask[:, None, :] * mask[:, :, None]
-    pairs = [(mine, teacher[layer]) for mine, layer in zip(student, chosen, strict=True)]
-    return torch.stack([_masked((mine - theirs).square().mean(1), real) for mine, theirs in pairs]).mean(dim=0)
+    pairs = [(scores, teacher[layer]) for scores, layer in zip(student, chosen, strict=True)]
+    return torch.stack([_masked((scores - target).square().mean(1), real) for scores, target in pairs]).mean(dim=0)
 
 
 def distilbert_cosine(
@@ -195,8 +195,8 @@ def _distance(student: Tensor, teacher: Tensor, normalise: bool) -> Tensor:  # (
 
 
 def _masked(values: Tensor, mask: Tensor) -> Tensor:  # both (n, …) → (n,)
-    """The mean of each row over the places where `mask` is 1."""
-    kept = torch.where(mask.bool(), values, 0.0)  # not a product: whatever stands at a masked place, it is 0
+    """The mean of each row over the positions where `mask` is 1."""
+    kept = torch.where(mask.bool(), values, 0.0)  # not a product, which would keep nan at a masked position
     return kept.flatten(1).sum(dim=1) / mask.flatten(1).sum(dim=1)
 
 
@@ -211,4 +211,6 @@ LAYER_LOSSES: dict[str, LayerLoss] = {
     "attention": attention,
     "distilbert_cosine": distilbert_cosine,
 }
-VECTORS = frozenset({"pkd", "ckd", "alp", "rail"})  # see one vector a layer; `attention` sees scores, the rest tokens
+VECTORS = frozenset(
+    {"pkd", "ckd", "alp", "rail"}
+)  # use one vector per layer; `attention` uses scores, the others tokens

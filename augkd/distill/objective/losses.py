@@ -1,9 +1,9 @@
-"""The training axis: what the student's outputs are compared with.
+"""The training axis: the losses on the student's outputs.
 
-One convention for all: a loss returns one value a row, summed over classes; the trainer alone takes the mean over rows,
-so no loss can be off by a factor of C or of the batch. Rows without a label have no hard-label loss (0, no gradient).
-Differences of logits are averaged over classes where the paper averages. For one output (regression) a loss is a
-squared error, or, where it is about classes, a RecipeError.
+One convention for all: a loss returns one value per row, summed over classes; the trainer alone takes the mean over
+rows, so no loss can be off by a factor of C or of the batch size. Rows without a label have no hard-label loss (0, no
+gradient). Differences of logits are averaged over classes where the paper averages. With one output (regression) a loss
+is a squared error, or, where it is about classes, a RecipeError.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from augkd.data.target import NO_CLASS
 from augkd.errors import RecipeError
 from augkd.recipe.schedules import phi_at
 from augkd.selection import divergence
@@ -23,7 +24,7 @@ from augkd.selection import divergence
 def kd(
     student: Tensor, teacher: Tensor, labels: Tensor, progress: float, *, temperature: Annotated[float, "> 0"] = 2.0
 ) -> Tensor:  # (n,)
-    """T²·KL(teacher ‖ student), both softened by T (Hinton et al. 2015); squared error where there is one output."""
+    """T²·KL(teacher ‖ student), both softened by T (Hinton et al. 2015); squared error for one output."""
     if student.shape[-1] == 1:
         return divergence.squared_error(student, teacher)
     return temperature**2 * divergence.kl(student, teacher, temperature)
@@ -32,7 +33,7 @@ def kd(
 def reverse_kd(
     student: Tensor, teacher: Tensor, labels: Tensor, progress: float, *, temperature: Annotated[float, "> 0"] = 2.0
 ) -> Tensor:  # (n,)
-    """T²·KL(student ‖ teacher): the student seeks one mode of the teacher; squared error where there is one output.
+    """T²·KL(student ‖ teacher): the student seeks one mode of the teacher; squared error for one output.
 
     Gu et al. 2024 (MiniLLM). Not the reversed roles of Yuan et al. 2020, where a student teaches its teacher.
     """
@@ -43,11 +44,11 @@ def reverse_kd(
 
 def ce(student: Tensor, teacher: Tensor, labels: Tensor, progress: float) -> Tensor:  # (n,)
     """Cross-entropy with the hard label; squared error for a regression target. Rows without a label give 0."""
-    # three classes against float targets would use one column, one output against classes would be 0 for ever
+    # three classes against float targets would use one column; one output against classes would always be 0
     assert labels.is_floating_point() == (student.shape[-1] == 1), (labels.dtype, student.shape)
     if labels.is_floating_point():
         return torch.where(~labels.isnan(), (student.float()[:, 0] - labels.nan_to_num()).square(), 0.0)
-    return functional.cross_entropy(student.float(), labels, ignore_index=-100, reduction="none")
+    return functional.cross_entropy(student.float(), labels, ignore_index=NO_CLASS, reduction="none")
 
 
 def label_smoothing(
@@ -65,7 +66,7 @@ def label_smoothing(
     _needs_classes("label_smoothing", student)
     target = _virtual(student, labels, 1 - smoothing)
     rows = -(target * functional.log_softmax(student.float(), dim=-1)).sum(dim=-1)
-    return torch.where(labels != -100, rows, 0.0)
+    return torch.where(labels != NO_CLASS, rows, 0.0)
 
 
 def tf_kd(
@@ -79,14 +80,14 @@ def tf_kd(
 ) -> Tensor:  # (n,)
     """Tf-KD: KD from a virtual teacher with probability `correct` on the label (Yuan et al. 2020).
 
-    As the paper means it: log u is softened, the student too, times T². The released code softens u itself, which
-    leaves it all but uniform (0.0105 on the label of 100 classes at T = 20). Rows without a label give 0. Raises
-    RecipeError for one output.
+    As in the paper: log u and the student's logits are softened, the result is multiplied by T². The released code
+    softens u itself, which leaves it nearly uniform (0.0105 on the label of 100 classes at T = 20). Rows without a
+    label give 0. Raises RecipeError for one output.
     """
     _needs_classes("tf_kd", student)
     log_virtual = _virtual(student, labels, correct).log()
     rows = temperature**2 * divergence.kl(student, log_virtual, temperature)
-    return torch.where(labels != -100, rows, 0.0)
+    return torch.where(labels != NO_CLASS, rows, 0.0)
 
 
 def logit_regression(
@@ -94,8 +95,8 @@ def logit_regression(
 ) -> Tensor:  # (n,)
     """Squared difference of the logits, averaged over classes (Bucila et al. 2006).
 
-    `centre` takes each row's mean off both first: softmax does not see it, so nor need the student. It has no meaning
-    for one output, whose mean is itself, and leaves that as it is.
+    `centre` first subtracts each row's mean from both: softmax ignores it, so the student need not match it. One output
+    is its own mean, so `centre` leaves it unchanged.
     """
     if centre:
         student, teacher = _centred(student), _centred(teacher)
@@ -113,7 +114,7 @@ def annealed(
 ) -> Tensor:  # (n,)
     """Annealing-KD, stage I: squared difference to Φ times the teacher's logits (Jafari et al. 2021).
 
-    Φ is 1/τ, 2/τ, … 1, each for the τ-th part of the training, where the released code can pass 1. `centre` as in
+    Φ is 1/τ, 2/τ, … 1, each for the τ-th part of the training; in the released code it can exceed 1. `centre` as in
     logit_regression.
     """
     return logit_regression(student, phi_at(progress, tau_max) * teacher, labels, progress, centre=centre)
@@ -132,7 +133,7 @@ def continuation(
     """Continuation-KD: ψ·CE + (1-ψ)·max(0, ‖z_s - Φ z_t‖² - margin·Φ), Φ as in `annealed` (Jafari et al. 2022).
 
     ψ grows from 0 to ½ over the first `ramp` of the training, then is 1: ψ = i/40 up to epoch 20 of 30. The squared
-    norm is a sum over classes. A row without a label has the second term alone, and none after the ramp.
+    norm is a sum over classes. A row without a label has the second term only, and nothing after the ramp.
     """
     psi = progress / ramp / 2 if progress < ramp else 1.0
     factor = phi_at(progress, tau_max)
@@ -142,15 +143,15 @@ def continuation(
 
 
 def cwtm(student: Tensor, teacher: Tensor, labels: Tensor, progress: float) -> Tensor:  # (n,)
-    """Born-again CWTM: cross-entropy weighted by the teacher's confidence, mean 1 a batch (Furlanello et al. 2018).
+    """Born-again CWTM: cross-entropy weighted by the teacher's confidence, mean 1 per batch (Furlanello et al. 2018).
 
     The weight is the teacher's largest probability over its mean in the labelled rows: the one loss whose rows depend
     on the rows beside them. Rows without a label give 0. Raises RecipeError for one output.
     """
     _needs_classes("cwtm", student)
-    known = (labels != -100).float()
-    confidence = teacher.float().softmax(dim=-1).amax(dim=-1) * known
-    mean = confidence.sum() / known.sum().clamp_min(1)
+    labelled = (labels != NO_CLASS).float()
+    confidence = teacher.float().softmax(dim=-1).amax(dim=-1) * labelled
+    mean = confidence.sum() / labelled.sum().clamp_min(1)
     return confidence / mean.clamp_min(1e-12) * ce(student, teacher, labels, progress)
 
 
@@ -159,8 +160,8 @@ def dkpp(
 ) -> Tensor:  # (n,)
     """Born-again DKPP: `kd` from a teacher whose non-argmax classes are permuted (Furlanello et al. 2018).
 
-    What is left is the teacher's confidence without its dark knowledge: a control for kd, and kd itself for two
-    classes. A row's permutation is a hash of its teacher logits, so a text keeps its own for the whole training.
+    This keeps the teacher's confidence without its dark knowledge: a control for kd, identical to it for two classes. A
+    row's permutation is a hash of its teacher logits, so a text keeps its permutation for the whole training.
     Raises RecipeError for one output.
     """
     _needs_classes("dkpp", student)
@@ -168,13 +169,15 @@ def dkpp(
 
 
 def permuted(teacher: Tensor) -> Tensor:  # (n, classes) → (n, classes), float32
-    """The logits with those of the non-argmax classes in an order drawn from the row's own values."""
+    """The logits, those of the non-argmax classes in an order drawn from the row's own values."""
     teacher = teacher.float().detach() + 0.0  # -0.0 becomes 0.0: equal rows, equal orders
     classes = torch.arange(teacher.shape[-1], device=teacher.device)
     row = _mixed(teacher.view(torch.int32).long() ^ _mixed(classes + 1)).sum(dim=-1, keepdim=True)
     keys = _mixed(row ^ _mixed(classes + 1 + len(classes)))
     top = classes == teacher.argmax(dim=-1, keepdim=True)
-    drawn = keys.masked_fill(top, -1).argsort(dim=-1, stable=True)  # the argmax first, then the others as drawn
+    drawn = keys.masked_fill(top, -1).argsort(
+        dim=-1, stable=True
+    )  # the argmax first, then the others in the drawn order
     plain = classes.expand_as(keys).masked_fill(top, -1).argsort(dim=-1, stable=True)
     return torch.empty_like(teacher).scatter(-1, plain, teacher.gather(-1, drawn))
 
@@ -200,7 +203,7 @@ def _centred(logits: Tensor) -> Tensor:
 def _needs_classes(name: str, student: Tensor) -> None:
     if student.shape[-1] == 1:
         others = ", ".join(other for other in LOSSES if other not in NEEDS_CLASSES)
-        raise RecipeError(f"loss '{name}' needs classes and this task has numbers for labels; use one of {others}")
+        raise RecipeError(f"loss '{name}' needs classes, but this task's labels are numbers; use one of {others}")
 
 
 Loss = Callable[..., Tensor]

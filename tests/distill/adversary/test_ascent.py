@@ -82,29 +82,29 @@ def adversary(lm: MaskedLM, teacher: Classifier, **given: Any) -> Adversary:
 
 def test_masks_take_the_asked_share_and_never_a_special_token(lm: MaskedLM) -> None:
     tokens = tokens_of(lm).take(torch.zeros(400, dtype=torch.long))
-    places = masked_positions(tokens, lm.special(), 0.3, rng_of(1))
+    positions = masked_positions(tokens, lm.special(), 0.3, rng_of(1))
     eligible = int((~lm.special()[tokens.ids]).sum())
-    assert not lm.special()[tokens.ids[places]].any()
-    assert abs(len(places) / eligible - 0.3) < 0.03  # 3,600 draws: standard error 0.008
+    assert not lm.special()[tokens.ids[positions]].any()
+    assert abs(len(positions) / eligible - 0.3) < 0.03  # 3,600 draws: standard error 0.008
 
 
 def test_a_row_that_draws_no_mask_gets_one(lm: MaskedLM) -> None:
     tokens = tokens_of(lm)
-    places = masked_positions(tokens, lm.special(), 1e-6, rng_of(1))
-    assert torch.bucketize(places, tokens.offsets[1:], right=True).tolist() == [0, 1, 2, 3]
+    positions = masked_positions(tokens, lm.special(), 1e-6, rng_of(1))
+    assert torch.bucketize(positions, tokens.offsets[1:], right=True).tolist() == [0, 1, 2, 3]
 
 
 def test_the_head_sees_masked_tokens_only_and_gives_the_logits_it_gives_everywhere(lm: MaskedLM) -> None:
     tokens = tokens_of(lm)
-    places = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
-    masked = replace_tokens(tokens, places, torch.full((len(places),), lm.tokenizer.mask_token_id))
+    positions = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
+    masked = replace_tokens(tokens, positions, torch.full((len(positions),), lm.tokenizer.mask_token_id))
     with torch.no_grad():
-        at_masks = lm.logits(masked, places, "test", token_budget=40)  # several groups
+        at_masks = lm.logits(masked, positions, "test", token_budget=40)  # several groups
         every = [
             lm.model(input_ids=masked.ids[a:b][None]).logits[0]
             for a, b in zip(masked.offsets[:-1].tolist(), masked.offsets[1:].tolist(), strict=True)
         ]
-    assert torch.allclose(at_masks, torch.cat(every)[places], atol=1e-5)
+    assert torch.allclose(at_masks, torch.cat(every)[positions], atol=1e-5)
 
 
 def test_a_draw_changes_masked_tokens_only_and_counts_what_it_kept(lm: MaskedLM) -> None:
@@ -144,10 +144,10 @@ def test_gumbel_noise_has_its_mean_and_variance() -> None:
 
 def test_outputs_under_the_straight_through_term_are_those_of_the_text(lm: MaskedLM, student: Classifier) -> None:
     tokens = tokens_of(lm)
-    places = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
-    soft = torch.softmax(torch.randn(len(places), len(lm.special()), generator=rng_of(1)), dim=-1).requires_grad_()
+    positions = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
+    soft = torch.softmax(torch.randn(len(positions), len(lm.special()), generator=rng_of(1)), dim=-1).requires_grad_()
     groups = RowGroups.of(tokens, 40)
-    with straight_through(student.model, tokens, groups, places, soft):
+    with straight_through(student.model, tokens, groups, positions, soft):
         hooked = student.logits(tokens, "test", groups=groups)
     assert torch.equal(hooked, student.logits(tokens, "test", groups=groups))
 
@@ -155,19 +155,19 @@ def test_outputs_under_the_straight_through_term_are_those_of_the_text(lm: Maske
 def test_the_gradient_is_that_of_mixed_embeddings(lm: MaskedLM, student: Classifier) -> None:
     """Against the reference implementation: one-hot plus soft minus its value, times the whole embedding matrix."""
     tokens = tokens_of(lm).take(torch.tensor([2]))
-    places = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
-    soft = torch.softmax(torch.randn(len(places), len(lm.special()), generator=rng_of(1)), dim=-1)
+    positions = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
+    soft = torch.softmax(torch.randn(len(positions), len(lm.special()), generator=rng_of(1)), dim=-1)
 
     ours = soft.clone().requires_grad_()
     groups = RowGroups.of(tokens, 64)
-    with straight_through(student.model, tokens, groups, places, ours):
+    with straight_through(student.model, tokens, groups, positions, ours):
         student.logits(tokens, "test", groups=groups).square().sum().backward()
 
     theirs = soft.clone().requires_grad_()
     table = student.model.get_input_embeddings().weight.detach()
-    hard = torch.nn.functional.one_hot(tokens.ids[places], len(lm.special())).float()
+    hard = torch.nn.functional.one_hot(tokens.ids[positions], len(lm.special())).float()
     embedded = table[tokens.ids].clone()
-    embedded[places] = (hard + theirs - theirs.detach()) @ table
+    embedded[positions] = (hard + theirs - theirs.detach()) @ table
     student.model(inputs_embeds=embedded[None]).logits.square().sum().backward()
     assert ours.grad is not None
     assert theirs.grad is not None

@@ -1,4 +1,4 @@
-"""Layer losses equal figures computed elsewhere; maps and buckets are the papers' (ALGORITHMS §13-18, §25)."""
+"""Intermediate-layer losses equal figures computed elsewhere; buckets are the papers' (ALGORITHMS §13-18, §25)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from augkd.distill.objective.layer_losses import (
     rail,
 )
 from augkd.errors import ModelError
-from augkd.models.layer_map import layer_map
 
 STUDENT = torch.tensor([[[3.0, 4.0]], [[0.0, 2.0]]])  # fixture B: two rows, one matched layer
 TEACHER = torch.tensor([[[4.0, 3.0]], [[1.0, 1.0]]])
@@ -44,55 +43,11 @@ def vectors(layers: int, width: int = 8, rows: int = 5, seed: int = 0) -> Tensor
 
 
 def with_last(values: Tensor) -> Tensor:
-    """PKD leaves the last student layer out: one more, of nans, shows that it does."""
+    """With a further layer of nan: PKD leaves the last student layer out, which this shows."""
     return torch.cat([values, torch.full_like(values, torch.nan)], dim=1)
 
 
 # ---- which layers ----
-
-
-@pytest.mark.parametrize(
-    ("choice", "teacher", "student", "layers"),
-    [
-        ("uniform", 12, 6, (1, 3, 5, 7, 9, 11)),
-        ("uniform", 12, 4, (2, 5, 8, 11)),
-        ("uniform", 6, 2, (2, 5)),
-        ("uniform", 5, 3, (0, 2, 4)),
-        ("first", 12, 4, (0, 1, 2, 3)),
-        ("last", 12, 4, (8, 9, 10, 11)),
-        ("distilbert", 12, 6, (0, 2, 4, 7, 9, 11)),
-        ("distilbert", 12, 2, (0, 11)),
-        ("distilbert", 12, 1, (0,)),
-        ("distilbert", 12, 12, tuple(range(12))),
-        ([11, 0, 3], 12, 3, (11, 0, 3)),
-    ],
-)
-def test_layer_maps_are_those_of_the_papers(
-    choice: str | list[int], teacher: int, student: int, layers: tuple[int, ...]
-) -> None:
-    assert layer_map(choice, teacher, student) == layers
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        ("distillbert", "did you mean 'distilbert'"),
-        ([0, 12], "among the teacher's 0 to 11"),
-        ([0, -1], "among the teacher's 0 to 11"),
-        ([0, 1, 2], "name 2, one for each student layer"),
-    ],
-)
-def test_a_layer_map_that_cannot_be_is_refused_in_one_line(choice: Any, message: str) -> None:
-    with pytest.raises(ModelError, match=message) as caught:
-        layer_map(choice, 12, 2)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("choice", ["uniform", "first", "last", "distilbert"])
-def test_a_student_deeper_than_its_teacher_has_no_map(choice: str) -> None:
-    assert layer_map(choice, 3, 3) == (0, 1, 2)
-    with pytest.raises(ModelError, match="needs 1 to 3 student layers"):
-        layer_map(choice, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +63,7 @@ def test_pkd_s_layers_are_those_of_the_paper(choice: str, teacher: int, student:
     assert [layer + 1 for layer in pkd_layers(choice, teacher, student)] == one_based
 
 
-def test_pkd_of_one_student_layer_is_refused_for_there_is_nothing_to_match() -> None:
+def test_pkd_of_one_student_layer_is_rejected_because_nothing_is_left_to_match() -> None:
     with pytest.raises(ModelError, match="a student of 1 layer has none"):
         pkd_layers("skip", 12, 1)
 
@@ -237,7 +192,7 @@ def test_ckd_compares_with_the_concatenated_bucket_both_normalised(buckets: str)
     spans = bucket_spans(buckets, 6, 2)
     exact = [3 * teacher[:, list(span)].flatten(1) for span in spans]
     assert ckd(exact, teacher, 0.0, rng(), buckets=buckets).tolist() == pytest.approx([0] * 5, abs=1e-9)  # type: ignore[arg-type]
-    opposite = ckd([-one for one in exact], teacher, 0.0, rng(), buckets=buckets)  # type: ignore[arg-type]
+    opposite = ckd([-layer for layer in exact], teacher, 0.0, rng(), buckets=buckets)  # type: ignore[arg-type]
     assert opposite.tolist() == pytest.approx([4 / (8 * len(spans[0]))] * 5)  # |2u|² over the bucket's features
 
 
@@ -325,16 +280,16 @@ def test_distilbert_s_cosine_is_one_minus_the_cosine_of_the_last_states() -> Non
 
 @pytest.mark.parametrize("loss", [hidden, embedding, attention, distilbert_cosine])
 @pytest.mark.parametrize("junk", [1e4, torch.nan])
-def test_what_stands_at_masked_places_changes_no_loss_of_tokens(loss: Callable[..., Tensor], junk: float) -> None:
+def test_values_at_masked_positions_change_no_token_loss(loss: Callable[..., Tensor], junk: float) -> None:
     make = scores if loss is attention else states
     student, teacher = make(2, 1), make(6, 2)
     before = loss(student, teacher, MASK, 0.0)
-    assert loss([one + 1 for one in student], teacher, MASK, 0.0).tolist() != pytest.approx(before.tolist())
-    for one in (*student, *teacher):
+    assert loss([state + 1 for state in student], teacher, MASK, 0.0).tolist() != pytest.approx(before.tolist())
+    for state in (*student, *teacher):
         for row, length in enumerate((3, 2)):
-            one[row].transpose(0, -2)[length:] = junk
+            state[row].transpose(0, -2)[length:] = junk
             if loss is attention:
-                one[row, :, :, length:] = junk
+                state[row, :, :, length:] = junk
     assert loss(student, teacher, MASK, 0.0).tolist() == before.tolist()
 
 
@@ -355,25 +310,26 @@ def fixture(name: str, rows: int = 5) -> tuple[Sequence[Tensor] | Tensor, Sequen
 
 
 def each(values: Sequence[Tensor] | Tensor, change: Callable[[Tensor], Tensor]) -> Any:
-    return change(values) if isinstance(values, Tensor) else [change(one) for one in values]
+    return change(values) if isinstance(values, Tensor) else [change(value) for value in values]
 
 
 @pytest.mark.parametrize("name", LAYER_LOSSES)
-def test_every_layer_loss_gives_one_finite_differentiable_value_a_row(name: str) -> None:
+def test_every_intermediate_layer_loss_gives_one_finite_differentiable_value_per_row(name: str) -> None:
     student, teacher, further = fixture(name)
-    student = each(student, lambda one: one.requires_grad_())
+    student = each(student, lambda layer: layer.requires_grad_())
     rows = LAYER_LOSSES[name](student, teacher, *further)
     rows.sum().backward()
     assert rows.shape == (5,)
     assert (rows > 0).all()
-    found = [one.grad for one in ([student] if isinstance(student, Tensor) else student) if one.grad is not None]
-    assert found
-    assert all(gradient.isfinite().all() for gradient in found)
-    assert all((gradient.flatten(1).abs().sum(dim=1) > 0).all() for gradient in found)
+    layers = [student] if isinstance(student, Tensor) else student
+    gradients = [layer.grad for layer in layers if layer.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert all((gradient.flatten(1).abs().sum(dim=1) > 0).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", LAYER_LOSSES)
-def test_a_row_s_layer_loss_does_not_depend_on_the_rows_beside_it(name: str) -> None:
+def test_a_row_s_loss_does_not_depend_on_the_rows_beside_it(name: str) -> None:
     student, teacher, further = fixture(name)
     together = LAYER_LOSSES[name](student, teacher, *further)
     for row in range(5):
@@ -383,4 +339,4 @@ def test_a_row_s_layer_loss_does_not_depend_on_the_rows_beside_it(name: str) -> 
 
 
 def at(values: Sequence[Tensor] | Tensor, row: int) -> Any:
-    return each(values, lambda one: one[row : row + 1])
+    return each(values, lambda layer: layer[row : row + 1])

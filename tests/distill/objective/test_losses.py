@@ -1,4 +1,4 @@
-"""Losses equal figures computed elsewhere, one value a row; unlabelled rows are silent (ALGORITHMS §25, Fixture A)."""
+"""Losses equal figures computed elsewhere, one value per row; unlabelled rows give 0 (ALGORITHMS §25, Fixture A)."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_permuting_keeps_the_argmax_and_the_values_and_draws_every_order_alike()
     assert ((counts - 1000).abs() < 150).all()  # 5 standard deviations of 6000 draws from 6
 
 
-def test_a_row_s_permutation_is_its_own_whatever_the_batch_its_order_and_its_place() -> None:
+def test_a_row_s_permutation_depends_neither_on_its_batch_nor_on_its_position() -> None:
     teacher = torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
     back = torch.arange(29, -1, -1)
     assert torch.equal(permuted(teacher)[back], permuted(teacher[back]))
@@ -306,10 +306,10 @@ def rows_of(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("outputs", [3, 1])
 @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
-def test_every_loss_gives_one_finite_differentiable_value_a_row(name: str, outputs: int, progress: float) -> None:
+def test_every_loss_gives_one_finite_differentiable_value_per_row(name: str, outputs: int, progress: float) -> None:
     student, teacher, labels = rows_of(outputs)
     if outputs == 1 and name in NEEDS_CLASSES:
-        with pytest.raises(RecipeError, match=f"loss '{name}' needs classes and this task has numbers for labels; use"):
+        with pytest.raises(RecipeError, match=f"loss '{name}' needs classes, but this task's labels are numbers; use"):
             call(name, student, teacher, labels, progress)
         return
     student.requires_grad_()

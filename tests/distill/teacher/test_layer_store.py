@@ -1,4 +1,4 @@
-"""Stored layer vectors are the teacher's, of no other teacher, and are read a batch at a time."""
+"""Stored layer vectors are those of their own teacher, and are read a batch at a time."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from augkd.errors import DataError, ModelError, WorkspaceError
 from augkd.models.classifier import Classifier, Pair, load_backbone
 from augkd.workspace.manifests import MANIFEST, read_manifest
 
-TEXTS: list[Pair] = [(text + " and more" * (place % 5), None) for place, (text, _) in enumerate(sentences()[:10])]
+TEXTS: list[Pair] = [(text + " and more" * (number % 5), None) for number, (text, _) in enumerate(sentences()[:10])]
 NEEDS = Needs((0, 2), "cls", False, ())
 
 
 @pytest.fixture(scope="module")
 def classifier(tiny_bert: Path) -> Classifier:
-    one = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
+    loaded = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="float32")
     with torch.no_grad():
-        for parameter in one.model.parameters():
+        for parameter in loaded.model.parameters():
             parameter.mul_(5 if parameter.dim() == 2 else 1)
-    return one
+    return loaded
 
 
 @pytest.fixture
-def store(classifier: Classifier, tmp_path: Path) -> Callable[..., LayerStore]:
+def make_store(classifier: Classifier, tmp_path: Path) -> Callable[..., LayerStore]:
     def make(weights: str = "w", max_length: int = 32, needs: Needs = NEEDS) -> LayerStore:
         return LayerStore(lambda: classifier, needs, 32, tmp_path / "store", weights, max_length)
 
@@ -50,23 +50,23 @@ def unloaded(folder: Path) -> LayerStore:
 
 
 def test_vectors_come_back_in_fp16_in_the_order_asked_for(
-    store: Callable[..., LayerStore], classifier: Classifier
+    make_store: Callable[..., LayerStore], classifier: Classifier
 ) -> None:
-    one = store()
-    positions = one.positions([*TEXTS, TEXTS[3]])
-    assert one.rows == 10  # the doubled text once
+    store = make_store()
+    positions = store.positions([*TEXTS, TEXTS[3]])
+    assert store.rows == 10  # the doubled text once
     assert positions[10] == positions[3]
     expected = layer_vectors(classifier, TEXTS, NEEDS)
-    read = one.read(positions)
+    read = store.read(positions)
     assert read.dtype == torch.float16
     assert (read[:10].float() - expected).abs().max() < 2e-3  # half an ulp of fp16 at 2 to 4, and of batching
     wanted = torch.tensor([7, 0, 7])
-    assert torch.equal(one.read(positions[wanted]), read[wanted])
+    assert torch.equal(store.read(positions[wanted]), read[wanted])
     assert (read[7] - read[0]).abs().max() > 0.1  # rows differ by more than the tolerance
 
 
-def test_a_second_run_reads_the_same_without_a_teacher(store: Callable[..., LayerStore], tmp_path: Path) -> None:
-    first = store()
+def test_a_second_run_reads_the_same_without_a_teacher(make_store: Callable[..., LayerStore], tmp_path: Path) -> None:
+    first = make_store()
     read = first.read(first.positions(TEXTS))
     again = unloaded(tmp_path)
     assert torch.equal(again.read(again.positions(TEXTS)), read)
@@ -85,52 +85,52 @@ def test_a_second_run_reads_the_same_without_a_teacher(store: Callable[..., Laye
     ids=["weights", "length", "layers", "pooling"],
 )
 def test_another_teacher_length_layer_or_pooling_has_another_store(
-    store: Callable[..., LayerStore], other: dict[str, Any]
+    make_store: Callable[..., LayerStore], other: dict[str, Any]
 ) -> None:
-    store().positions(TEXTS)
-    same, changed = store(), store(**other)
-    assert same.folder == store().folder
+    make_store().positions(TEXTS)
+    same, changed = make_store(), make_store(**other)
+    assert same.folder == make_store().folder
     assert changed.folder != same.folder
     same.positions(TEXTS)
     changed.positions(TEXTS)
     assert (same.rows, changed.rows) == (0, 10)
 
 
-def test_a_text_and_a_pair_with_an_empty_second_text_are_two_texts(store: Callable[..., LayerStore]) -> None:
-    one = store()
-    assert one.positions([("a cat", None)]).tolist() == [0]
-    assert one.positions([("a cat", "")]).tolist() == [1]
+def test_a_text_and_a_pair_with_an_empty_second_text_are_two_texts(make_store: Callable[..., LayerStore]) -> None:
+    store = make_store()
+    assert store.positions([("a cat", None)]).tolist() == [0]
+    assert store.positions([("a cat", "")]).tolist() == [1]
 
 
-def test_the_size_is_announced_before_anything_is_written(store: Callable[..., LayerStore]) -> None:
-    told: list[tuple[int, int, list[Path]]] = []
-    one = store()
-    one.positions(TEXTS, announce=lambda texts, size: told.append((texts, size, list(one.folder.iterdir()))))
-    assert told == [(10, 10 * (2 * 32 * 2 + 16), [])]
-    written = sum(path.stat().st_size for path in one.folder.glob("part-*"))
-    assert one.bytes_needed(10) <= written < one.bytes_needed(10) + 300  # a safetensors header
-    one.positions(TEXTS, announce=lambda *given: told.append((*given, [])))
-    assert len(told) == 1  # nothing new, nothing to announce
-    wide = LayerStore(one._load, replace(NEEDS, layers=tuple(range(12))), 768, one.folder, "w", 128)
+def test_the_size_is_announced_before_anything_is_written(make_store: Callable[..., LayerStore]) -> None:
+    announced: list[tuple[int, int, list[Path]]] = []
+    store = make_store()
+    store.positions(TEXTS, announce=lambda texts, size: announced.append((texts, size, list(store.folder.iterdir()))))
+    assert announced == [(10, 10 * (2 * 32 * 2 + 16), [])]
+    written = sum(path.stat().st_size for path in store.folder.glob("part-*"))
+    assert store.bytes_needed(10) <= written < store.bytes_needed(10) + 300  # a safetensors header
+    store.positions(TEXTS, announce=lambda *given: announced.append((*given, [])))
+    assert len(announced) == 1  # nothing new to announce
+    wide = LayerStore(store._load, replace(NEEDS, layers=tuple(range(12))), 768, store.folder, "w", 128)
     assert wide.bytes_needed(1) == 12 * 768 * 2 + 16
 
 
-def test_a_disk_too_small_is_told_before_anything_is_written(
-    store: Callable[..., LayerStore], monkeypatch: pytest.MonkeyPatch
+def test_too_little_disk_space_is_an_error_before_anything_is_written(
+    make_store: Callable[..., LayerStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = store()
+    store = make_store()
     usage = type(module.shutil.disk_usage("/"))
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 100))
     with pytest.raises(WorkspaceError, match=r"of 10 texts take 0\.0 GB, .* free; match fewer layers"):
-        one.positions(TEXTS)
-    assert one.rows == 0
-    assert list(one.folder.iterdir()) == []
+        store.positions(TEXTS)
+    assert store.rows == 0
+    assert list(store.folder.iterdir()) == []
 
 
 def test_a_writer_killed_in_its_second_part_loses_that_part_alone_and_is_marked_unfinished(
-    store: Callable[..., LayerStore], monkeypatch: pytest.MonkeyPatch
+    make_store: Callable[..., LayerStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = store("unbroken")
+    whole = make_store("unbroken")
     wanted = whole.read(whole.positions(TEXTS)).float()
     monkeypatch.setattr(module, "_PART", 4)
     calls = []
@@ -143,14 +143,14 @@ def test_a_writer_killed_in_its_second_part_loses_that_part_alone_and_is_marked_
         save(tensors, path)
 
     save = module.save_file
-    broken = store()
+    broken = make_store()
     with monkeypatch.context() as patch:
         patch.setattr(module, "save_file", killed)
         with pytest.raises(KeyboardInterrupt):
             broken.positions(TEXTS)
     assert [path.name for path in broken.folder.iterdir()] == ["part-00000.safetensors"]  # and no manifest
     (broken.folder / ".part-00001.safetensors.1.tmp").write_bytes(b"half")  # what a kill -9 leaves
-    again = store()
+    again = make_store()
     read = again.read(again.positions(TEXTS)).float()
     assert again.rows == 6
     assert (read - wanted).abs().max() < 2e-3
@@ -163,49 +163,49 @@ def test_a_writer_killed_in_its_second_part_loses_that_part_alone_and_is_marked_
     assert (manifest["texts"], manifest["width"]) == (10, 32)
 
 
-def test_new_texts_are_added_and_old_rows_keep_their_numbers(store: Callable[..., LayerStore]) -> None:
-    one = store()
-    old = one.positions(TEXTS[:6])
-    before = one.read(old)
-    new = one.positions(TEXTS)
-    assert one.rows == 10
+def test_new_texts_are_added_and_old_rows_keep_their_numbers(make_store: Callable[..., LayerStore]) -> None:
+    store = make_store()
+    old = store.positions(TEXTS[:6])
+    before = store.read(old)
+    new = store.positions(TEXTS)
+    assert store.rows == 10
     assert torch.equal(new[:6], old)
-    assert torch.equal(one.read(new[:6]), before)
-    assert read_manifest(one.folder, "teacher_layers")["texts"] == 10
+    assert torch.equal(store.read(new[:6]), before)
+    assert read_manifest(store.folder, "teacher_layers")["texts"] == 10
 
 
-def test_reading_maps_the_file_and_copies_only_the_rows_asked_for(store: Callable[..., LayerStore]) -> None:
-    one = store()
-    positions = one.positions(TEXTS)
-    assert all(isinstance(part, np.memmap) for part in one._maps)
-    batch = one.read(positions[:2])
+def test_reading_maps_the_file_and_copies_only_the_rows_asked_for(make_store: Callable[..., LayerStore]) -> None:
+    store = make_store()
+    positions = store.positions(TEXTS)
+    assert all(isinstance(part, np.memmap) for part in store._maps)
+    batch = store.read(positions[:2])
     assert batch.untyped_storage().nbytes() == 2 * 2 * 32 * 2
     batch.zero_()  # a copy: the store stays as it is
-    assert one.read(positions[:2]).abs().sum() > 0
+    assert store.read(positions[:2]).abs().sum() > 0
 
 
-def test_vectors_that_fp16_cannot_hold_are_refused(classifier: Classifier, tmp_path: Path) -> None:
+def test_vectors_that_fp16_cannot_hold_are_rejected(classifier: Classifier, tmp_path: Path) -> None:
     for factor, message in ((1e6, "above fp16's 65504"), (float("nan"), "not finite")):
         folder = tmp_path / str(factor)
-        one = LayerStore(lambda: classifier, NEEDS, 32, folder, "w", 32)
+        store = LayerStore(lambda: classifier, NEEDS, 32, folder, "w", 32)
         scale = classifier.model.bert.encoder.layer[2].output.LayerNorm.weight
         before = scale.detach().clone()
         with torch.no_grad():
             scale.mul_(factor)
         with pytest.raises(ModelError, match=message):
-            one.positions(TEXTS)
+            store.positions(TEXTS)
         with torch.no_grad():
             scale.copy_(before)
-        assert list(one.folder.iterdir()) == []
-        one.positions(TEXTS)
+        assert list(store.folder.iterdir()) == []
+        store.positions(TEXTS)
 
 
-def test_a_damaged_part_is_named(store: Callable[..., LayerStore]) -> None:
-    one = store()
-    one.positions(TEXTS)
-    (one.folder / "part-00000.safetensors").write_bytes(b"damaged")
+def test_a_damaged_part_is_named(make_store: Callable[..., LayerStore]) -> None:
+    store = make_store()
+    store.positions(TEXTS)
+    (store.folder / "part-00000.safetensors").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"part-00000\.safetensors is damaged .* remove it and run again") as caught:
-        one.positions(TEXTS)
+        store.positions(TEXTS)
     assert "\n" not in str(caught.value)
 
 
@@ -215,6 +215,6 @@ def test_tokens_and_attention_are_not_stored(classifier: Classifier, tmp_path: P
             LayerStore(lambda: classifier, needs, 32, tmp_path, "w", 32)
 
 
-def test_no_texts_have_no_positions(store: Callable[..., LayerStore]) -> None:
-    one = store()
-    assert one.read(one.positions([])).shape == (0, 2, 32)
+def test_no_texts_have_no_positions(make_store: Callable[..., LayerStore]) -> None:
+    store = make_store()
+    assert store.read(store.positions([])).shape == (0, 2, 32)
