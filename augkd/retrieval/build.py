@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.errors import RecipeError
 from augkd.recipe import IndexRecipe, dump
 from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
-from augkd.retrieval.dense.search import verify
+from augkd.retrieval.dense.search import Index, verify
 from augkd.retrieval.encoders.encoder import IndexEncoder
 from augkd.retrieval.engines.local import build_index
 from augkd.retrieval.engines.shards import build_shard, merge_shards
@@ -24,6 +24,8 @@ from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
 from augkd.retrieval.manifest import encoder_options, is_lexical, read_index_manifest
 from augkd.retrieval.open import encoder_in, open_index, with_encoder
 from augkd.retrieval.retriever import Retriever
+from augkd.workspace.files import write_json
+from augkd.workspace.manifests import MANIFEST
 from augkd.workspace.progress import Progress
 
 
@@ -38,7 +40,7 @@ def make_index(recipe: IndexRecipe, folder: Path, progress: Progress) -> Retriev
         return build_lexical(folder, source, recipe=dump(recipe), progress=report)
     encoder = _encoder(recipe, folder, progress)
     index = build_index(folder, source, encoder, **_options(recipe), recipe=dump(recipe), progress=report)
-    return with_encoder(index, encoder, partial(encoder_in, folder))
+    return with_encoder(_record_rerank(index, recipe), encoder, partial(encoder_in, folder))
 
 
 def make_shard(recipe: IndexRecipe, folder: Path, shard: tuple[int, int], progress: Progress) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def add_to_index(folder: Path, dataset: str, text: str, progress: Progress) -> A
     return add_texts(folder, source, encoder_in(folder, encoder_options(manifest)), partial(progress, "add"))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Removed:
     """How many texts a takedown list has, and how many texts of the index were removed."""
 
@@ -93,6 +95,15 @@ def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress) -> IndexEnco
     texts = stream_corpus(CorpusSource(**dump(recipe.corpus)), CorpusCounts())
     sample = list(itertools.islice(texts, recipe.encoder.sample))
     return encoder_in(folder, dump(recipe.encoder), texts=sample, progress=partial(progress, "static vectors"))
+
+
+def _record_rerank(index: Index, recipe: IndexRecipe) -> Index:
+    """The index with the recipe's `rerank` in its manifest: a finished index takes another depth without a rebuild."""
+    if encoder_options(index.manifest)["rerank"] == recipe.encoder.rerank:
+        return index
+    manifest = {**index.manifest, "recipe": dump(recipe)}
+    write_json(index.folder / MANIFEST, manifest)
+    return dataclasses.replace(index, manifest=manifest)
 
 
 def _options(recipe: IndexRecipe) -> dict[str, Any]:

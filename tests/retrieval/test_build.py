@@ -24,6 +24,7 @@ from augkd.retrieval.build import (
 from augkd.retrieval.dense.changes import Added
 from augkd.retrieval.dense.retriever import DenseRetriever
 from augkd.retrieval.lexical.index import LexicalIndex
+from augkd.retrieval.manifest import index_identity
 from augkd.retrieval.open import open_index
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.progress import silent
@@ -74,6 +75,21 @@ def test_reranking_gives_the_cosines_of_the_full_model(recipe: Any, tmp_path: Pa
     truth = full.search(query, 3)
     np.testing.assert_allclose(ranked.search(query, 3).scores, truth.scores, atol=5e-3)
     assert np.abs(plain.search(query, 3).scores - truth.scores).max() > 5e-3
+
+
+def test_a_finished_index_takes_another_depth_of_reranking_without_a_rebuild(recipe: Any, tmp_path: Path) -> None:
+    plain = make_index(recipe(kind="static", max_length=None), tmp_path / "index", silent)
+    built = (tmp_path / "index" / "vectors.faiss").stat().st_mtime_ns
+    ranked = make_index(recipe(kind="static", rerank=50, max_length=None), tmp_path / "index", silent)
+    assert (tmp_path / "index" / "vectors.faiss").stat().st_mtime_ns == built
+    assert index_identity(ranked.manifest) == index_identity(plain.manifest) | {"rerank": 50}
+
+    query = ["a hammer was in the house 41"]
+    scores = ranked.search(query, 3).scores
+    assert np.abs(plain.search(query, 3).scores - scores).max() > 5e-3
+    np.testing.assert_array_equal(open_index(tmp_path / "index").search(query, 3).scores, scores)
+    again = make_index(recipe(kind="static", max_length=None), tmp_path / "index", silent)  # the twin: and back
+    np.testing.assert_array_equal(again.search(query, 3).scores, plain.search(query, 3).scores)
 
 
 def test_a_static_encoder_is_fitted_to_as_many_of_the_corpus_s_first_texts_as_the_recipe_says(

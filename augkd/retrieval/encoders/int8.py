@@ -47,9 +47,8 @@ class Int8Transformer(torch.nn.Module):
     def __init__(self, path: Path, config: Any) -> None:
         super().__init__()
         self.config = config  # the replaced model's: sentence-transformers reads the output names from it
-        self._session = session(
-            path.read_bytes(), threads=1
-        )  # as in torch: one thread per batch, several batches at once
+        # as in torch: one thread per batch, several batches at once
+        self._session = session(path.read_bytes(), threads=1)
         self._anchor = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # tells callers the device and dtype
 
     def forward(
