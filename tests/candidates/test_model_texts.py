@@ -140,9 +140,9 @@ def test_a_bound_on_the_distance_rejects_distant_texts_and_counts_them(recipe: A
     free = Run(recipe(), tmp_path / "free")
     bound = Run(recipe(max_distance="0.2"), tmp_path / "bound")
     every, near = free.transfer_set(), bound.transfer_set()
-    count = json.loads((bound.out / "transfer_set/manifest.json").read_text())["data"]
+    count = json.loads((near.folder / "manifest.json").read_text())["data"]
     assert count["too_far_from_original"] == len(every.candidates().text) - len(near.candidates().text) > 0
-    drift = json.loads((bound.out / "transfer_set/drift.json").read_text())
+    drift = json.loads((near.folder / "drift.json").read_text())
     assert drift["generator"]["cosine"]["q5"] >= 0.8 - 1e-6
 
 

@@ -157,8 +157,8 @@ def test_fit_is_the_cross_entropy_of_masked_tokens(tiny_bert: Path) -> None:
     assert found.accuracy == 0.0
 
 
-def test_too_little_text_to_warm_up_on_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="adapt has 3 texts to learn from; give a corpus of 20 or more"):
+def test_too_few_texts_to_adapt_to_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="adapt has 3 texts to train on; give a corpus of 20 or more"):
         adapt(load_masked_lm(str(tiny_bert)), ["a", "b", "c"], tmp_path, steps=1)
 
 
