@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from augkd.recipe.files import load_recipe as load_recipe
     from augkd.recipe.index import IndexRecipe as IndexRecipe
     from augkd.recipe.pipeline import Recipe as Recipe
+    from augkd.retrieval.build import build_index as build_index
     from augkd.retrieval.open import open_index as open_index
     from augkd.runs.comparison import compare_recipes as compare_recipes
     from augkd.runs.controls import with_controls as with_controls
@@ -54,6 +55,7 @@ _MODULES = {
     "Stage": "distill.any_module",
     "TransferSet": "data.transfer_set",
     "annealing": "distill.any_module",
+    "build_index": "retrieval.build",
     "chain": "distill.any_module",
     "compare_recipes": "runs.comparison",
     "distill_modules": "distill.any_module",

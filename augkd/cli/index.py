@@ -37,15 +37,15 @@ def build(
     parsed = load_index_recipe(recipe, set_ or [])
     part = _shard(shard)
     quiet_libraries()
-    from augkd.retrieval.build import make_index, make_shard
+    from augkd.retrieval.build import build_index, build_shard
     from augkd.workspace.locks import locked
     from augkd.workspace.manifests import read_manifest
 
     with Bars() as bars, locked(out):
         if part is not None:
-            make_shard(parsed, out, part, bars)
+            build_shard(parsed, out, part, bars)
         else:
-            make_index(parsed, out, bars)
+            build_index(parsed, out, bars)
     manifest = read_manifest(out, "index" if part is None else "index-shard")
     show(manifest, as_json, index_lines(out, manifest))
 

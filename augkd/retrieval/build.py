@@ -18,38 +18,41 @@ from augkd.recipe import IndexRecipe, dump
 from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
 from augkd.retrieval.dense.search import Index, verify
 from augkd.retrieval.encoders.encoder import IndexEncoder
-from augkd.retrieval.engines.local import build_index
-from augkd.retrieval.engines.shards import build_shard, merge_shards
+from augkd.retrieval.engines.local import build_dense
+from augkd.retrieval.engines.shards import encode_shard, merge_shards
 from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
 from augkd.retrieval.manifest import encoder_options, is_lexical, read_index_manifest
 from augkd.retrieval.open import encoder_in, open_index, with_encoder
 from augkd.retrieval.retriever import Retriever
 from augkd.workspace.files import write_json
 from augkd.workspace.manifests import MANIFEST
-from augkd.workspace.progress import Progress
+from augkd.workspace.progress import Progress, silent
 
 
-def make_index(recipe: IndexRecipe, folder: Path, progress: Progress) -> Retriever:
+def build_index(recipe: IndexRecipe, folder: Path, progress: Progress = silent) -> Retriever:
     """Builds (or resumes, or opens) the index of a recipe in `folder`.
 
-    A model is loaded once, by the build, and searches use the same one; opening a finished index loads none.
+    A model is loaded once, by the build, and searches use the same one; opening a finished index loads none. The caller
+    holds `workspace.locks.locked(folder)` where two builds could meet.
     """
     source = CorpusSource(**dump(recipe.corpus))
     report = partial(progress, "index")
     if recipe.encoder.kind == "lexical":
         return build_lexical(folder, source, recipe=dump(recipe), progress=report)
     encoder = _encoder(recipe, folder, progress)
-    index = build_index(folder, source, encoder, **_options(recipe), recipe=dump(recipe), progress=report)
+    index = build_dense(folder, source, encoder, **_options(recipe), recipe=dump(recipe), progress=report)
     return with_encoder(_record_rerank(index, recipe), encoder, partial(encoder_in, folder))
 
 
-def make_shard(recipe: IndexRecipe, folder: Path, shard: tuple[int, int], progress: Progress) -> dict[str, Any]:
+def build_shard(
+    recipe: IndexRecipe, folder: Path, shard: tuple[int, int], progress: Progress = silent
+) -> dict[str, Any]:
     """Encodes share i of n of a recipe's corpus, `shard` = (i, n), in `folder`; the shard's manifest."""
     if recipe.encoder.kind == "lexical":
         raise RecipeError("a lexical index encodes no vectors, so it has no shards; build it whole, without --shard")
     source, encoder = CorpusSource(**dump(recipe.corpus)), _encoder(recipe, folder, progress)
     report = partial(progress, "shard")
-    return build_shard(folder, source, encoder, shard, **_options(recipe), recipe=dump(recipe), progress=report)
+    return encode_shard(folder, source, encoder, shard, **_options(recipe), recipe=dump(recipe), progress=report)
 
 
 def merge_index(shards: Sequence[Path], folder: Path) -> Retriever:
@@ -58,7 +61,7 @@ def merge_index(shards: Sequence[Path], folder: Path) -> Retriever:
     return open_index(folder)
 
 
-def add_to_index(folder: Path, dataset: str, text: str, progress: Progress) -> Added:
+def add_to_index(folder: Path, dataset: str, text: str = "text", progress: Progress = silent) -> Added:
     """Adds the column `text` of a corpus to an index, cleaned by the rules that the index was built with."""
     manifest = _dense_manifest(folder, "added to")
     rules = {**(manifest.get("recipe") or {"corpus": {}})["corpus"], "limit": None, "split": "train", "config": None}

@@ -22,7 +22,7 @@ import numpy as np
 
 from augkd.data.corpus import CorpusSource
 from augkd.retrieval.dense.size import EXACT, plan_index
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 
 GIB = 2**30
 
@@ -71,7 +71,7 @@ def build(count: int, dim: int, factory: str, channel: object) -> None:
         watcher = threading.Thread(target=watch)
         watcher.start()
         started, used = time.perf_counter(), time.process_time()
-        index = build_index(Path(temporary) / "index", CorpusSource(str(corpus)), encoder, factory=factory)
+        index = build_dense(Path(temporary) / "index", CorpusSource(str(corpus)), encoder, factory=factory)
         seconds, cpu = time.perf_counter() - started, time.process_time() - used
         done.set()
         watcher.join()

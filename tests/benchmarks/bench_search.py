@@ -21,7 +21,7 @@ import numpy as np
 
 from augkd.data.corpus import CorpusSource
 from augkd.retrieval.dense.search import Index
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 
 
 class StoredVectors:
@@ -100,7 +100,7 @@ def main() -> None:
         corpus = Path(temporary) / "numbers.txt"
         corpus.write_text("".join(f"{row}\n" for row in range(len(vectors))))
         building, _ = timed(
-            lambda: build_index(folder, CorpusSource(str(corpus)), StoredVectors(vectors), factory=factory)
+            lambda: build_dense(folder, CorpusSource(str(corpus)), StoredVectors(vectors), factory=factory)
         )
         opening, index = timed(lambda: Index.open(folder))
         again, index = timed(lambda: Index.open(folder))

@@ -89,7 +89,7 @@ def corrupt_index(place: Place) -> list[str]:
     import numpy as np
 
     from augkd.data.corpus import CorpusSource
-    from augkd.retrieval.dense.builder import build_index
+    from augkd.retrieval.engines.local import build_dense
 
     class Encoder:
         name, dim, fingerprint = "random", 8, "random-8"
@@ -99,7 +99,7 @@ def corrupt_index(place: Place) -> list[str]:
             return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     folder = place.tmp / "index"
-    build_index(folder, CorpusSource(str(place.corpus)), Encoder())
+    build_dense(folder, CorpusSource(str(place.corpus)), Encoder())
     stored = bytearray((folder / "vectors.faiss").read_bytes())
     stored[len(stored) // 2] ^= 0xFF
     (folder / "vectors.faiss").write_bytes(stored)

@@ -15,8 +15,8 @@ from augkd.recipe import IndexRecipe
 from augkd.retrieval.build import (
     Removed,
     add_to_index,
-    make_index,
-    make_shard,
+    build_index,
+    build_shard,
     merge_index,
     remove_from_index,
     verify_index,
@@ -44,7 +44,7 @@ def recipe(corpus_file: Path, tiny_bert: Path) -> Any:
 
 def test_each_kind_of_encoder_gives_an_index_that_finds_a_text_by_itself(recipe: Any, tmp_path: Path) -> None:
     for kind, expected in (("sentence", DenseRetriever), ("static", DenseRetriever), ("lexical", LexicalIndex)):
-        index = make_index(recipe(kind=kind), tmp_path / kind, silent)
+        index = build_index(recipe(kind=kind), tmp_path / kind, silent)
         assert isinstance(index, expected)
         text = index.texts([7])[0]
         assert index.texts(index.search([text], 1).ids[0]) == [text], kind
@@ -56,7 +56,7 @@ def test_each_kind_of_encoder_gives_an_index_that_finds_a_text_by_itself(recipe:
 @pytest.mark.parametrize("kind", ["sentence", "lexical"])
 def test_a_changed_file_is_detected_by_its_checksum(kind: str, recipe: Any, tmp_path: Path) -> None:
     folder = tmp_path / "index"
-    make_index(recipe(kind=kind), folder, silent)
+    build_index(recipe(kind=kind), folder, silent)
     largest = max(
         (p for p in folder.rglob("*") if p.suffix in (".faiss", ".npy", ".bin")), key=lambda p: p.stat().st_size
     )
@@ -68,9 +68,9 @@ def test_a_changed_file_is_detected_by_its_checksum(kind: str, recipe: Any, tmp_
 
 
 def test_reranking_gives_the_cosines_of_the_full_model(recipe: Any, tmp_path: Path) -> None:
-    full = make_index(recipe(), tmp_path / "full", silent)
-    plain = make_index(recipe(kind="static", max_length=None), tmp_path / "static", silent)
-    ranked = make_index(recipe(kind="static", rerank=50, max_length=None), tmp_path / "ranked", silent)
+    full = build_index(recipe(), tmp_path / "full", silent)
+    plain = build_index(recipe(kind="static", max_length=None), tmp_path / "static", silent)
+    ranked = build_index(recipe(kind="static", rerank=50, max_length=None), tmp_path / "ranked", silent)
     query = ["a hammer was in the house 41"]
     truth = full.search(query, 3)
     np.testing.assert_allclose(ranked.search(query, 3).scores, truth.scores, atol=5e-3)
@@ -78,9 +78,9 @@ def test_reranking_gives_the_cosines_of_the_full_model(recipe: Any, tmp_path: Pa
 
 
 def test_a_finished_index_takes_another_depth_of_reranking_without_a_rebuild(recipe: Any, tmp_path: Path) -> None:
-    plain = make_index(recipe(kind="static", max_length=None), tmp_path / "index", silent)
+    plain = build_index(recipe(kind="static", max_length=None), tmp_path / "index", silent)
     built = (tmp_path / "index" / "vectors.faiss").stat().st_mtime_ns
-    ranked = make_index(recipe(kind="static", rerank=50, max_length=None), tmp_path / "index", silent)
+    ranked = build_index(recipe(kind="static", rerank=50, max_length=None), tmp_path / "index", silent)
     assert (tmp_path / "index" / "vectors.faiss").stat().st_mtime_ns == built
     assert index_identity(ranked.manifest) == index_identity(plain.manifest) | {"rerank": 50}
 
@@ -88,7 +88,7 @@ def test_a_finished_index_takes_another_depth_of_reranking_without_a_rebuild(rec
     scores = ranked.search(query, 3).scores
     assert np.abs(plain.search(query, 3).scores - scores).max() > 5e-3
     np.testing.assert_array_equal(open_index(tmp_path / "index").search(query, 3).scores, scores)
-    again = make_index(recipe(kind="static", max_length=None), tmp_path / "index", silent)  # the twin: and back
+    again = build_index(recipe(kind="static", max_length=None), tmp_path / "index", silent)  # the twin: and back
     np.testing.assert_array_equal(again.search(query, 3).scores, plain.search(query, 3).scores)
 
 
@@ -99,7 +99,7 @@ def test_a_static_encoder_is_fitted_to_as_many_of_the_corpus_s_first_texts_as_th
     stages: list[str] = []
     for count, name in ((5, "few"), (20_000, "all")):
         static = recipe(kind="static", sample=count, max_length=None)
-        make_index(static, tmp_path / name, lambda stage, *_: stages.append(stage))
+        build_index(static, tmp_path / name, lambda stage, *_: stages.append(stage))
     assert list(dict.fromkeys(stages)) == ["static vectors", "index"], "a model that runs reports progress"
     facts = {
         name: json.loads(next((tmp_path / name).glob(".cache/static-*/manifest.json")).read_text())["facts"]
@@ -110,19 +110,19 @@ def test_a_static_encoder_is_fitted_to_as_many_of_the_corpus_s_first_texts_as_th
 
 
 def test_shards_of_a_recipe_merge_to_its_index(recipe: Any, tmp_path: Path) -> None:
-    whole = make_index(recipe(), tmp_path / "whole", silent)
+    whole = build_index(recipe(), tmp_path / "whole", silent)
     for number in (1, 2):
-        make_shard(recipe(), tmp_path / f"shard-{number}", (number, 2), silent)
+        build_shard(recipe(), tmp_path / f"shard-{number}", (number, 2), silent)
     merged = merge_index([tmp_path / "shard-2", tmp_path / "shard-1"], tmp_path / "merged")
     assert (tmp_path / "merged/vectors.faiss").read_bytes() == (tmp_path / "whole/vectors.faiss").read_bytes()
     assert len(merged) == len(whole)
     with pytest.raises(RecipeError, match="has no shards"):
-        make_shard(recipe(kind="lexical"), tmp_path / "no", (1, 2), silent)
+        build_shard(recipe(kind="lexical"), tmp_path / "no", (1, 2), silent)
 
 
 def test_texts_are_added_and_removed_for_good(recipe: Any, tmp_path: Path) -> None:
     folder = tmp_path / "index"
-    make_index(recipe(), folder, silent)
+    build_index(recipe(), folder, silent)
     with (folder / "dropped.jsonl").open("a") as stream:  # as if it had once been dropped as a duplicate
         row = {"rule": "duplicates", "file": "c.txt", "row": 3, "text": "an unheard-of zeppelin lands"}
         stream.write(json.dumps(row) + "\n" + json.dumps(row | {"text": "a balloon"}) + "\n")
@@ -146,7 +146,7 @@ def test_texts_are_added_and_removed_for_good(recipe: Any, tmp_path: Path) -> No
 
 
 def test_a_lexical_index_cannot_be_changed_or_sharded(recipe: Any, tmp_path: Path) -> None:
-    make_index(recipe(kind="lexical"), tmp_path / "index", silent)
+    build_index(recipe(kind="lexical"), tmp_path / "index", silent)
     (tmp_path / "new.txt").write_text("x\n")
     with pytest.raises(AugkdError, match="is a lexical index, which cannot be added to"):
         add_to_index(tmp_path / "index", str(tmp_path / "new.txt"), "text", silent)
@@ -156,7 +156,7 @@ def test_a_lexical_index_cannot_be_changed_or_sharded(recipe: Any, tmp_path: Pat
 
 def test_a_folder_with_a_kept_encoder_is_built_into_and_keeps_it(recipe: Any, tmp_path: Path) -> None:
     folder = tmp_path / "index"
-    make_index(recipe(kind="static", dim=16, max_length=None), folder, silent)
+    build_index(recipe(kind="static", dim=16, max_length=None), folder, silent)
     kept = {path: path.stat().st_mtime_ns for path in (folder / ".cache").rglob("*.safetensors")}
     assert kept
     open_index(folder).search(["a cat"], 1)

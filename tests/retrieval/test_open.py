@@ -15,11 +15,11 @@ from support.seed_encoder import SeedEncoder, lines
 
 from augkd.errors import IndexFolderError, ModelError
 from augkd.recipe import IndexRecipe
-from augkd.retrieval.build import make_index
+from augkd.retrieval.build import build_index
 from augkd.retrieval.dense.retriever import DenseRetriever
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.encoders.sentence_model import stated_max_length
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
 from augkd.retrieval.manifest import index_identity, read_index_manifest
 from augkd.retrieval.open import open_index, open_retriever
@@ -41,7 +41,7 @@ class OtherEncoder(SeedEncoder):
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("indexes")
     source = lines(root, "corpus.txt", range(40))
-    build_index(root / "dense", source, SeedEncoder(), recipe={"encoder": {"kind": "static", "model": "some/model"}})
+    build_dense(root / "dense", source, SeedEncoder(), recipe={"encoder": {"kind": "static", "model": "some/model"}})
     build_lexical(root / "lexical", source, recipe={"encoder": {"kind": "lexical"}})
     return {"dense": root / "dense", "lexical": root / "lexical"}
 
@@ -146,11 +146,11 @@ def recipe(corpus_file: Path, tiny_bert: Path) -> Any:
 def test_a_build_and_its_search_load_the_model_once_and_opening_loads_none(
     recipe: Any, tmp_path: Path, loads: list[str], options: dict[str, Any]
 ) -> None:
-    built = make_index(recipe(**options), tmp_path / "index", silent)
+    built = build_index(recipe(**options), tmp_path / "index", silent)
     hits = built.search(QUERIES, 3)
     assert len(loads) == 1
 
-    for opened in (make_index(recipe(**options), tmp_path / "index", silent), open_index(tmp_path / "index")):
+    for opened in (build_index(recipe(**options), tmp_path / "index", silent), open_index(tmp_path / "index")):
         loads.clear()
         assert index_identity(opened.manifest) == index_identity(read_index_manifest(tmp_path / "index"))
         assert opened.texts([0]) == built.texts([0])
@@ -164,7 +164,7 @@ def test_the_count_of_loads_sees_an_encoder_that_is_not_lazy(recipe: Any, tmp_pa
     """The twin: an encoder loaded by the caller counts before any search."""
     from augkd.retrieval.encoders.sentence import SentenceEncoder
 
-    make_index(recipe(), tmp_path / "index", silent)
+    build_index(recipe(), tmp_path / "index", silent)
     loads.clear()
     open_retriever(tmp_path / "index", lambda options: SentenceEncoder.load(options["model"]))
     assert len(loads) == 1
@@ -173,15 +173,15 @@ def test_the_count_of_loads_sees_an_encoder_that_is_not_lazy(recipe: Any, tmp_pa
 def test_a_static_encoder_loads_its_model_once_to_distil_it_and_never_again(
     recipe: Any, tmp_path: Path, loads: list[str]
 ) -> None:
-    make_index(recipe(kind="static"), tmp_path / "index", silent).search(QUERIES, 3)
+    build_index(recipe(kind="static"), tmp_path / "index", silent).search(QUERIES, 3)
     assert len(loads) == 1
-    make_index(recipe(kind="static"), tmp_path / "index", silent).search(QUERIES, 3)
+    build_index(recipe(kind="static"), tmp_path / "index", silent).search(QUERIES, 3)
     open_index(tmp_path / "index").search(QUERIES, 3)
     assert len(loads) == 1
 
 
 def test_a_reranker_is_loaded_with_the_first_search(recipe: Any, tmp_path: Path, loads: list[str]) -> None:
-    make_index(recipe(kind="static", rerank=10), tmp_path / "index", silent)
+    build_index(recipe(kind="static", rerank=10), tmp_path / "index", silent)
     loads.clear()
     opened = open_index(tmp_path / "index")
     assert loads == []
@@ -195,7 +195,7 @@ def test_a_changed_model_is_refused_without_loading_it(
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_bert, model)
-    make_index(recipe(model=str(model)), tmp_path / "index", silent)
+    build_index(recipe(model=str(model)), tmp_path / "index", silent)
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)
@@ -210,7 +210,7 @@ def test_a_model_that_changes_between_opening_and_searching_is_refused(
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_bert, model)
-    make_index(recipe(model=str(model)), tmp_path / "index", silent)
+    build_index(recipe(model=str(model)), tmp_path / "index", silent)
     opened = open_index(tmp_path / "index")
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -251,5 +251,5 @@ def test_a_length_limit_that_only_loading_tells_makes_the_encoder_load_at_once(
     (model / "config.json").write_text(json.dumps(config))
     assert stated_max_length(model) is None
     with pytest.raises(ModelError, match="cannot be loaded"):
-        make_index(recipe(model=str(model)), tmp_path / "index", silent)
+        build_index(recipe(model=str(model)), tmp_path / "index", silent)
     assert len(loads) == 1

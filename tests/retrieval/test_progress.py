@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from augkd.recipe import IndexRecipe
-from augkd.retrieval.build import make_index
+from augkd.retrieval.build import build_index
 from augkd.retrieval.dense.rerank import CANDIDATES_AT_ONCE, block_size, texts_to_rerank
 from augkd.retrieval.encoders import sentence
 from augkd.retrieval.encoders.encoder import encode
@@ -34,7 +34,7 @@ def retriever(
 ) -> Retriever:
     monkeypatch.setitem(sentence._TOKENS_PER_BATCH, "cpu", 64)  # so that a few texts are many batches
     table = {"corpus": str(corpus_file), "encoder": {"model": str(tiny_bert), **KINDS[request.param]}}
-    return make_index(IndexRecipe.model_validate(table), tmp_path / "index", silent)
+    return build_index(IndexRecipe.model_validate(table), tmp_path / "index", silent)
 
 
 def _appender(calls: list[tuple[int, int | None]]) -> Steps:
@@ -100,7 +100,7 @@ def test_the_estimate_bounds_what_the_full_model_really_encodes(
     corpus_file: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = {"corpus": str(corpus_file), "encoder": {"model": str(tiny_bert), **KINDS["reranked"]}}
-    retriever = make_index(IndexRecipe.model_validate(table), tmp_path / "index", silent)
+    retriever = build_index(IndexRecipe.model_validate(table), tmp_path / "index", silent)
     counts: list[int] = []
     encode_reporting = sentence.SentenceEncoder.encode_reporting
 

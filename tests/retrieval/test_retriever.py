@@ -17,7 +17,7 @@ from augkd.retrieval.dense import rerank
 from augkd.retrieval.dense import retriever as retrievers
 from augkd.retrieval.dense.retriever import DenseRetriever
 from augkd.retrieval.dense.search import Index
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
 from augkd.retrieval.retriever import Retriever, best_first
 
@@ -51,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     path = root / "corpus.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     source = CorpusSource(str(path))
-    build_index(root / "dense", source, HashEncoder())
+    build_dense(root / "dense", source, HashEncoder())
     build_lexical(root / "lexical", source, recipe={"encoder": {"kind": "lexical"}})
     return {"dense": root / "dense", "lexical": root / "lexical"}
 
@@ -215,7 +215,7 @@ def test_block_borders_change_no_byte_and_a_shared_text_is_encoded_once(
 def test_equal_texts_tie_after_reranking_and_are_encoded_once(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join([*TEXTS[:5], TEXTS[2], *TEXTS[5:9], TEXTS[2]]) + "\n")
-    index = build_index(tmp_path / "index", CorpusSource(str(path), duplicates="keep"), HashEncoder())
+    index = build_dense(tmp_path / "index", CorpusSource(str(path), duplicates="keep"), HashEncoder())
     full = HashEncoder(1, 24)
     hits = DenseRetriever(index, HashEncoder(), reranker=full, rerank=11).search([TEXTS[2]], 3)
     assert hits.ids.tolist() == [[2, 5, 10]]

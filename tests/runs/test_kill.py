@@ -31,7 +31,7 @@ import numpy as np, torch
 torch.set_num_threads(1)
 import augkd.cli.app, augkd.runs.run, accelerate, datasets, sklearn.metrics, sentence_transformers, transformers
 from augkd.data.corpus import CorpusSource
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 from pathlib import Path
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
@@ -46,7 +46,7 @@ class Slow:
 
 def work(command):
     if command[0] == "build":
-        build_index(Path(command[2]), CorpusSource(command[1]), Slow(), factory="IVF16,Flat", chunk=100)
+        build_dense(Path(command[2]), CorpusSource(command[1]), Slow(), factory="IVF16,Flat", chunk=100)
         return 0
     sys.argv = ["augkd", *command]
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from augkd.retrieval.encoders.encoder import IndexEncoder
 
 
-def build_index(
+def build_dense(
     folder: Path,
     source: CorpusSource,
     encoder: IndexEncoder,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KIND = "index-shard"
 
 
-def build_shard(
+def encode_shard(
     folder: Path,
     source: CorpusSource,
     encoder: IndexEncoder,
@@ -45,7 +45,7 @@ def build_shard(
 ) -> dict[str, Any]:
     """Encodes shard i of n, `shard` = (i, n) with i from 1, for `merge_shards`; its manifest.
 
-    Options and resuming as of `build_index`. Every machine reads the whole corpus, which takes little time, and encodes
+    Options and resuming as of `build_dense`. Every machine reads the whole corpus, which takes little time, and encodes
     every n-th chunk of it.
     """
     number, shards = shard

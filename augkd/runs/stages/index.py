@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from augkd.recipe import dump
-from augkd.retrieval.build import make_index
+from augkd.retrieval.build import build_index
 from augkd.retrieval.open import open_index
 from augkd.retrieval.retriever import Retriever
 from augkd.runs.context import RunContext
@@ -33,6 +33,6 @@ class IndexStage:
         folder = self._context.folders.of("index", fingerprint(dump(neighbours.index)))
         started = time.perf_counter()
         with claimed(folder):
-            index = make_index(neighbours.index, folder, self._context.progress)
+            index = build_index(neighbours.index, folder, self._context.progress)
         self.seconds = time.perf_counter() - started
         return index

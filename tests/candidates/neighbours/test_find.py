@@ -21,7 +21,7 @@ from augkd.errors import DataError, RecipeError
 from augkd.retrieval.dense.retriever import DenseRetriever
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.encoders.sentence import SentenceEncoder
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.retriever import Hits, best_first
 from augkd.workspace.progress import Steps
 
@@ -544,7 +544,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> DenseRetriever:
     path = folder / "corpus.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in CORPUS_IN_WORDS))
     encoder = SentenceEncoder.load()
-    build_index(folder / "index", CorpusSource(str(path)), encoder)
+    build_dense(folder / "index", CorpusSource(str(path)), encoder)
     return DenseRetriever(Index.open(folder / "index"), encoder)
 
 

@@ -16,7 +16,7 @@ from augkd.retrieval.dense.held_out import read_queries
 from augkd.retrieval.dense.search import verify
 from augkd.retrieval.dense.size import plan_index
 from augkd.retrieval.dense.vectors import make_vectors
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.spool import CHUNK, encode_parts, open_spool
 
 
@@ -32,7 +32,7 @@ def test_held_out_queries_are_not_in_the_training_sample(tmp_path: Path, monkeyp
         real(self, vectors)
 
     monkeypatch.setattr(faiss.IndexIVFScalarQuantizer, "train", train)
-    index = build_index(tmp_path / "i", source, SeedEncoder(), factory="IVF4,SQ8", chunk=500)
+    index = build_dense(tmp_path / "i", source, SeedEncoder(), factory="IVF4,SQ8", chunk=500)
     queries = read_queries(tmp_path / "i", index.manifest)
     assert queries is not None
     assert len(queries) == 500
@@ -65,7 +65,7 @@ def test_a_graph_used_for_adding_changes_hardly_a_list_and_is_not_stored(
 
 def test_verify_finds_a_flipped_bit_in_any_file(tmp_path: Path) -> None:
     folder = tmp_path / "i"
-    build_index(folder, lines(tmp_path, "c.txt", range(200)), SeedEncoder(), factory="IVF4,SQ8", chunk=100)
+    build_dense(folder, lines(tmp_path, "c.txt", range(200)), SeedEncoder(), factory="IVF4,SQ8", chunk=100)
     assert verify(folder).files == 4
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in ("vectors.faiss", "held_out_queries.safetensors", *(f"texts/{part}" for part in manifest["texts"])):

@@ -16,14 +16,14 @@ from augkd.retrieval.dense import changes
 from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
 from augkd.retrieval.dense.held_out import read_queries
 from augkd.retrieval.dense.search import Index, verify
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.manifest import index_identity
 
 FACTORIES = ("Flat", "SQ8", "IVF8,SQ8", "IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,PQ8x4fsr,Refine(SQ8)", "IVF8,RaBitQ")
 
 
 def built(tmp_path: Path, factory: str, count: int = 400) -> Path:
-    build_index(tmp_path / "i", lines(tmp_path, "c.txt", range(count)), SeedEncoder(), factory=factory, chunk=150)
+    build_dense(tmp_path / "i", lines(tmp_path, "c.txt", range(count)), SeedEncoder(), factory=factory, chunk=150)
     return tmp_path / "i"
 
 
@@ -155,12 +155,12 @@ def test_a_changed_index_is_finished_for_its_recipe_and_never_replaced(tmp_path:
     before = Index.open(folder).manifest
     remove_texts(folder, ["line number 5"])
     source = CorpusSource(str(tmp_path / "c.txt"))
-    same = build_index(folder, source, SeedEncoder(fail_after=0), factory="Flat", chunk=150)
+    same = build_dense(folder, source, SeedEncoder(fail_after=0), factory="Flat", chunk=150)
     assert len(same) == 399
     assert same.manifest["made_from"] == before["made_from"]
     assert index_identity(same.manifest) != index_identity(before)
     with pytest.raises(IndexFolderError, match="1 changes"):
-        build_index(folder, source, SeedEncoder(), factory="SQ8", chunk=150)
+        build_dense(folder, source, SeedEncoder(), factory="SQ8", chunk=150)
     assert len(Index.open(folder)) == 399
 
 

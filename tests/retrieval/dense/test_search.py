@@ -17,7 +17,7 @@ from augkd.data.corpus import CorpusSource
 from augkd.errors import IndexFolderError
 from augkd.retrieval.dense import search as indexes
 from augkd.retrieval.dense.search import Index
-from augkd.retrieval.engines.local import build_index
+from augkd.retrieval.engines.local import build_dense
 
 DIM = 16
 
@@ -66,7 +66,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> CorpusSource:
 @pytest.fixture(scope="module")
 def folder(source: CorpusSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("index") / "flat"
-    build_index(path, source, HashEncoder(), chunk=32, recipe={"name": "test"})
+    build_dense(path, source, HashEncoder(), chunk=32, recipe={"name": "test"})
     return path
 
 
@@ -114,7 +114,7 @@ def test_the_manifest_describes_the_build(folder: Path) -> None:
 
 def test_an_inverted_file_stores_the_recall_and_nprobe_it_was_tuned_to(tmp_path: Path) -> None:
     source = corpus(tmp_path, 1200)
-    index = build_index(tmp_path / "index", source, HashEncoder(), factory="IVF16,SQ8", recall=0.9, chunk=500)
+    index = build_dense(tmp_path / "index", source, HashEncoder(), factory="IVF16,SQ8", recall=0.9, chunk=500)
     nprobe, measured = index.manifest["nprobe"], index.manifest["recall@10"]
     assert 1 <= nprobe <= 16
     assert 0.9 <= measured <= 1
@@ -179,7 +179,7 @@ def test_queries_of_another_dimension_are_refused(folder: Path) -> None:
 )
 def test_vectors_are_returned_with_their_neighbours(tmp_path: Path, factory: str) -> None:
     source = corpus(tmp_path, 300)
-    index = build_index(tmp_path / "index", source, HashEncoder(), factory=factory, chunk=150)
+    index = build_dense(tmp_path / "index", source, HashEncoder(), factory=factory, chunk=150)
     encoded = HashEncoder().encode(texts_of(source))
 
     scores, ids, vectors = index.search_and_reconstruct(encoded[:20], 5)
@@ -194,7 +194,7 @@ def test_vectors_are_returned_with_their_neighbours(tmp_path: Path, factory: str
 
 
 def test_a_bare_fast_scan_cannot_reconstruct_vectors(tmp_path: Path) -> None:
-    index = build_index(tmp_path / "index", corpus(tmp_path, 100), HashEncoder(), factory="IVF4,PQ4x4fs", chunk=50)
+    index = build_dense(tmp_path / "index", corpus(tmp_path, 100), HashEncoder(), factory="IVF4,PQ4x4fs", chunk=50)
     with pytest.raises(IndexFolderError, match="cannot reconstruct its vectors"):
         index.search_and_reconstruct(HashEncoder().encode(["moon"]), 2)
 

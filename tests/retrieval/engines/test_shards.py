@@ -10,21 +10,21 @@ from support.seed_encoder import SeedEncoder, files_of, lines
 from augkd.data.corpus import CorpusSource
 from augkd.errors import IndexFolderError, RecipeError
 from augkd.retrieval.dense.search import Index
-from augkd.retrieval.engines.local import build_index
-from augkd.retrieval.engines.shards import build_shard, merge_shards
+from augkd.retrieval.engines.local import build_dense
+from augkd.retrieval.engines.shards import encode_shard, merge_shards
 
 
 def shards(tmp_path: Path, source: CorpusSource, count: int, factory: str = "IVF4,SQ8") -> list[Path]:
     folders = [tmp_path / f"shard-{number}" for number in range(1, count + 1)]
     for number, folder in enumerate(folders, 1):
-        build_shard(folder, source, SeedEncoder(), (number, count), factory=factory, chunk=50, recipe={"a": 1})
+        encode_shard(folder, source, SeedEncoder(), (number, count), factory=factory, chunk=50, recipe={"a": 1})
     return folders
 
 
 @pytest.mark.parametrize("factory", ["auto", "IVF4,SQ8", "IVF4,PQ4x4fs,Refine(SQ8)", "IVF4,PQ8x4fsr,Refine(SQ8)"])
 def test_merged_shards_are_byte_identical_to_one_build(tmp_path: Path, factory: str) -> None:
     source = lines(tmp_path, "c.txt", range(330))
-    build_index(tmp_path / "whole", source, SeedEncoder(), factory=factory, chunk=50, recipe={"a": 1})
+    build_dense(tmp_path / "whole", source, SeedEncoder(), factory=factory, chunk=50, recipe={"a": 1})
     folders = shards(tmp_path, source, 3, factory)
     assert [len(list((folder / "texts").iterdir())) for folder in folders] == [3, 2, 2]  # of 7 chunks
     merge_shards([folders[2], folders[0], folders[1]], tmp_path / "merged")
@@ -35,9 +35,9 @@ def test_merged_shards_are_byte_identical_to_one_build(tmp_path: Path, factory: 
 def test_a_shard_encodes_its_chunks_only_and_resumes(tmp_path: Path) -> None:
     source = lines(tmp_path, "c.txt", range(330))
     with pytest.raises(KeyboardInterrupt):
-        build_shard(tmp_path / "s", source, SeedEncoder(fail_after=1), (1, 2), chunk=50)
+        encode_shard(tmp_path / "s", source, SeedEncoder(fail_after=1), (1, 2), chunk=50)
     resumed = SeedEncoder()
-    build_shard(tmp_path / "s", source, resumed, (1, 2), chunk=50)
+    encode_shard(tmp_path / "s", source, resumed, (1, 2), chunk=50)
     assert resumed.calls == 3  # chunks 0, 2, 4, 6, of which 0 was done
     with pytest.raises(IndexFolderError, match="index-shard"):
         Index.open(tmp_path / "s")
@@ -61,4 +61,4 @@ def test_shards_that_are_not_one_whole_build_are_refused(tmp_path: Path) -> None
     with pytest.raises(IndexFolderError, match=r"part-00001\.arrow is missing or damaged"):
         merge_shards([first, second], tmp_path / "m")
     with pytest.raises(RecipeError, match="shard is 3/2"):
-        build_shard(tmp_path / "s", source, SeedEncoder(), (3, 2))
+        encode_shard(tmp_path / "s", source, SeedEncoder(), (3, 2))
