@@ -1,8 +1,8 @@
-"""What a layer loss costs a training step: KD with ALP over stored teacher layers against KD alone, side by side.
+"""The cost of an intermediate-layer loss per step: KD with ALP over stored teacher layers and KD alone, side by side.
 
 Both train the same two-layer student on the same batches in turn, A B A B, and the reading of the store is counted. A
-third column has the teacher live in place of the store. Processor time, so that a busy machine counts for nothing: run
-with OMP_NUM_THREADS=1 python tests/benchmarks/bench_layers.py [steps] [loss]
+third column has a live teacher in place of the store. Processor time, so that other load does not count. Run with
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_layers.py [steps] [loss]
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 
 import torch
-from augkd.distill.objective.hidden import matching
 
 from augkd.data.docstrings import corpus_texts
-from augkd.distill.objective.layer_objective import LayerObjective, Shape
+from augkd.distill.objective.layer_objective import LayerObjective
+from augkd.distill.objective.layer_states import Shape
 from augkd.distill.objective.losses import kd
+from augkd.distill.objective.matching import matching
 from augkd.distill.teacher.layer_store import LayerStore
 from augkd.models.classifier import Classifier, Pair, load_backbone
 from augkd.models.devices import token_budget_of
@@ -80,7 +81,7 @@ def step(
     else:
         with matching(objective, student.model, tokens, groups, teacher, 0.0, 0) as matched:
             logits = student.logits(tokens, "bench", groups=groups)
-        loss = kd(logits, goal, goal, 0.0).mean() + matched.rows.mean()
+        loss = kd(logits, goal, goal, 0.0).mean() + matched.losses.mean()
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()

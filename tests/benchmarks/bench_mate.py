@@ -1,11 +1,11 @@
-"""A student's step of MATE-KD at batch 32, against the published step made anew; seconds and peak memory side by side.
+"""A student's step of MATE-KD at batch 32 against the published step, reimplemented: seconds and peak memory.
 
     python tests/benchmarks/bench_mate.py [--task FOLDER] [--steps 8]
 
 The published step (Rashid et al. 2021, their code): every text padded to 128 tokens, the generator in the graph, Gumbel
 noise and the mixing of embeddings over the whole vocabulary at every position, a teacher whose activations are kept,
-and the teacher asked again about the clean texts. Both take the same models, texts and optimiser. Each way runs in a
-process of its own, so that its peak memory is its own; what the models take is subtracted.
+and the teacher run again on the clean texts. Both use the same models, texts and optimiser. Each runs in a process of
+its own, so that its peak memory is its own; the memory of the models is subtracted.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ BATCH, LENGTH, RATE = 32, 128, 0.3
 
 
 def main() -> None:
-    """Runs both ways, interleaved over rounds, and prints their ratio."""
+    """Runs both in alternation, several rounds, and prints their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", default="augkd:docstrings")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--way", choices=("augkd", "published"))
-    given = parser.parse_args()
-    if given.way:
-        print(json.dumps(measured(given.way, given.task, given.steps)))
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(measure(options.way, options.task, options.steps)))
         return
-    found: dict[str, list[dict[str, float]]] = {"augkd": [], "published": []}
-    for _ in range(given.rounds):
-        for way, seen in found.items():
-            told = [sys.executable, __file__, "--way", way, "--task", given.task, "--steps", str(given.steps)]
-            seen.append(json.loads(subprocess.run(told, check=True, capture_output=True, text=True).stdout))
-    figures = {way: {key: min(one[key] for one in seen) for key in seen[0]} for way, seen in found.items()}
-    for way, one in figures.items():
-        print(f"{way:10} {one['seconds']:.3f} s a step, {one['bytes'] / 1e6:.0f} MB above the models")
+    rounds: dict[str, list[dict[str, float]]] = {"augkd": [], "published": []}
+    for _ in range(options.rounds):
+        for way, results in rounds.items():
+            command = [sys.executable, __file__, "--way", way, "--task", options.task, "--steps", str(options.steps)]
+            results.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    figures = {way: {key: min(row[key] for row in results) for key in results[0]} for way, results in rounds.items()}
+    for way, figure in figures.items():
+        print(f"{way:10} {figure['seconds']:.3f} s per step, {figure['bytes'] / 1e6:.0f} MB above the models")
     ours, theirs = figures["augkd"], figures["published"]
     print(
         f"ratio      {theirs['seconds'] / ours['seconds']:.1f} in time, {theirs['bytes'] / ours['bytes']:.1f} in memory"
     )
 
 
-def measured(way: str, task: str, steps: int) -> dict[str, float]:
-    """Median seconds of a step after the first, and bytes above the loaded models."""
+def measure(way: str, task: str, steps: int) -> dict[str, float]:
+    """Median seconds per step after the first, and bytes above the loaded models."""
     import torch
 
     from augkd.data.task import load_task
@@ -63,7 +63,7 @@ def measured(way: str, task: str, steps: int) -> dict[str, float]:
     student = from_layers(teacher, [0, 5])
     lm = load_masked_lm(MINILM)
     optimizer = torch.optim.Adam(student.model.parameters(), lr=2e-5)
-    for parameter in student.model.parameters():  # the optimiser's moments are there before the first step
+    for parameter in student.model.parameters():  # the optimiser's moments are allocated before the first step
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
@@ -75,7 +75,7 @@ def measured(way: str, task: str, steps: int) -> dict[str, float]:
         texts = [example.text for example in examples]
         labels = torch.tensor([int(example.label or 0) for example in examples])
         with torch.no_grad():
-            clean = teacher.predict([(text, None) for text in texts])  # augkd's comes with the transfer set
+            clean = teacher.predict([(text, None) for text in texts])  # augkd has them in the transfer set
         started = time.perf_counter()
         step(texts, labels, clean, teacher, student, lm, number)
         torch.nn.utils.clip_grad_norm_(student.model.parameters(), 5.0)
@@ -86,10 +86,11 @@ def measured(way: str, task: str, steps: int) -> dict[str, float]:
 
 
 def augkd_step(texts: Any, labels: Any, clean: Any, teacher: Any, student: Any, lm: Any, number: int) -> None:
-    """Draw and teacher without autograd, at the texts' own lengths; one backward pass of the student."""
+    """Generator and teacher without autograd, on texts at their own lengths; one backward pass of the student."""
     import torch
 
     from augkd.candidates.generator.generator import Generator
+    from augkd.data.target import NO_CLASS
     from augkd.distill.adversary.ascent import Adversary, Ascent
     from augkd.distill.objective.losses import ce, kd
     from augkd.models.seeds import rng_of
@@ -103,14 +104,14 @@ def augkd_step(texts: Any, labels: Any, clean: Any, teacher: Any, student: Any, 
     pool = Adversary(Generator(lm, RATE), teacher, Ascent()).pool(batch, rng_of(number))
     student.model.train()
     logits = student.logits(tokens.join(pool.tokens), "training")
-    told = torch.cat([clean, pool.teacher])
-    hard = torch.cat([labels, torch.full((len(pool),), -100)])
-    rows = kd(logits, told, hard, 0.0, temperature=1.0) + ce(logits, told, hard, 0.0)
-    (rows.sum() / (3 * len(texts))).backward()
+    soft = torch.cat([clean, pool.teacher])
+    hard = torch.cat([labels, torch.full((len(pool),), NO_CLASS)])
+    losses = kd(logits, soft, hard, 0.0, temperature=1.0) + ce(logits, soft, hard, 0.0)
+    (losses.sum() / (3 * len(texts))).backward()
 
 
 def published_step(texts: Any, labels: Any, clean: Any, teacher: Any, student: Any, lm: Any, number: int) -> None:
-    """As their code has it; `clean` is not used, the teacher is asked again."""
+    """As in their code; `clean` is not used, the teacher is run again."""
     import torch
     from torch.nn import functional
 
@@ -125,7 +126,9 @@ def published_step(texts: Any, labels: Any, clean: Any, teacher: Any, student: A
     ids, mask = encoded["input_ids"], encoded["attention_mask"]
     special = torch.isin(ids, torch.tensor(student.tokenizer.all_special_ids))
     masked = (torch.rand(ids.shape) < RATE) & ~special
-    with torch.autocast("cpu", torch.bfloat16):  # as augkd's where the CPU has it: the models are not what is compared
+    with torch.autocast(
+        "cpu", torch.bfloat16
+    ):  # as augkd's where the CPU supports it: the models are not what is compared
         logits = lm.model(
             input_ids=ids.masked_fill(masked, student.tokenizer.mask_token_id), attention_mask=mask
         ).logits
@@ -144,13 +147,14 @@ def published_step(texts: Any, labels: Any, clean: Any, teacher: Any, student: A
 
     student.model.train()
     teacher.model.eval()
-    adversarial, told = run(student.model, True), run(teacher.model, True)
-    seen, clean_told = run(student.model, False), run(teacher.model, False)
+    perturbed, perturbed_teacher = run(student.model, True), run(teacher.model, True)
+    plain, plain_teacher = run(student.model, False), run(teacher.model, False)
 
-    def divergence(ours: Any, theirs: Any) -> Any:
-        return -(theirs.softmax(-1) * ours.log_softmax(-1)).sum(-1).mean()
+    def divergence(logits: Any, targets: Any) -> Any:
+        return -(targets.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
 
-    loss = functional.cross_entropy(seen, labels) + divergence(adversarial, told) + divergence(seen, clean_told)
+    loss = functional.cross_entropy(plain, labels)
+    loss = loss + divergence(perturbed, perturbed_teacher) + divergence(plain, plain_teacher)
     (loss / 3).backward()
     for model in (teacher.model, lm.model):
         model.zero_grad()

@@ -1,10 +1,10 @@
 """Training throughput: augkd's trainer, a plain `transformers.Trainer` with a KD loss, and TextBrewer, side by side.
 
-All three start from the same student (layers 0 and 5 of a fine-tuned teacher), see the same labelled texts for as many
-epochs at the same batch size, learning rate, temperature and weights, and end with the test accuracy of what they made.
-The plain subclass and TextBrewer are used as their examples use them: texts padded to 128 tokens, the teacher asked at
-every step, the precision that they default to. A second line of each pads to the longest of the batch. Examples a
-second are by the clock and by processor time, of the training loop alone. Run, with a finished run of the recipe kd:
+All three start from the same student (layers 0 and 5 of a fine-tuned teacher), train on the same labelled texts for as
+many epochs at the same batch size, learning rate, temperature and weights, and report the student's test accuracy. The
+plain subclass and TextBrewer are used as in their examples: texts padded to 128 tokens, the teacher run at every step,
+their default precision. A second line of each pads to the longest text of the batch. Examples per second, by wall clock
+and by processor time, are those of the training loop alone. Run, with a finished run of the recipe kd:
     python tests/benchmarks/bench_training.py RUN TASK [--texts 1600] [--epochs 4] [--only augkd,Trainer,TextBrewer]
 """
 
@@ -36,7 +36,7 @@ LENGTH, BATCH, RATE, TEMPERATURE, SEED = 128, 32, 5e-5, 2.0, 0
 
 
 def main() -> None:
-    """Prints a line per way of training."""
+    """Prints one line per way of training."""
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path, help="a finished run with a teacher and a transfer set")
     parser.add_argument("task", help="its task, for the test texts")
@@ -71,13 +71,13 @@ def main() -> None:
         except ImportError as exc:
             print(f"{name}: not run ({exc})")
             continue
-        seen = len(rows) * options.epochs
-        rates = seen / (time.perf_counter() - clock), seen / (time.process_time() - processor)
+        examples = len(rows) * options.epochs
+        rates = examples / (time.perf_counter() - clock), examples / (time.process_time() - processor)
         first = first or rates
-        right = float((student.predict(texts_of(task.test)).numpy().argmax(axis=1) == labels).mean())
+        accuracy = float((student.predict(texts_of(task.test)).numpy().argmax(axis=1) == labels).mean())
         print(
             f"{name:32} {rates[0]:7.1f} examples/s, augkd {first[0] / rates[0]:.2f} x; by processor {rates[1]:7.1f}, "
-            f"augkd {first[1] / rates[1]:.2f} x; test accuracy {right:.4f}",
+            f"augkd {first[1] / rates[1]:.2f} x; test accuracy {accuracy:.4f}",
             flush=True,
         )
 
@@ -86,9 +86,9 @@ def with_augkd(student: Classifier, rows: list[dict[str, Any]], labels: tuple[st
     """The trainer at its defaults, teacher logits from the transfer set."""
     losses = {"kd": {"weight": 0.5, "temperature": TEMPERATURE}, "ce": {"weight": 0.5}}
     with tempfile.TemporaryDirectory() as folder:
-        told = {**common(folder, epochs), "losses": losses, "data_seed": SEED}
+        arguments = DistillationArguments(**common(folder, epochs), losses=losses, data_seed=SEED)
         data = DistillationDataset(student, in_memory(rows, labels))
-        DistillationTrainer(student, DistillationArguments(**told), data).train()
+        DistillationTrainer(student, arguments, data).train()
 
 
 class PlainTrainer(Trainer):  # type: ignore[misc]
@@ -100,27 +100,27 @@ class PlainTrainer(Trainer):  # type: ignore[misc]
         """Half KD, half cross-entropy."""
         labels = inputs.pop("labels")
         with torch.no_grad():
-            told = self.teacher(**inputs).logits
+            teacher = self.teacher(**inputs).logits
         outputs = model(**inputs)
-        loss = half_and_half(outputs.logits, told, labels)
+        loss = half_and_half(outputs.logits, teacher, labels)
         return (loss, outputs) if return_outputs else loss
 
 
-def half_and_half(logits: Tensor, told: Tensor, labels: Tensor) -> Tensor:
+def half_and_half(logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """The loss of the recipe kd, as a mean over the batch."""
-    soft = kd(logits, told, labels, 0.0, temperature=TEMPERATURE).mean()
+    soft = kd(logits, teacher, labels, 0.0, temperature=TEMPERATURE).mean()
     return 0.5 * soft + 0.5 * torch.nn.functional.cross_entropy(logits, labels)
 
 
 def with_trainer(
     student: Classifier, teacher: Classifier, rows: list[dict[str, Any]], epochs: int, length: int | None
 ) -> None:
-    """`Trainer` at its defaults, but for what all share."""
+    """`Trainer` at its defaults, with the settings that all share."""
     with tempfile.TemporaryDirectory() as folder:
-        told = TrainingArguments(**common(folder, epochs), remove_unused_columns=False)
+        arguments = TrainingArguments(**common(folder, epochs), remove_unused_columns=False)
         data = encoded(student, rows)
         trainer = PlainTrainer(
-            student.model, told, train_dataset=data, data_collator=lambda part: collated(student, part, length)
+            student.model, arguments, train_dataset=data, data_collator=lambda part: collated(student, part, length)
         )
         trainer.teacher = teacher.model
         trainer.train()
@@ -188,19 +188,19 @@ def common(folder: str, epochs: int) -> dict[str, Any]:
 
 
 def encoded(student: Classifier, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    names = {name: place for place, name in enumerate(student.labels)}
+    names = {name: number for number, name in enumerate(student.labels)}
     ids = student.tokenizer([row["text"] for row in rows], truncation=True, max_length=LENGTH)["input_ids"]
-    return [{"input_ids": one, "labels": names[row["label"]]} for one, row in zip(ids, rows, strict=True)]
+    return [{"input_ids": tokens, "labels": names[row["label"]]} for tokens, row in zip(ids, rows, strict=True)]
 
 
 def collated(student: Classifier, part: list[dict[str, Any]], length: int | None) -> dict[str, Tensor]:
     inputs = student.tokenizer.pad(
-        [{"input_ids": one["input_ids"]} for one in part],
+        [{"input_ids": row["input_ids"]} for row in part],
         padding="max_length" if length else "longest",
         max_length=length,
         return_tensors="pt",
     )
-    return {**inputs, "labels": torch.tensor([one["labels"] for one in part])}
+    return {**inputs, "labels": torch.tensor([row["labels"] for row in part])}
 
 
 if __name__ == "__main__":
