@@ -1,1 +1,1 @@
-"""How the student learns: models, teacher outputs, losses, trainer."""
+"""How the student learns: the trainer and its stages, the teacher's outputs, the losses, the adversaries."""

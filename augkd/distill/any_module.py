@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from augkd.data.target import NO_CLASS
-from augkd.distill.any_rows import Inputs, count, device_of, forward, logits_of, take
+from augkd.distill.any_rows import Inputs, Rows, count, device_of, forward, logits_of, take
 from augkd.distill.objective.objective import Losses, Objective
 from augkd.errors import DataError, ModelError
 from augkd.workspace.progress import Steps
@@ -98,7 +98,7 @@ def distill_modules(
     device = torch.device(device) if device is not None else device_of(student)
     student.to(device)
     targets, teacher_rows = _teacher_logits(student, teacher, inputs, device)
-    rows = _Rows(inputs, targets, _labels(labels, targets))
+    rows = Rows(inputs, targets, _labels(labels, targets))
     rows.check()
     judge = validation if callable(validation) or validation is None else _judge(*validation)
     epochs: list[Epoch] = []
@@ -146,31 +146,6 @@ def annealing(stage: Stage, first: int, second: int) -> tuple[Stage, Stage]:
     return replace(stage, losses=regression, epochs=first), replace(stage, losses=labelled, epochs=second)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The training rows; `targets` are the teacher's logits, nan without a teacher."""
-
-    inputs: Inputs
-    targets: Tensor  # (n, outputs)
-    labels: Tensor  # (n,)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def check(self) -> None:
-        """Raises DataError when the parts differ in number or a label is no class."""
-        counts = {"inputs": count(self.inputs), "teacher logits": len(self.targets), "labels": len(self.labels)}
-        if len(set(counts.values())) > 1:
-            parts = ", ".join(f"{number} {name}" for name, number in counts.items())
-            raise DataError(f"inputs, teacher logits and labels differ in number: {parts}")
-        if self.labels.is_floating_point():
-            return
-        outputs = self.targets.shape[1]
-        unknown = self.labels[(self.labels != NO_CLASS) & ((self.labels < 0) | (self.labels >= outputs))]
-        if len(unknown):
-            raise DataError(f"label {int(unknown[0])} is no class of a model with {outputs} outputs")
-
-
 @dataclass
 class _StageRun:
     """One stage in training."""
@@ -184,7 +159,7 @@ class _StageRun:
     steps: int
     progress: Callable[[int], None] | None
 
-    def train(self, rows: _Rows, judge: Validation | None) -> tuple[list[Epoch], int | None]:
+    def train(self, rows: Rows, judge: Validation | None) -> tuple[list[Epoch], int | None]:
         """All epochs and the best one, whose weights the student ends with; the earliest of equals."""
         stage = self.stage
         optimiser = torch.optim.AdamW(
@@ -203,7 +178,7 @@ class _StageRun:
             self.student.load_state_dict(weights)
         return epochs, kept
 
-    def _epoch(self, optimiser: Any, schedule: Any, rows: _Rows, number: int) -> float:
+    def _epoch(self, optimiser: Any, schedule: Any, rows: Rows, number: int) -> float:
         """One pass over the rows; returns the mean loss."""
         total, done = 0.0, (number - 1) * math.ceil(len(rows) / self.stage.batch_size)
         for step, batch in enumerate(self._batches(len(rows), number), done):
@@ -213,7 +188,7 @@ class _StageRun:
                 self.progress(step + 1)
         return total / len(rows)
 
-    def _step(self, optimiser: Any, rows: _Rows, batch: Tensor, step: int) -> float:
+    def _step(self, optimiser: Any, rows: Rows, batch: Tensor, step: int) -> float:
         self.student.train()
         logits = forward(self.student, take(rows.inputs, batch, self.device))
         targets, labels = rows.targets[batch].to(self.device), rows.labels[batch].to(self.device)

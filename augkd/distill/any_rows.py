@@ -6,13 +6,42 @@ A model's inputs are one tensor, several, or named ones; its outputs are logits 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from augkd.data.target import NO_CLASS
+from augkd.errors import DataError
+
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]  # each (n, …): one, several, or named arguments
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to train on: what the models see, the teacher's logits (nan without a teacher) and the labels."""
+
+    inputs: Inputs
+    targets: Tensor  # (n, outputs)
+    labels: Tensor  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def check(self) -> None:
+        """Raises DataError when the parts differ in number or a label is no class."""
+        counts = {"inputs": count(self.inputs), "teacher logits": len(self.targets), "labels": len(self.labels)}
+        if len(set(counts.values())) > 1:
+            parts = ", ".join(f"{number} {name}" for name, number in counts.items())
+            raise DataError(f"inputs, teacher logits and labels differ in number: {parts}")
+        if self.labels.is_floating_point():
+            return
+        outputs = self.targets.shape[1]
+        unknown = self.labels[(self.labels != NO_CLASS) & ((self.labels < 0) | (self.labels >= outputs))]
+        if len(unknown):
+            raise DataError(f"label {int(unknown[0])} is no class of a model with {outputs} outputs")
 
 
 @torch.no_grad()

@@ -68,15 +68,15 @@ class Choice:
 
     def candidates(self, batch: Batch, epoch: int, scorer: Scorer) -> Pool:
         """The chosen candidates of a batch."""
-        place = (self._args.seed, epoch, int(batch.rows[0]))
+        seeds = (self._args.seed, epoch, int(batch.rows[0]))
         pool = batch.pool
         if self._adversary is not None:
-            pool = pool.join(self._adversary.pool(batch, rng_of(*place, 2), self._args.token_budget))
+            pool = pool.join(self._adversary.pool(batch, rng_of(*seeds, 2), self._args.token_budget))
         if len(pool) == 0:
             return pool
         values = self._divergence(pool, epoch, scorer) if self._selector in SCORED else None
         key = torch.zeros(len(pool)) if values is None else values
-        chosen = SELECTORS[self._selector](key, pool, rng_of(*place), **self._options)
+        chosen = SELECTORS[self._selector](key, pool, rng_of(*seeds), **self._options)
         self.statistics.add(values, pool, chosen)
         if self.trace is not None:
             self.trace.record(epoch, pool.row, values, pool.row[chosen])

@@ -6,7 +6,6 @@ weights and its result, so a killed run resumes with the stage it was in.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from augkd.distill.adversary.ascent import Adversary
 from augkd.distill.arguments import DistillationArguments
@@ -24,7 +21,7 @@ from augkd.distill.dataset import DistillationDataset
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trace import Trace
 from augkd.distill.trainer import DistillationTrainer
-from augkd.models.classifier import Classifier, Pair
+from augkd.models.classifier import Classifier
 from augkd.workspace.files import read_json, replacing, write_json
 from augkd.workspace.progress import Steps
 
@@ -127,17 +124,3 @@ def _save(
     write_json(folder / _RESULT, asdict(result))
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-
-
-class Ensemble:
-    """Several classifiers as one predictor: the last option of born-again networks (Furlanello et al. 2018)."""
-
-    def __init__(self, members: Sequence[Classifier]):
-        self._members = list(members)
-
-    def predict(self, texts: Sequence[Pair]) -> Tensor:  # (n, outputs)
-        """Logarithms of the members' mean probabilities; for regression the mean of their outputs."""
-        outputs = torch.stack([member.predict(texts) for member in self._members])
-        if not self._members[0].labels:
-            return outputs.mean(dim=0)
-        return outputs.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(self._members))

@@ -112,7 +112,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         The loss () is the weighted sum over originals and chosen candidates, divided by the step's originals.
         """
         batch: Batch = inputs["batch"]
-        student = self._as_run(model)
+        student = self._wrapped_student(model)
         chosen = self._choose(student, batch)  # scored clean: a selector sees the texts as they are
         loss = self._step_loss(student, batch, chosen, num_items_in_batch or len(batch.tokens))
         if self.args.freelb is None:
@@ -123,8 +123,8 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             value = freelb(loss, backward, model, rows.tokens, rows.groups, rng, **self.args.freelb)
         return (value, None) if return_outputs else value
 
-    def _as_run(self, model: Any) -> Classifier:
-        """The student as this training runs it: its model as Trainer wraps it, its rows counted here."""
+    def _wrapped_student(self, model: Any) -> Classifier:
+        """The student with its model as Trainer wraps it, and its rows counted here."""
         return replace(self.student, model=model, precision=self.args.precision, rows=self.rows)
 
     def _choose(self, student: Classifier, batch: Batch) -> Pool:
@@ -163,7 +163,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         adversary, args = self.adversary, self.args
         if adversary is None or not self._uses_candidates or not adversary.is_due(self.state.global_step):
             return
-        student, originals = self._as_run(self.model), self.data.tokens
+        student, originals = self._wrapped_student(self.model), self.data.tokens
         divergences = adversary.ascend(student, originals, args.generator_batch_size, self._progress, args.token_budget)
         self._ascent_divergence = divergences[-1]
 

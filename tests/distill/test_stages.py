@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +13,7 @@ from support.tiny import LABELS, sentences
 from augkd.data.transfer_set import TransferSet, in_memory
 from augkd.distill.arguments import arguments
 from augkd.distill.dataset import DistillationDataset
-from augkd.distill.stages import Ensemble, train_stages
+from augkd.distill.stages import train_stages
 from augkd.distill.trainer import DistillationTrainer
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.recipe import TrainingOptions
@@ -115,16 +114,3 @@ def test_the_second_stage_starts_from_the_best_weights_of_the_first(tiny_bert: P
     start = load_file(tmp_path / "stage-1/stage.safetensors")
     assert all(torch.equal(start[name], value) for name, value in seen[0].items())
     assert any(not torch.equal(start[name], value) for name, value in seen[2].items())
-
-
-def test_an_ensemble_predicts_the_mean_of_its_members_probabilities(tiny_bert: Path) -> None:
-    members = [load_backbone(str(tiny_bert), LABELS, 32, seed=seed, precision="float32") for seed in (0, 1)]
-    texts = [("a cat", None), ("the saw is here", None)]
-    outputs = np.stack([member.predict(texts).numpy().astype(np.float64) for member in members])
-    powers = np.exp(outputs)
-    expected = (powers / powers.sum(axis=-1, keepdims=True)).mean(axis=0)
-    np.testing.assert_allclose(Ensemble(members).predict(texts).exp().numpy(), expected, rtol=1e-5)
-
-    numbers = [load_backbone(str(tiny_bert), (), 32, seed=seed, precision="float32") for seed in (0, 1)]
-    mean = np.mean([member.predict(texts).numpy() for member in numbers], axis=0)
-    np.testing.assert_allclose(Ensemble(numbers).predict(texts).numpy(), mean, rtol=1e-5)

@@ -1,1 +1,1 @@
-"""What the student is compared with: losses on outputs, losses on intermediate layers."""
+"""What a student is trained to minimise: losses on its outputs and between intermediate layers."""

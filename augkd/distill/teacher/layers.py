@@ -1,7 +1,6 @@
 """The teacher of a stage's intermediate-layer losses: stored vectors, or a live model where tokens are compared.
 
-Originals and candidates alike follow the teacher's layers. Their rows in the store are looked up once, when this is
-made.
+Originals and candidates alike follow the teacher's layers. Their rows in the store are looked up once, at construction.
 """
 
 from __future__ import annotations

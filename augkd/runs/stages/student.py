@@ -30,7 +30,8 @@ from augkd.data.transfer_set import TransferSet
 from augkd.distill.adversary.ascent import Adversary, Ascent
 from augkd.distill.arguments import DistillationArguments, arguments
 from augkd.distill.dataset import DistillationDataset
-from augkd.distill.stages import Ensemble, Trained, train_stages
+from augkd.distill.ensemble import Ensemble
+from augkd.distill.stages import Trained, train_stages
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.teacher.outputs import TeacherOutputs
 from augkd.evaluation.judge import Judge
