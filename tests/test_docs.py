@@ -259,25 +259,22 @@ def test_every_link_leads_to_a_page_and_a_heading_that_exist(path: Path) -> None
         assert not anchor or anchor in slugs, target
 
 
-PUBLIC = [name for name in augkd.__all__ if name != "__version__"]
-
-
 def test_the_public_names_are_those_of_the_api_page_and_of_the_package() -> None:
     documented = re.findall(r"^::: augkd\.(\w+)$", API.read_text(), flags=re.MULTILINE)
-    assert sorted(documented) == sorted(PUBLIC)
-    assert {*PUBLIC} <= set(dir(augkd))
-    for name in PUBLIC:
+    assert sorted(documented) == sorted(augkd.__all__)
+    assert set(augkd.__all__) <= set(dir(augkd))
+    for name in augkd.__all__:
         assert getattr(augkd, name).__doc__, f"augkd.{name} has no docstring"
 
 
 def test_every_error_is_public() -> None:
     classes = [value for value in vars(augkd.errors).values() if isinstance(value, type)]
-    assert {error.__name__ for error in classes if issubclass(error, augkd.AugkdError)} <= set(PUBLIC)
+    assert {error.__name__ for error in classes if issubclass(error, augkd.AugkdError)} <= set(augkd.__all__)
 
 
 def test_the_python_page_names_every_public_function_and_class() -> None:
     named = set(re.findall(r"\w+", (DOCS / "python.md").read_text()))
-    assert set(PUBLIC) <= named
+    assert set(augkd.__all__) <= named
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
@@ -361,11 +358,13 @@ def prose(page: Path) -> str:
     return re.sub(r"`[^`\n]+`", "", blocks.sub("", page.read_text()))
 
 
-def help_texts() -> Iterator[tuple[str, str]]:
-    for path, command in leaves(command_tree()):
-        yield path, command.help or ""
-        for parameter in command.params:
-            yield f"{path} {parameter.name}", getattr(parameter, "help", None) or ""
+def help_texts(command: Any, path: str = "augkd") -> Iterator[tuple[str, str]]:
+    """What `--help` prints, of a command and of all commands below it."""
+    yield path, command.help or ""
+    for parameter in command.params:
+        yield f"{path} {parameter.name}", getattr(parameter, "help", None) or ""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from help_texts(inner, f"{path} {name}")
 
 
 def error_messages() -> Iterator[tuple[str, str]]:
@@ -394,7 +393,7 @@ def test_the_pages_use_the_terms_of_the_design() -> None:
 
 
 def test_the_help_texts_use_the_terms_of_the_design() -> None:
-    texts = list(help_texts())
+    texts = list(help_texts(command_tree()))
     assert len(texts) > 80
     assert not replaced_words(iter(texts))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from support.pages import README, ROOT, command_lines
+from support.pages import README, ROOT, command_lines, fenced
 from support.tiny import sentences
 from typer.testing import CliRunner
 
@@ -52,6 +53,18 @@ def block_with(page: Path, first: str) -> list[str]:
     text = page.read_text()
     start = text.index(first)
     return [line for line in text[start : text.index("```", start)].splitlines() if line.startswith("augkd ")]
+
+
+def skeleton(text: str) -> list[str]:
+    """The lines of an output without its numbers, so that outputs for different data can be compared."""
+    return [re.sub(r"\d[\d,]*", "#", line).rstrip() for line in text.splitlines()]
+
+
+@pytest.mark.slow
+def test_the_quoted_output_of_init_is_what_init_prints(desk: Path) -> None:
+    (quoted,) = [block.text for block in fenced(ROOT / "docs" / "start.md") if block.text.startswith("task ")]
+    printed = run(f"{block_with(README, 'augkd init reviews.csv')[0]} --force")
+    assert set(skeleton(quoted)) <= set(skeleton(printed))
 
 
 @pytest.mark.slow

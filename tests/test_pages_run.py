@@ -30,6 +30,7 @@ from augkd.cli.app import app
 from augkd.recipe import Comparison, Recipe, load_recipe
 
 WITH_NEIGHBOURS = {"demo", "vanilla-knn", "minimax-knn"}
+DEMO = ["data.labelled=30", "student.static.width=16"]  # fewer texts than its own, vectors that the tiny teacher has
 APPENDED = {  # the last of two equal options counts
     "compare": ("--seeds", "1", "--jobs", "1"),
     "push": ("--dry-run",),  # sending is tested against a local stand-in for the Hub: tests/ship/test_push.py
@@ -108,6 +109,7 @@ class Desk:
             overrides += [f"encoder.model={self._encoder}"] if "kind: static" in "".join(rest) else []
         elif command in ("run", "distill", "check", "augment", "compare") or first == "score":
             overrides = self.overrides
+            overrides = [*overrides, *DEMO] if "demo" in rest else overrides
             if WITH_NEIGHBOURS & set(rest) and first != "score":
                 overrides = [*overrides, f"data.neighbours.index.{self.corpus}"]
             if "reviews.yaml" in rest or "my-task" in "".join(rest):
@@ -175,7 +177,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
     def load_small(name: str, overrides: Sequence[str] = ()) -> Any:
         built = any(override.startswith("data.neighbours.index=") for override in overrides)
         corpus = [f"data.neighbours.index.{desk.corpus}"] if name in WITH_NEIGHBOURS and not built else []
-        return load(name, [*overrides, *desk.overrides, *corpus])
+        return load(name, [*overrides, *desk.overrides, *corpus, *(DEMO if name == "demo" else ())])
 
     replacements = {
         "load_recipe": load_small,
