@@ -1,154 +1,173 @@
 """The built-in task and corpus, so that augkd can be tried with nothing downloaded and no data at hand.
 
-The task: which part of Python's standard library does this docstring come from? The corpus: docstrings of whatever is
-installed beside it. Both are read with `ast`; nothing is imported. The split is by module, because the methods of one
-module repeat each other: a split by row would put near-copies of the training texts into the test.
+The task: what is this docstring about? The label is the package, or part of one, that the docstring stands in; the
+packages are ones that augkd itself depends on. The corpus: their other docstrings, without labels. All are read with
+`ast`; nothing is imported. The split is by module, because the functions of one module repeat each other: a split by
+row would put near-copies of the training texts into the test. For the same reason the corpus has nothing from a module
+of validation or test, and texts that differ in names and numbers alone count as one.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
-import platform
+import importlib.util
 import re
-import sysconfig
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from importlib import metadata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from augkd.errors import DataError
 
-FEWEST_WORDS, MOST_WORDS = 4, 60
-HELD_OUT = 0.1  # share of each topic's rows for validation, and again for test
-SLACK = 1.3  # a module may overfill a held-out split by this much; larger ones go to train
-
-# `encodings` is left out: ninety near-copies of one sentence. Modules a Python no longer has are passed over.
+# Modules by what they are about.
 TOPICS = {
-    "text": "string re difflib textwrap stringprep locale gettext codecs shlex pprint reprlib html fnmatch getopt",
-    "numbers": "numbers decimal _pydecimal fractions random statistics secrets hmac hashlib colorsys "
-    "datetime _pydatetime calendar _strptime zoneinfo uuid",
-    "files": "os pathlib shutil tempfile posixpath ntpath genericpath glob stat fileinput filecmp io _pyio linecache "
-    "tarfile zipfile gzip bz2 lzma _compression nturl2path",
-    "mail": "email mailbox smtplib smtpd imaplib poplib nntplib mailcap mimetypes quopri base64 uu",
-    "network": "http urllib wsgiref ftplib socket ssl socketserver xmlrpc ipaddress telnetlib webbrowser cgi netrc",
-    "concurrency": "asyncio multiprocessing threading concurrent queue subprocess selectors sched signal asyncore "
-    "asynchat _threading_local",
-    "formats": "json csv xml configparser plistlib tomllib pickle shelve dbm sqlite3 xdrlib wave sunau aifc chunk "
-    "imghdr sndhdr _markupbase",
-    "interface": "tkinter turtle turtledemo idlelib curses cmd rlcompleter getpass tty pty _pyrepl",
-    "language": "typing abc _py_abc collections _collections_abc functools enum dataclasses types contextlib operator "
-    "weakref _weakrefset copy copyreg heapq bisect graphlib inspect annotationlib",
-    "code": "importlib ast dis symtable tokenize token pkgutil runpy zipimport pickletools modulefinder compileall "
-    "py_compile imp pyclbr opcode lib2to3 codeop code tabnanny _ast_unparse",
-    "development": "unittest doctest pdb bdb trace traceback pydoc cProfile profile pstats timeit logging warnings "
-    "tracemalloc distutils venv ensurepip zipapp sysconfig site platform argparse optparse cgitb",
+    "algebra": "sympy.polys sympy.ntheory sympy.combinatorics sympy.matrices sympy.algebras sympy.liealgebras "
+    "numpy.polynomial",
+    "graphs": "networkx scipy.sparse.csgraph",
+    "networks": "torch.nn torch.optim torch.ao.nn transformers.models transformers.optimization",
+    "physics": "sympy.physics sympy.vector sympy.diffgeom scipy.constants",
+    "statistics": "scipy.stats sympy.stats torch.distributions",
+    "tables": "pandas",
 }
+PACKAGES = ("networkx", "numpy", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
+SIZES = {"test": 200, "validation": 60, "train": 500}  # rows of a topic at most; the corpus gets what is over in train
+HELD_OUT = {"test": 0.28, "validation": 0.08}  # of a topic's rows at most
+SLACK = 1.3  # a module may overfill a held-out split by this much; larger ones go to train
+FEWEST_WORDS, MOST_WORDS = 8, 32  # of a text of the task
+FEWEST_CORPUS_WORDS = 5
+RUN = 8  # words in a row that a text outside may not share with one of validation or test
+MOST_FILES = 300  # of one module of a topic; transformers.models has 2,000, many of them alike
 
-_SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "__pycache__", "pydoc_data"})
-_STDLIB_COPIES = frozenset({"_distutils", "backports"})  # packages that carry standard library files along
+_NAMES = "networkx|nx|numpy|np|pandas|pd|scipy|scikit|sklearn|sympy|torch|pytorch|transformers|hugging ?face"
+_GIVES_AWAY = re.compile(rf"\b({_NAMES})\b", re.IGNORECASE)
+_SKIPPED_FOLDERS = frozenset({"test", "tests", "testing", "_test", "__pycache__"})
+
+Row = dict[str, str]
 
 
-def task_rows() -> Iterator[dict[str, str]]:
+def task_rows() -> Iterator[Row]:
     """The labelled rows (`text`, `label`, `split`, `id`) in an order that mixes the classes and never changes."""
-    rows = _labelled_rows()
-    splits = _split_of_each_module(rows)
-    for row in sorted(rows, key=lambda row: _digest(row["id"])):
-        yield row | {"split": splits[_module_of(row)]}
+    yield from map(dict, _task(_folders()).rows)
 
 
 def corpus_texts() -> Iterator[str]:
-    """Docstring paragraphs of the installed packages, files in hashed order, so that any head is a mixed sample.
+    """Docstring paragraphs of the packages, files in hashed order, so that any head is a mixed sample.
 
-    No text of the task is among them: packages carry copies of standard library files along. Repeats are kept.
+    No text of the task is among them and nothing from a module of its validation or test split. Repeats are kept.
     """
-    task = {_fold(row["text"]) for row in _labelled_rows()}
-    for path in _installed_files():
-        for _, docstring in _docstrings(path):
-            for text in _paragraphs(docstring):
-                if _fold(text) not in task:
-                    yield text
+    folders = _folders()
+    task = _task(folders)
+    for path, module in sorted(_files(folders), key=lambda found: _digest(found[1])):
+        if _unit(module) not in task.held_out:
+            for _, docstring in _docstrings(path):
+                for text in _paragraphs(docstring):
+                    if _key(text) not in task.keys and not _runs(text) & task.runs:
+                        yield text
 
 
-def fingerprint() -> str:
-    """The sha256 of what decides the rows and the texts: the Python version and every installed distribution."""
-    installed = {f"{found.name} {found.version}" for found in metadata.distributions()}
-    return _digest("\n".join([platform.python_version(), *sorted(installed)]))
+@dataclass(frozen=True)
+class _Task:
+    rows: tuple[Row, ...]
+    held_out: frozenset[str]  # modules of validation and test
+    keys: frozenset[str]  # of all texts
+    runs: frozenset[str]  # of the texts of validation and test
 
 
-def _labelled_rows() -> list[dict[str, str]]:
-    """All rows without their split; of a text that occurs twice, the first by module name stays."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    rows: dict[str, dict[str, str]] = {}
-    for name, label in sorted(_topic_of_each_name().items()):
-        for path in _module_files(root, name):
-            for row in _rows_of_file(path, _dotted(path.relative_to(root)), label):
-                rows.setdefault(_fold(row["text"]), row)
-    if not rows:
-        raise DataError(f"the built-in task needs the sources of Python's standard library; there are none in {root}")
-    return list(rows.values())
-
-
-def _topic_of_each_name() -> dict[str, str]:
-    return {name: label for label, names in TOPICS.items() for name in names.split()}
-
-
-def _module_files(root: Path, name: str) -> list[Path]:
-    """The one file of a module, or every file of a package but its tests."""
-    package = (
-        path for path in (root / name).rglob("*.py") if not _SKIPPED_FOLDERS & set(path.parts[len(root.parts) :])
+@functools.lru_cache(maxsize=1)  # a comparison reads the task for each of its runs, which takes 6 s
+def _task(folders: tuple[tuple[str, Path], ...]) -> _Task:
+    """Rows, splits and what the corpus must not have; of texts that count as one, the first that is read stays."""
+    found: dict[str, Row] = {}
+    for label, names in TOPICS.items():
+        for name in names.split():
+            files = sorted(_files(folders, name), key=lambda found: _digest(found[1]))
+            for path, module in files[:MOST_FILES]:
+                for row in _rows_of_file(path, module, label):
+                    found.setdefault(_key(row["text"]), row)
+    splits = _split_of_each_module(found.values())
+    rows = list(_limited(row | {"split": splits[_module_of(row)]} for row in found.values()))
+    runs = frozenset(run for row in rows if row["split"] != "train" for run in _runs(row["text"]))
+    return _Task(
+        rows=tuple(row for row in rows if row["split"] != "train" or not _runs(row["text"]) & runs),
+        held_out=frozenset(module for module, split in splits.items() if split != "train"),
+        keys=frozenset(_key(row["text"]) for row in rows),
+        runs=runs,
     )
-    return [path for path in (root / f"{name}.py", *sorted(package)) if path.is_file()]
 
 
-def _dotted(relative: Path) -> str:
-    """`email/mime/text.py` → `email.mime.text`, `json/__init__.py` → `json`."""
-    return ".".join(part for part in relative.with_suffix("").parts if part != "__init__")
+def _limited(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows in hashed order, of each topic and split no more than `SIZES`."""
+    taken: Counter[tuple[str, str]] = Counter()
+    for row in sorted(rows, key=lambda row: _digest(row["id"])):
+        taken[row["label"], row["split"]] += 1
+        if taken[row["label"], row["split"]] <= SIZES[row["split"]]:
+            yield row
 
 
-def _rows_of_file(path: Path, module: str, label: str) -> Iterator[dict[str, str]]:
+def _folders() -> tuple[tuple[str, Path], ...]:
+    """Each package's name with its folder, not imported; raises DataError where one is missing."""
+    return tuple((name, _folder(name)) for name in PACKAGES)
+
+
+def _folder(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.origin or not Path(spec.origin).is_file():
+        raise DataError(f"the built-in task reads the sources of {name}, which is not installed; pip install {name}")
+    return Path(spec.origin).parent
+
+
+def _files(folders: Iterable[tuple[str, Path]], below: str = "") -> Iterator[tuple[Path, str]]:
+    """Every source file with its module's name, without tests; of the module `below` and what is in it, or of all."""
+    for package, folder in folders:
+        if below.split(".")[0] not in ("", package):
+            continue
+        root = folder.joinpath(*below.split(".")[1:])
+        for path in [root.with_suffix(".py")] if root.with_suffix(".py").is_file() else root.rglob("*.py"):
+            relative = path.relative_to(folder)
+            if not _SKIPPED_FOLDERS & set(relative.parts):
+                parts = (package, *relative.with_suffix("").parts)
+                yield path, ".".join(part for part in parts if part != "__init__")
+
+
+def _rows_of_file(path: Path, module: str, label: str) -> Iterator[Row]:
+    """The docstrings of what is public and says enough, without those that name a package."""
     for where, docstring in _docstrings(path):
-        text = _prose(docstring.split("\n\n", 1)[0])
-        if text:
+        text = _description(docstring)
+        private = any(part.startswith("_") for part in where.split("."))
+        if not private and len(text.split()) >= FEWEST_WORDS and not _GIVES_AWAY.search(text):
             yield {"text": text, "label": label, "id": f"{module}:{where}"}
 
 
-def _module_of(row: dict[str, str]) -> str:
-    """What is never parted by the split: a top-level module, or a package's direct sub-module with all below it."""
-    return ".".join(row["id"].partition(":")[0].split(".")[:2])
+def _module_of(row: Row) -> str:
+    return _unit(row["id"].partition(":")[0])
 
 
-def _split_of_each_module(rows: Iterable[dict[str, str]]) -> dict[str, str]:
+def _unit(module: str) -> str:
+    """What is never parted by the split: a module four names deep with all below it."""
+    return ".".join(module.split(".")[:4])
+
+
+def _split_of_each_module(rows: Iterable[Row]) -> dict[str, str]:
     sizes: dict[str, Counter[str]] = {label: Counter() for label in TOPICS}
     for row in rows:
         sizes[row["label"]][_module_of(row)] += 1
     return {module: split for topic in sizes.values() for module, split in _split_topic(topic).items()}
 
 
-def _split_topic(sizes: Counter[str]) -> dict[str, str]:
-    """About 80/10/10 of one topic's rows, whole modules, in hashed order; each held-out split gets one at least."""
-    share = HELD_OUT * sizes.total()
+def _split_topic(sizes: Mapping[str, int]) -> dict[str, str]:
+    """Whole modules in hashed order, to test and validation while they fit, the others to train."""
+    total = sum(sizes.values())
     splits = dict.fromkeys(sizes, "train")
-    for split in ("test", "validation"):
-        left = sorted((module for module in sizes if splits[module] == "train"), key=_digest)
+    for split, share in HELD_OUT.items():
+        wanted = min(SIZES[split], share * total)
         filled = 0
-        for module in left:
-            if filled < share and filled + sizes[module] <= SLACK * share:
+        for module in sorted((module for module in sizes if splits[module] == "train"), key=_digest):
+            if filled < wanted and filled + sizes[module] <= SLACK * wanted:
                 splits[module] = split
                 filled += sizes[module]
-        if not filled and len(left) > 1:
-            splits[min(left, key=lambda module: sizes[module])] = split
     return splits
-
-
-def _installed_files() -> list[Path]:
-    root = Path(sysconfig.get_paths()["purelib"])
-    found = {path.relative_to(root).as_posix() for path in root.rglob("*.py")}
-    kept = [name for name in found if not _STDLIB_COPIES & set(name.split("/"))]
-    if not kept:
-        raise DataError(f"the built-in corpus needs installed packages; there is no Python file in {root}")
-    return [root / name for name in sorted(kept, key=_digest)]
 
 
 def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
@@ -182,24 +201,39 @@ def _definitions(tree: ast.Module) -> Iterator[tuple[str, _Definition]]:
 _HOLDERS = (ast.stmt, ast.ExceptHandler, ast.match_case)  # what a definition may be or stand in
 
 
-def _paragraphs(docstring: str) -> Iterator[str]:
+_HEADINGS = (
+    *("Args", "Arguments", "Attributes", "Examples?", "Notes?", "Parameters", "Raises", "References", "Returns?"),
+    *("See Also", "Usage", "Yields"),
+)
+_NOT_PROSE = re.compile(rf">>>|---|===| : |:=|\.\. |^({'|'.join(_HEADINGS)}):?$|^({'|'.join(_HEADINGS)}):")
+
+
+def _description(docstring: str) -> str:
+    """The paragraphs before the first that is no prose, on one line, cut to whole sentences; may be empty."""
+    text = ""
     for paragraph in docstring.split("\n\n"):
-        text = _prose(paragraph)
-        if text:
+        prose = _prose(paragraph)
+        if prose is None or len(text.split()) >= MOST_WORDS:
+            break
+        text = f"{text} {prose}".strip()
+    return _cut(text)
+
+
+def _paragraphs(docstring: str) -> Iterator[str]:
+    """The description, then every paragraph of prose that is long enough."""
+    description = _description(docstring)
+    for text in (description, *(_cut(_prose(paragraph) or "") for paragraph in docstring.split("\n\n"))):
+        if len(text.split()) >= FEWEST_CORPUS_WORDS and (text is description or text not in description):
             yield text
 
 
-_NOT_PROSE = re.compile(r">>>|---|===| : |^(Args|Arguments|Returns?|Raises|Yields|Attributes|Examples?|Usage):")
-
-
 def _prose(paragraph: str) -> str | None:
-    """The paragraph on one line, cut to whole sentences; None for code, tables and what is too short or too long."""
-    text = _cut(" ".join(paragraph.split()))
-    if len(text.split()) < FEWEST_WORDS or not text.isprintable() or not text[0].isalpha():
+    """The paragraph on one line; None for code and tables."""
+    text = " ".join(paragraph.split())
+    if not text or not text.isprintable() or not text[0].isalpha() or _NOT_PROSE.search(text):
         return None
-    if _NOT_PROSE.search(text) or sum(character.isalpha() or character == " " for character in text) < 0.8 * len(text):
-        return None
-    return text
+    letters = sum(character.isalpha() or character == " " for character in text)
+    return text if letters >= 0.8 * len(text) else None
 
 
 def _cut(text: str) -> str:
@@ -215,8 +249,18 @@ def _cut(text: str) -> str:
     return head
 
 
-def _fold(text: str) -> str:
-    return "".join(character for character in text.casefold() if character.isalnum())
+_IDENTIFIER = re.compile(r"`[^`]*`|\S*[a-z]\S*[A-Z_]\S*|\S*\d\S*")
+
+
+def _key(text: str) -> str:
+    """The letters alone, without names of code and numbers: equal for texts that count as one."""
+    return "".join(character for character in _IDENTIFIER.sub("", text).casefold() if character.isalpha())
+
+
+def _runs(text: str) -> set[str]:
+    """Every `RUN` words in a row, by their letters; of a shorter text all its words."""
+    words = re.findall(r"[^\W\d_]+", text.casefold())
+    return {" ".join(words[place : place + RUN]) for place in range(max(1, len(words) - RUN + 1))}
 
 
 def _digest(text: str) -> str:

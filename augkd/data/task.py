@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from augkd.data.columns import check_pairs, find_columns, text_rows
 from augkd.data.labels import Label, map_labels
@@ -120,6 +120,31 @@ def load_task(
         notes=tuple(notes),
         fingerprint=fingerprint({"labels": target.labels, **content}),
     )
+
+
+def with_labelled(task: Task, size: int | None, seed: int = 0) -> Task:
+    """The task with `size` labelled training examples, in the proportions of the classes; None: the task as it is.
+
+    Training examples without a label stay, and so does the fingerprint: it is that of the whole task. Raises
+    RecipeError when there are fewer labelled texts, or more classes, than `size`.
+    """
+    if size is None:
+        return task
+    labelled = [row for row, example in enumerate(task.train) if example.label is not None]
+    if size > len(labelled):
+        raise RecipeError(
+            f"data.labelled is {size}, but task {task.name} has {len(labelled)} labelled training texts; "
+            f"give at most {len(labelled)}, or leave it out for all"
+        )
+    if size < len(task.labels):
+        raise RecipeError(
+            f"data.labelled is {size}, but task {task.name} has {len(task.labels)} classes; "
+            f"give at least {len(task.labels)}, so that each has a text"
+        )
+    strata = [task.train[row].label if task.labels else 0 for row in labelled]
+    kept = {labelled[place] for place in subsample(strata, size, seed)}
+    train = (example for row, example in enumerate(task.train) if example.label is None or row in kept)
+    return replace(task, train=tuple(train))
 
 
 def _check_options(

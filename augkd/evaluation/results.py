@@ -54,6 +54,7 @@ class DataCounts(TypedDict):
     """Size of the transfer set, and how many candidates a training step uses."""
 
     originals: int  # labelled texts
+    labelled_texts_of_the_task: NotRequired[int]  # where the student sees only some of them
     candidates: int
     candidates_unique: int
     excluded_evaluation_texts: int

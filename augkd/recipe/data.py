@@ -95,8 +95,9 @@ def _everything() -> NamedOptions:
 
 
 class DataOptions(Table):
-    """Sources of candidates, and the selector that keeps some of them."""
+    """The labelled texts that the student sees, the sources of candidates, and the selector that keeps some of them."""
 
+    labelled: int | None = Field(None, ge=2)  # labelled texts of the student, by class; the teacher's are all of train
     neighbours: NeighbourOptions | None = None
     augmented_samples: str | None = None  # JSONL file of Minimax-kNN or Glitter
     transfer_set: str | None = None  # a finished transfer set (folder or Hub name) in place of all other sources

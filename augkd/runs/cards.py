@@ -170,7 +170,8 @@ def _decimal(value: float | None) -> str:
 
 def _training_data(results: RunResults, sources: Mapping[str, int]) -> list[str]:
     data = results["data"]
-    lines = [f"- labelled texts: {data['originals']}"]
+    of_task = data.get("labelled_texts_of_the_task")  # where the student saw only some of them
+    lines = [f"- labelled texts: {data['originals']}" + (f" of the task's {of_task}" if of_task else "")]
     lines += [f"- candidates from `{name}`: {count}" for name, count in sources.items()]
     if sources:
         kept = f"{data['kept_per_original']:g} per labelled text, selected by `{data['selector']}`"

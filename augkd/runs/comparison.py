@@ -44,7 +44,7 @@ def compare_recipes(
     is not compared, and for a time budget with several jobs, whose students would take time from one another.
     """
     if baseline is not None and baseline not in recipes:  # before hours are spent
-        raise RecipeError(f"baseline '{baseline}' is not compared{did_you_mean(baseline, recipes)}")
+        raise RecipeError(f"baseline '{baseline}' is not one of the recipes{did_you_mean(baseline, recipes)}")
     _check_jobs(time_budget, jobs)
     plan = _plan(recipes, seeds, out, time_budget)
     time_left = TimeLeft(_runs_of(plan), headline, jobs=jobs)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from augkd.data.target import Target
-from augkd.data.task import Task
+from augkd.data.task import Example, Task
 from augkd.recipe import Recipe
 from augkd.workspace.progress import Progress, prefixed, silent
 
@@ -34,11 +34,17 @@ class RunContext:
 
     recipe: Recipe
     task: Task
+    student_task: Task  # the same, with the labelled training texts that the student sees
     target: Target  # the task's; the teacher's where no text has a label
     metric: str
     folders: StageFolders
     progress: Progress = silent
     name: str = field(default="recipe")
+
+    @property
+    def originals(self) -> tuple[Example, ...]:
+        """The training examples that the student sees: all, or as many labelled ones as the recipe allows."""
+        return self.student_task.train
 
     def assistant(self, number: int) -> RunContext:
         """The context of an assistant, counted from 1: the same data, another student."""

@@ -43,7 +43,7 @@ def control(recipe: Recipe, name: str) -> Recipe:
         tree["data"]["select"] = {"random": {"keep": options["keep"]} if "keep" in options else {}}
         return Recipe.model_validate(tree)
     given = recipe.data.transfer_set  # holds the teacher's logits too: its candidates are ignored, not dropped
-    tree["data"] = {"transfer_set": given, "weight": 0.0} if given else {}
+    tree["data"] = {"labelled": recipe.data.labelled} | ({"transfer_set": given, "weight": 0.0} if given else {})
     if name == "no-kd":
         common = set(TrainingOptions.model_fields) - {"stages", "structure", "freelb"}
         tree["training"] = {key: value for key, value in tree["training"].items() if key in common}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from augkd.data.corpus import CorpusSource
-from augkd.data.task import Task, load_task
+from augkd.data.task import Task, load_task, with_labelled
 from augkd.errors import DataError
 from augkd.models.locate import locate
 from augkd.recipe import Comparison, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dump
@@ -32,12 +32,13 @@ def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     yield f"task          {task.name}: {_sizes(task)}"
     yield f"              {_classes(task.labels)}; metric {task.metric}"
     yield from (f"              note: {note}" for note in task.notes)
+    student_task = with_labelled(task, recipe.data.labelled)
     if recipe.data.neighbours:
-        yield from _index_lines(recipe.data.neighbours, task, out)
+        yield from _index_lines(recipe.data.neighbours, student_task, out)
     yield from _masked_lm_lines(recipe)
-    yield from _teacher_lines(recipe, task, out)
-    yield from _transfer_set_lines(recipe, task, out)
-    yield from _student_lines(recipe, task, out)
+    yield from _teacher_lines(recipe, student_task, out)
+    yield from _transfer_set_lines(recipe, task, student_task, out)
+    yield from _student_lines(recipe, student_task, out)
 
 
 def _sizes(task: Task) -> str:
@@ -110,12 +111,16 @@ def _teacher(options: TeacherOptions) -> str:
     return f"{options.model}{layers}, {tuned}"
 
 
-def _transfer_set_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str]:
+def _transfer_set_lines(recipe: Recipe, task: Task, student_task: Task, out: Path | None) -> Iterator[str]:
+    originals = len(student_task.train)
     if recipe.data.transfer_set is not None:
-        yield f"transfer set  {recipe.data.transfer_set}: {len(task.train)} of its originals are trained on"
+        yield f"transfer set  {recipe.data.transfer_set}: {originals} of its originals are trained on"
         return
-    candidates, state = _candidates(recipe, task), _state(out, "transfer_set")
-    yield f"transfer set  {len(task.train)} originals, at most {candidates} candidates{state}"
+    shown = f"{originals} originals"
+    if recipe.data.labelled is not None:
+        shown = f"{originals} of {len(task.train)} training texts as originals (data.labelled)"
+    state = _state(out, "transfer_set")
+    yield f"transfer set  {shown}, at most {_candidates(recipe, student_task)} candidates{state}"
 
 
 def _candidates(recipe: Recipe, task: Task) -> int:
@@ -202,6 +207,8 @@ def plan_comparison(comparison: Comparison, recipes: Mapping[str, Recipe], out: 
                 yield f"  {name:20}left out: {', '.join(recipe.classification_only)} needs classes"
                 continue
             folder = None if out is None else out / task.name / "runs" / f"{name}-s0"
-            first, *rest = _student_lines(recipe.model_copy(update={"task": options}), task, folder)
+            first, *rest = _student_lines(
+                recipe.model_copy(update={"task": options}), with_labelled(task, recipe.data.labelled), folder
+            )
             yield f"  {name:20}{first.removeprefix('student').strip()}"
             yield from (f"  {'':20}{line.strip()}" for line in rest)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from augkd.data.target import Target
-from augkd.data.task import Task
+from augkd.data.task import Task, with_labelled
 from augkd.data.transfer_set import TransferSet
 from augkd.distill.teacher.outputs import TeacherOutputs
 from augkd.evaluation.metrics import metric_of, score
@@ -226,7 +226,7 @@ def _context(recipe: Recipe, folders: StageFolders, progress: Progress, name: st
     metric_of(metric, target)
     if target.regression:
         recipe.check_regression()
-    return RunContext(recipe, task, target, metric, folders, progress, name)
+    return RunContext(recipe, task, with_labelled(task, recipe.data.labelled), target, metric, folders, progress, name)
 
 
 def forget_peak() -> None:

@@ -37,6 +37,16 @@ def test_check_prints_the_plan_and_writes_nothing(augkd: Augkd, recipe_file: Pat
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_check_shows_how_many_labelled_texts_the_student_sees(augkd: Augkd, recipe_file: Path) -> None:
+    few = augkd("check", recipe_file, "--set", "data.labelled=30")
+    assert "30 of 90 training texts as originals (data.labelled), at most 120 candidates" in few.out
+    assert "3 epochs on 30 originals" in few.out
+    assert "labelled)" not in augkd("check", recipe_file).out
+    wrong = augkd("check", recipe_file, "--set", "data.labelled=91")
+    assert (wrong.code, wrong.err.count("\n")) == (1, 1)
+    assert "data.labelled is 91, but task task has 90 labelled training texts; give at most 90" in wrong.err
+
+
 def test_set_changes_one_key_of_the_recipe(augkd: Augkd, recipe_file: Path) -> None:
     done = augkd("check", recipe_file, "--set", "data.neighbours.k=7", "--set", "seed=3")
     assert "630 candidates at most" in done.out

@@ -12,7 +12,7 @@ import pytest
 from augkd.data.augmented_samples import read_augmented_samples
 from augkd.data.splits import cut, subsample
 from augkd.data.target import Target
-from augkd.data.task import Example, Task, load_task
+from augkd.data.task import Example, Task, load_task, with_labelled
 from augkd.errors import DataError, RecipeError
 
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -247,6 +247,42 @@ def test_max_train_takes_some_of_train_and_notes_it(tmp_path: Path) -> None:
     task = load_task(dataset=single_file(tmp_path), max_train=10)
     assert (len(task.train), len(task.validation)) == (10, 10)
     assert task.notes[-1] == "train: 10 of 73 rows taken (max_train, seed 0)"
+
+
+def test_labelled_keeps_the_proportions_the_order_and_the_evaluation_splits(tmp_path: Path) -> None:
+    task = three(tmp_path, *["a"] * 80, *["b"] * 19, "c")
+    few = with_labelled(task, 20)
+    assert Counter(indices(few)) == {0: 15, 1: 4, 2: 1}
+    places = [task.train.index(example) for example in few.train]
+    assert places == sorted(places)
+    assert (few.validation, few.test, few.fingerprint) == (task.validation, task.test, task.fingerprint)
+    assert few.train == with_labelled(task, 20).train != with_labelled(task, 20, seed=1).train
+    assert with_labelled(task, None) is task
+
+
+def test_labelled_leaves_texts_without_a_label_where_they_are(tmp_path: Path) -> None:
+    task = three(tmp_path, "a", None, "b", "a", None, "b")
+    assert indices(with_labelled(task, 2)) == [0, None, 1, None]
+    with pytest.raises(RecipeError, match=r"labelled is 5, but task \S+ has 4 labelled training texts"):
+        with_labelled(task, 5)
+
+
+def test_labelled_draws_numbers_too(tmp_path: Path) -> None:
+    task = three(tmp_path, *(number + 0.5 for number in range(9)))
+    drawn = indices(with_labelled(task, 4))
+    assert len(drawn) == 4
+    assert set(drawn) < set(indices(task))
+
+
+def test_labelled_that_cannot_be_is_an_error_of_one_line(tmp_path: Path) -> None:
+    task = three(tmp_path, *"abcabcabc")
+    assert len(with_labelled(task, 9).train) == 9
+    assert Counter(indices(with_labelled(task, 3))) == {0: 1, 1: 1, 2: 1}
+    with pytest.raises(RecipeError, match=r"data\.labelled is 10, .* give at most 9, or leave it out for all") as error:
+        with_labelled(task, 10)
+    assert "\n" not in str(error.value)
+    with pytest.raises(RecipeError, match=r"data\.labelled is 2, .* has 3 classes; give at least 3"):
+        with_labelled(task, 2)
 
 
 def test_too_few_rows_to_cut_from_is_refused(tmp_path: Path) -> None:

@@ -302,3 +302,10 @@ def test_an_infinite_number_is_refused(recipe_file: Path, override: str) -> None
 
 def test_an_exponent_without_a_point_is_a_number(recipe_file: Path) -> None:
     assert load_recipe(str(recipe_file), ["training.learning_rate=1e-4"]).training.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize("value", ["1", "0.5", "some"])
+def test_labelled_is_a_number_of_texts(tmp_path: Path, tree: dict[str, Any], value: str) -> None:
+    assert load(tmp_path, tree, "data.labelled=30").data.labelled == 30
+    with pytest.raises(RecipeError, match=r"data\.labelled"):
+        load(tmp_path, tree, f"data.labelled={value}")

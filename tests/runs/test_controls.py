@@ -92,3 +92,11 @@ def test_an_invalid_time_budget_is_an_error_before_anything_runs(tmp_path: Path)
     assert isinstance(done.exception, RecipeError)
     assert str(done.exception) == "--budget is 'soon'; write it like 90s, 30m or 2h30m"
     assert not (tmp_path / "out").exists()
+
+
+def test_the_controls_see_the_labelled_texts_that_the_recipe_sees() -> None:
+    augmented, few = recipe_with(NEIGHBOURS), recipe_with(NEIGHBOURS | {"labelled": 300})
+    assert {name: recipe.data.labelled for name, recipe in with_controls({"mine": few}, ["auto"]).items()} == {
+        **dict.fromkeys(("no-kd", "kd", "random", "mine"), 300)
+    }
+    assert {recipe.data.labelled for recipe in with_controls({"mine": augmented}, ["auto"]).values()} == {None}

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from support.tiny import LABELS, sentences
 
 from augkd.data.cleaning import normalised
 from augkd.data.transfer_set import TransferSet
-from augkd.errors import DataError
+from augkd.errors import DataError, RecipeError
 from augkd.recipe import load_recipe
 from augkd.retrieval.dense.retriever import DenseRetriever
 from augkd.retrieval.open import open_index
@@ -233,6 +234,47 @@ def test_the_same_recipe_and_seed_give_the_same_bytes_elsewhere_and_another_seed
     assert (same["seed"], other["seed"]) == (0, 1)
     assert same["student"] == results["student"]
     assert same["teacher"] == other["teacher"] == results["teacher"]
+
+
+# ---- fewer labels for the student than for the teacher ----
+
+
+def test_labelled_takes_that_many_originals_and_leaves_the_teacher_as_it_is(
+    place: Path, results: dict[str, Any]
+) -> None:
+    first = bytes_of(place / "first" / "teacher")
+    few = run(place, "few", "data.labelled=30")
+    assert bytes_of(place / "few" / "teacher") == first, "fine-tuned on all of train"
+    assert few["teacher"] == results["teacher"]
+    assert (few["data"]["originals"], few["data"]["candidates"]) == (30, 30 * K)
+    assert few["cost"]["training_rows"] == 30 * (1 + KEEP) * EPOCHS
+    assert few["data"]["labelled_texts_of_the_task"] == ORIGINALS
+    assert "labelled_texts_of_the_task" not in results["data"]
+
+    rows = TransferSet.open(place / "few" / "transfer_set").table.to_pylist()
+    whole = {row["id"]: row for row in TransferSet.open(place / "first" / "transfer_set").table.to_pylist()}
+    assert all(row["text"] == whole[row["id"]]["text"] and row["label"] == whole[row["id"]]["label"] for row in rows)
+    assert Counter(row["label"] for row in rows) == dict.fromkeys(LABELS, 10)
+    card = (place / "few" / "transfer_set" / "README.md").read_text()
+    assert "- labelled texts: 30\n" in card
+    assert "- labelled texts of the task: 90\n" in card
+    assert "- labelled texts: 30 of the task's 90\n" in (place / "few" / "student" / "README.md").read_text()
+
+
+def test_another_number_of_labelled_texts_makes_another_transfer_set_and_no_other_teacher(place: Path) -> None:
+    shutil.copytree(place / "few", place / "fewer", copy_function=shutil.copy2)
+    before = ages(place / "fewer")
+    run(place, "fewer", "data.labelled=12")
+    after = ages(place / "fewer")
+    changed = {name.split("/")[0] for name in before | after if before.get(name) != after.get(name)}
+    assert changed - {"teacher_logits"} == {"transfer_set", "student"}
+    assert len(TransferSet.open(place / "fewer" / "transfer_set")) == 12
+
+
+def test_more_labelled_texts_than_there_are_is_an_error_before_anything_is_trained(place: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data\.labelled is 91, but task task has 90 labelled training texts"):
+        run(place, "too-many", "data.labelled=91")
+    assert not (place / "too-many").exists()
 
 
 # ---- other kinds of teachers and tasks ----

@@ -75,10 +75,12 @@ def make_transfer_set(context: RunContext, tutor: Tutor, index: IndexStage, mask
 def _identity(options: DataOptions, masked_lms: MaskedLMStage) -> dict[str, Any]:
     """What decides the candidates, besides task, index and tutor."""
     samples = options.augmented_samples
-    models = {
+    models: dict[str, Any] = {
         name: None if source is None else dump(source) | _models_of(source, masked_lms)
         for name, source in (("generated", options.generated), ("substitution", options.substitution))
     }
+    if options.labelled is not None:
+        models["labelled"] = options.labelled
     return models | {
         "neighbours": dump(options.neighbours) | {"index": None} if options.neighbours else None,
         "augmented_samples": file_fingerprint(Path(samples)) if samples else None,
@@ -96,7 +98,7 @@ def _copy(folder: Path, context: RunContext, name: str) -> dict[str, Any]:
     if source.labels != context.target.labels:
         raise DataError(f"{name} has the labels {', '.join(source.labels)}, the task {', '.join(task.labels)}")
     own = context.recipe.task.dataset == name  # else the task brings its own validation and test texts
-    ids = [example.id for example in task.train] if own else source.column("id")
+    ids = [example.id for example in context.originals] if own else source.column("id")
     counts = copy_training_rows(source, folder, ids, task)
     none = {"excluded_near_copies": 0, "outside_teacher_bounds": 0, "too_far_from_original": 0, "short": 0}
     data = {name: value for name, value in dataclasses.asdict(counts).items() if not name.startswith("_")} | none
@@ -121,7 +123,7 @@ def _write(
     folder: Path, context: RunContext, tutor: Tutor, index: IndexStage, masked_lms: MaskedLMStage
 ) -> dict[str, Any]:
     """Writes rows, card and what was withheld (not the manifest); the facts for the manifest."""
-    train, options, labels = context.task.train, context.recipe.data, context.target.labels
+    train, options, labels = context.originals, context.recipe.data, context.target.labels
     gathered = _gather(folder, context, index, masked_lms)
     pools, rows_before = gathered.pools, tutor.outputs.rows
 
@@ -138,14 +140,14 @@ def _write(
 
     known = ~np.isnan(logits.sum(axis=1))
     labelled = [texts[place] for place in np.flatnonzero(known)[len(train) :]]  # without those left out
-    counts = _counts(len(train), labelled, gathered, int(outside.sum()))
+    counts = _counts(len(train), labelled, gathered, int(outside.sum())) | _labelled(context)
     write_card(folder, context.task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()])
     teacher_rows = tutor.outputs.rows - rows_before
     return {"data": counts, "teacher_rows": teacher_rows, "generator_rows": gathered.made.rows}
 
 
 def _gather(folder: Path, context: RunContext, index: IndexStage, masked_lms: MaskedLMStage) -> _Gathered:
-    task, recipe, options, progress = context.task, context.recipe, context.recipe.data, context.progress
+    task, recipe, options, progress = context.student_task, context.recipe, context.recipe.data, context.progress
     evaluation = {normalised(text) for text in task.evaluation_texts()} - {""}
     made = make_model_texts(task, options, recipe.training, masked_lms.folder, folder / CACHE, progress)
     found = Neighbours.none(len(task.train))
@@ -227,6 +229,13 @@ def _drift(
     cosine = np.array([value for row in made.cosine for value in row], dtype=np.float32)
     of_candidates = logits[len(train) :][np.array(is_made, dtype=bool)]
     return summary(measure(train, made.pools, cosine, logits[: len(train)], of_candidates))
+
+
+def _labelled(context: RunContext) -> dict[str, int]:
+    """How many labelled texts there are, where the student sees only some of them."""
+    if context.recipe.data.labelled is None:
+        return {}
+    return {"labelled_texts_of_the_task": sum(example.label is not None for example in context.task.train)}
 
 
 def _counts(originals: int, labelled: Sequence[Any], gathered: _Gathered, outside: int) -> dict[str, int]:
