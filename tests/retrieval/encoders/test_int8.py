@@ -37,11 +37,11 @@ def test_int8_vectors_are_near_float32_ones_for_any_number_and_length_of_texts(t
 
 
 def test_int8_bytes_do_not_depend_on_workers(tiny_bert: Path, cache: Path) -> None:
-    one, three = (
+    single, triple = (
         SentenceEncoder.load(str(tiny_bert), precision="int8", cache=cache, workers=workers, tokens_per_batch=16)
         for workers in (1, 3)
     )
-    assert one.encode(TEXTS * 3).tobytes() == three.encode(TEXTS * 3).tobytes()
+    assert single.encode(TEXTS * 3).tobytes() == triple.encode(TEXTS * 3).tobytes()
 
 
 def test_the_file_is_exported_once(tiny_bert: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,34 +65,34 @@ def test_order_and_batch_mates_change_vectors_by_rounding_only(encoder: Sentence
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-6), ("bfloat16", 4e-3)])
-def test_a_crowd_changes_an_entry_by_no_more_than_the_stated_bound(precision: str, bound: float) -> None:
+def test_batch_mates_change_an_entry_by_no_more_than_the_stated_bound(precision: str, bound: float) -> None:
     encoder = SentenceEncoder.load(
         precision=precision, tokens_per_batch=100_000
     )  # one batch, all padded to the longest
-    crowd = encoder.encode(QUESTIONS + TEXTS)[: len(QUESTIONS)]
+    together = encoder.encode(QUESTIONS + TEXTS)[: len(QUESTIONS)]
     alone = np.concatenate([encoder.encode([text]) for text in QUESTIONS])
-    assert np.abs(crowd - alone).max() <= bound
+    assert np.abs(together - alone).max() <= bound
     if precision == "bfloat16":
-        assert np.abs(crowd - alone).max() > 1e-6  # the twin: float32's bound does not hold here
+        assert np.abs(together - alone).max() > 1e-6  # the twin: float32's bound does not hold here
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_number_of_workers_and_of_torch_threads_changes_no_byte(precision: str) -> None:
     before = torch.get_num_threads()
     texts = QUESTIONS + TEXTS
-    found = []
+    encodings = []
     try:
         for workers, threads in ((1, 1), (1, 2), (3, 2)):
             torch.set_num_threads(threads)
             encoder = SentenceEncoder.load(precision=precision, tokens_per_batch=64, workers=workers)
-            found.append(encoder.encode(texts).tobytes())
-            assert torch.get_num_threads() == threads  # left as it was found
+            encodings.append(encoder.encode(texts).tobytes())
+            assert torch.get_num_threads() == threads  # restored
     finally:
         torch.set_num_threads(before)
-    assert found[0] == found[1] == found[2]
+    assert encodings[0] == encodings[1] == encodings[2]
 
 
-def test_what_goes_wrong_in_a_worker_reaches_the_caller_and_threads_are_set_back(
+def test_an_error_in_a_worker_reaches_the_caller_and_the_thread_count_is_restored(
     encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_memory(*_: object) -> None:
@@ -123,9 +123,12 @@ def test_fingerprint_changes_with_what_changes_vectors_and_with_nothing_else(enc
     assert len({encoder.fingerprint, shorter.fingerprint, coarser.fingerprint}) == 3
 
 
-def test_max_length_cuts_texts(encoder: SentenceEncoder) -> None:
+def test_max_length_truncates_texts(encoder: SentenceEncoder) -> None:
     short = SentenceEncoder.load(precision="float32", max_length=5)
-    long_text, its_start = "paris berlin rome madrid lisbon", "paris berlin rome"  # 5 tokens: 3 words and 2 marks
+    long_text, its_start = (
+        "paris berlin rome madrid lisbon",
+        "paris berlin rome",
+    )  # 5 tokens: 3 words and 2 special tokens
     np.testing.assert_allclose(short.encode([long_text]), short.encode([its_start]), atol=1e-6)
     assert float((encoder.encode([long_text]) @ encoder.encode([its_start]).T).item()) < 0.999
 
