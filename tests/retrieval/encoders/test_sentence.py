@@ -128,7 +128,7 @@ def test_max_length_truncates_texts(encoder: SentenceEncoder) -> None:
     long_text, its_start = (
         "paris berlin rome madrid lisbon",
         "paris berlin rome",
-    )  # 5 tokens: 3 words and 2 special tokens
+    )  # 3 words, 2 special tokens
     np.testing.assert_allclose(short.encode([long_text]), short.encode([its_start]), atol=1e-6)
     assert float((encoder.encode([long_text]) @ encoder.encode([its_start]).T).item()) < 0.999
 
