@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from augkd.distill.stages import train_stages as train_stages
     from augkd.distill.trainer import DistillationTrainer as DistillationTrainer
     from augkd.errors import AugkdError as AugkdError
+    from augkd.errors import DamagedFileError as DamagedFileError
+    from augkd.errors import DataError as DataError
+    from augkd.errors import IndexFolderError as IndexFolderError
+    from augkd.errors import ModelError as ModelError
+    from augkd.errors import RecipeError as RecipeError
+    from augkd.errors import WorkspaceError as WorkspaceError
     from augkd.evaluation.report.report import write_report as write_report
     from augkd.models.classifier import Classifier as Classifier
     from augkd.models.classifier import load_backbone as load_backbone
@@ -33,11 +39,21 @@ if TYPE_CHECKING:
     from augkd.recipe.files import load_recipe as load_recipe
     from augkd.recipe.index import IndexRecipe as IndexRecipe
     from augkd.recipe.pipeline import Recipe as Recipe
+    from augkd.retrieval.build import add_to_index as add_to_index
     from augkd.retrieval.build import build_index as build_index
+    from augkd.retrieval.build import build_shard as build_shard
+    from augkd.retrieval.build import merge_shards as merge_shards
+    from augkd.retrieval.build import remove_from_index as remove_from_index
+    from augkd.retrieval.build import verify_index as verify_index
     from augkd.retrieval.open import open_index as open_index
     from augkd.runs.comparison import compare_recipes as compare_recipes
+    from augkd.runs.comparison import compare_tasks as compare_tasks
     from augkd.runs.controls import with_controls as with_controls
     from augkd.runs.run import Run as Run
+    from augkd.runs.run import distill_transfer_set as distill_transfer_set
+    from augkd.ship.bench import bench_student as bench_student
+    from augkd.ship.export import export_student as export_student
+    from augkd.ship.push import push as push
 
 __version__ = "0.1.0"
 
@@ -45,29 +61,45 @@ _MODULES = {
     "AugkdError": "errors",
     "Candidate": "candidates.candidate",
     "Classifier": "models.classifier",
+    "DamagedFileError": "errors",
+    "DataError": "errors",
     "DistillationArguments": "distill.arguments",
     "DistillationDataset": "distill.dataset",
     "DistillationTrainer": "distill.trainer",
     "Example": "data.task",
+    "IndexFolderError": "errors",
     "IndexRecipe": "recipe.index",
+    "ModelError": "errors",
     "Recipe": "recipe.pipeline",
+    "RecipeError": "errors",
     "Run": "runs.run",
     "Stage": "distill.any_module",
     "TransferSet": "data.transfer_set",
+    "WorkspaceError": "errors",
+    "add_to_index": "retrieval.build",
     "annealing": "distill.any_module",
+    "bench_student": "ship.bench",
     "build_index": "retrieval.build",
+    "build_shard": "retrieval.build",
     "chain": "distill.any_module",
     "compare_recipes": "runs.comparison",
+    "compare_tasks": "runs.comparison",
     "distill_modules": "distill.any_module",
+    "distill_transfer_set": "runs.run",
+    "export_student": "ship.export",
     "find_neighbours": "candidates.neighbours.find",
     "from_layers": "models.layers",
     "load_backbone": "models.classifier",
     "load_classifier": "models.classifier",
     "load_index_recipe": "recipe.files",
     "load_recipe": "recipe.files",
+    "merge_shards": "retrieval.build",
     "open_index": "retrieval.open",
+    "push": "ship.push",
     "register_models": "models.small_students",
+    "remove_from_index": "retrieval.build",
     "train_stages": "distill.stages",
+    "verify_index": "retrieval.build",
     "with_controls": "runs.controls",
     "write_report": "evaluation.report.report",
 }

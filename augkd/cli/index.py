@@ -58,12 +58,12 @@ def merge(
 ) -> None:
     """Make one index of its shards. Example: augkd index merge runs/shard-1 runs/shard-2 --out runs/index"""
     quiet_libraries()
-    from augkd.retrieval.build import merge_index
+    from augkd.retrieval.build import merge_shards
     from augkd.workspace.locks import locked
     from augkd.workspace.manifests import read_manifest
 
     with locked(out):
-        merge_index(shards, out)
+        merge_shards(shards, out)
     manifest = read_manifest(out, "index")
     show(manifest, as_json, index_lines(out, manifest))
 

@@ -55,9 +55,9 @@ def export(
     if not trim and (corpus or no_index or no_characters):
         raise typer.BadParameter("--corpus, --no-index and --no-characters need --trim")
     quiet_libraries()
-    from augkd.ship.export import export as ship
+    from augkd.ship.export import export_student
 
-    exported = ship(
+    exported = export_student(
         folder,
         out,
         int8=not no_int8,
@@ -88,7 +88,8 @@ def bench_student(
     Example: augkd bench-student runs/trec --batch 1 --batch 32 --threads 1
     """
     quiet_libraries()
-    from augkd.ship.bench import bench, benchmark_lines
+    from augkd.ship.bench import bench_student as bench
+    from augkd.ship.bench import benchmark_lines
 
     benchmark = bench(folder, batch_sizes=batch or (1, 32), seconds=seconds, threads=threads, teacher=teacher)
     show(asdict(benchmark), as_json, list(benchmark_lines(benchmark)))

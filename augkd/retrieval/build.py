@@ -19,7 +19,7 @@ from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
 from augkd.retrieval.dense.search import Index, verify
 from augkd.retrieval.encoders.encoder import IndexEncoder
 from augkd.retrieval.engines.local import build_dense
-from augkd.retrieval.engines.shards import encode_shard, merge_shards
+from augkd.retrieval.engines.shards import encode_shard, merge_encoded_shards
 from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
 from augkd.retrieval.manifest import encoder_options, is_lexical, read_index_manifest
 from augkd.retrieval.open import encoder_in, open_index, with_encoder
@@ -55,9 +55,9 @@ def build_shard(
     return encode_shard(folder, source, encoder, shard, **_options(recipe), recipe=dump(recipe), progress=report)
 
 
-def merge_index(shards: Sequence[Path], folder: Path) -> Retriever:
+def merge_shards(shards: Sequence[Path], folder: Path) -> Retriever:
     """Builds the index in `folder` from all of its shards."""
-    merge_shards(shards, folder)
+    merge_encoded_shards(shards, folder)
     return open_index(folder)
 
 

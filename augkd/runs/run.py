@@ -8,6 +8,7 @@ learning rate retrains the student and nothing else. Every artefact is opened on
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from augkd.evaluation.metrics import metric_of, score
 from augkd.evaluation.results import RunResults, TeacherResults
 from augkd.models.classifier import Classifier
 from augkd.models.locate import model_fingerprint, parameter_count
-from augkd.recipe import Recipe, dump
+from augkd.recipe import Recipe, dump, load_transfer_set_recipe
 from augkd.retrieval.retriever import Retriever
 from augkd.runs.cards import write_cards
 from augkd.runs.context import RunContext, StageFolders
@@ -217,6 +218,24 @@ class Run:
             folders["masked_lm"] = stages.masked_lms.folder(data.generator)
             folders["generator"] = self.context.folders.out / "generator"
         return folders
+
+
+def distill_transfer_set(
+    transfer_set: TransferSet | Path | str,
+    student: str,
+    out: Path,
+    recipe: str | None = None,
+    overrides: Iterable[str] = (),
+    progress: Progress = silent,
+) -> RunResults:
+    """Trains `student` (a folder or Hub name) from a finished transfer set (open, a folder, or a Hub name) into `out`.
+
+    No teacher, index or corpus is needed. Selection, losses and schedule are those of `recipe`, a file or a shipped
+    name; without one, it is vanilla KD for 4 epochs on all candidates. Raises DataError when the transfer set cannot be
+    had, RecipeError for a recipe or an override that does not fit it.
+    """
+    given = str(transfer_set.folder if isinstance(transfer_set, TransferSet) else transfer_set)
+    return Run(load_transfer_set_recipe(given, student, recipe, overrides), out, progress=progress).results()
 
 
 def _context(recipe: Recipe, folders: StageFolders, progress: Progress, name: str) -> RunContext:

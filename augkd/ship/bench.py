@@ -84,7 +84,7 @@ class BatchTimes:
     texts: int = 0
 
 
-def bench(
+def bench_student(
     folder: Path,
     *,
     batch_sizes: Sequence[int] = (1, 32),

@@ -63,7 +63,7 @@ class _OnnxFiles:
     inputs: list[str]
 
 
-def export(
+def export_student(
     folder: Path,
     out: Path | None = None,
     *,

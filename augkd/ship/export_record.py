@@ -1,4 +1,4 @@
-"""`onnx/export.json`: which weights a student was exported from, which files came of it, how far they are from PyTorch.
+"""The content of onnx/export.json: the exported weights, the files written, how far they are from PyTorch.
 
 The types are the file's own structure, so what a caller gets is what a reader finds on disk. A value that was not
 measured is null: without labelled validation texts there is no score, for a regression no class to agree on.

@@ -17,7 +17,7 @@ from augkd.retrieval.build import (
     add_to_index,
     build_index,
     build_shard,
-    merge_index,
+    merge_shards,
     remove_from_index,
     verify_index,
 )
@@ -113,7 +113,7 @@ def test_shards_of_a_recipe_merge_to_its_index(recipe: Any, tmp_path: Path) -> N
     whole = build_index(recipe(), tmp_path / "whole", silent)
     for number in (1, 2):
         build_shard(recipe(), tmp_path / f"shard-{number}", (number, 2), silent)
-    merged = merge_index([tmp_path / "shard-2", tmp_path / "shard-1"], tmp_path / "merged")
+    merged = merge_shards([tmp_path / "shard-2", tmp_path / "shard-1"], tmp_path / "merged")
     assert (tmp_path / "merged/vectors.faiss").read_bytes() == (tmp_path / "whole/vectors.faiss").read_bytes()
     assert len(merged) == len(whole)
     with pytest.raises(RecipeError, match="has no shards"):

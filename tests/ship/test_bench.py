@@ -14,8 +14,8 @@ from augkd.models.classifier import load_backbone
 from augkd.models.student_kinds import build_student
 from augkd.recipe import Recipe, dump
 from augkd.ship import bench as bench_module
-from augkd.ship.bench import BatchTimes, Contender, bench, benchmark_lines
-from augkd.ship.export import export
+from augkd.ship.bench import BatchTimes, Contender, bench_student, benchmark_lines
+from augkd.ship.export import export_student
 from augkd.workspace.files import write_json
 from augkd.workspace.manifests import write_manifest
 
@@ -68,16 +68,16 @@ def test_every_batch_goes_through_all_contenders_in_turn(monkeypatch: pytest.Mon
 
 def test_every_form_of_a_student_is_timed_beside_its_teacher(run_folder: Path) -> None:
     before = torch.get_num_threads()
-    without = bench(run_folder, batch_sizes=[4], seconds=0)
+    without = bench_student(run_folder, batch_sizes=[4], seconds=0)
     assert [(timing.name, timing.precision) for timing in without.batch_sizes[4]][:2] == [
         ("teacher", "float32"),
         ("student", "float32"),
     ]
     assert any("augkd export" in note for note in without.notes)
 
-    export(run_folder)
-    export(run_folder, trimmed=True, int8=False)
-    benchmark = bench(run_folder, batch_sizes=[1, 4], seconds=0, threads=1)
+    export_student(run_folder)
+    export_student(run_folder, trimmed=True, int8=False)
+    benchmark = bench_student(run_folder, batch_sizes=[1, 4], seconds=0, threads=1)
     timings = {(timing.name, timing.precision): timing for timing in benchmark.batch_sizes[4]}
     expected = {
         ("teacher", "float32"),
@@ -103,7 +103,7 @@ def test_without_its_teacher_speedups_are_over_the_student_and_a_note_says_so(ru
     assert result.exit_code == 0, result.output
     assert "× student" in result.output
     assert "note: no teacher to compare with; name its folder with --teacher" in result.output
-    first = bench(run_folder, batch_sizes=[4], seconds=0, teacher=run_folder / "moved").batch_sizes[4][0]
+    first = bench_student(run_folder, batch_sizes=[4], seconds=0, teacher=run_folder / "moved").batch_sizes[4][0]
     assert (first.name, first.score) == ("teacher", None)  # no score: it may be another model than the run's
 
 

@@ -20,7 +20,7 @@ from augkd.models.onnx_graph import session
 from augkd.models.student_kinds import build_student
 from augkd.recipe import Recipe, dump
 from augkd.ship import export as exporting
-from augkd.ship.export import Export, export
+from augkd.ship.export import Export, export_student
 from augkd.ship.export_record import read_record
 from augkd.ship.onnx_classifier import OnnxClassifier
 from augkd.workspace.manifests import write_manifest
@@ -52,7 +52,7 @@ def shipped(request: Any, tiny_bert: Path, tmp_path_factory: pytest.TempPathFact
         if parameter.dim() == 2 and parameter.shape[0] == len(LABELS):
             torch.nn.init.normal_(parameter, std=1.0, generator=torch.Generator().manual_seed(1))
     student.save(folder)
-    return export(folder)
+    return export_student(folder)
 
 
 def opened(folder: Path, file: str) -> tuple[Classifier, OnnxClassifier]:
@@ -125,7 +125,7 @@ def run_folder(tmp_path: Path, tiny_bert: Path, task_folder: Path) -> Path:
 
 
 def test_a_runs_student_is_checked_on_its_validation_texts(run_folder: Path, task_folder: Path) -> None:
-    record = export(run_folder, int8=False).record
+    record = export_student(run_folder, int8=False).record
     task = load_task(dataset=str(task_folder))
     student = load_classifier(str(run_folder / "student"), task.labels, 32, precision="float32")
     right = [e.label for e in task.validation] == student.predict(texts_of(task.validation)).argmax(1).numpy()
@@ -134,14 +134,14 @@ def test_a_runs_student_is_checked_on_its_validation_texts(run_folder: Path, tas
     assert list(record["files"]) == ["onnx/model.onnx"]
     assert not (run_folder / "student/onnx/model_quantized.onnx").exists()
     before = (run_folder / "student/onnx/model.onnx").read_bytes()
-    export(run_folder, int8=False)
+    export_student(run_folder, int8=False)
     assert (run_folder / "student/onnx/model.onnx").read_bytes() == before  # the same bytes
 
 
 def test_a_trimmed_export_is_a_whole_folder_beside_the_student(run_folder: Path, tmp_path: Path) -> None:
     extra = tmp_path / "extra.txt"
     extra.write_text("an extraordinary kaleidoscope\n")
-    exported = export(run_folder, trimmed=True, corpora=[extra])
+    exported = export_student(run_folder, trimmed=True, corpora=[extra])
     folder, sizes = exported.folder, exported.record["trimmed"]
     assert folder == run_folder / "student-trimmed"
     assert sizes is not None
@@ -154,7 +154,7 @@ def test_a_trimmed_export_is_a_whole_folder_beside_the_student(run_folder: Path,
     text = [("an extraordinary kaleidoscope", None)]
     assert torch.equal(pytorch.predict(text), whole.predict(text))
     torch.testing.assert_close(onnx.predict(text), whole.predict(text), atol=2e-5, rtol=0)
-    export(run_folder, trimmed=True, int8=False)  # again, over its own
+    export_student(run_folder, trimmed=True, int8=False)  # again, over its own
 
 
 # ---- errors ----
@@ -162,7 +162,7 @@ def test_a_trimmed_export_is_a_whole_folder_beside_the_student(run_folder: Path,
 
 def assert_error(error: type[AugkdError], match: str, *args: Any, **options: Any) -> None:
     with pytest.raises(error, match=match) as caught:
-        export(*args, **options)
+        export_student(*args, **options)
     assert "\n" not in str(caught.value)
 
 

@@ -43,7 +43,7 @@ def encode_shard(
     progress: Steps | None = None,
     chunk: int = CHUNK,
 ) -> dict[str, Any]:
-    """Encodes shard i of n, `shard` = (i, n) with i from 1, for `merge_shards`; its manifest.
+    """Encodes shard i of n, `shard` = (i, n) with i from 1, for `merge_encoded_shards`; its manifest.
 
     Options and resuming as of `build_dense`. Every machine reads the whole corpus, which takes little time, and encodes
     every n-th chunk of it.
@@ -66,7 +66,7 @@ def encode_shard(
     return read_manifest(folder, KIND)
 
 
-def merge_shards(folders: Sequence[Path], out: Path) -> Index:
+def merge_encoded_shards(folders: Sequence[Path], out: Path) -> Index:
     """Builds the index in `out` from all shards of one corpus: byte for byte what an unsharded build writes.
 
     Raises IndexFolderError for a shard that is missing, given twice, of another build, or damaged.

@@ -11,7 +11,7 @@ from augkd.data.corpus import CorpusSource
 from augkd.errors import IndexFolderError, RecipeError
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.engines.local import build_dense
-from augkd.retrieval.engines.shards import encode_shard, merge_shards
+from augkd.retrieval.engines.shards import encode_shard, merge_encoded_shards
 
 
 def shards(tmp_path: Path, source: CorpusSource, count: int, factory: str = "IVF4,SQ8") -> list[Path]:
@@ -27,9 +27,9 @@ def test_merged_shards_are_byte_identical_to_one_build(tmp_path: Path, factory: 
     build_dense(tmp_path / "whole", source, SeedEncoder(), factory=factory, chunk=50, recipe={"a": 1})
     folders = shards(tmp_path, source, 3, factory)
     assert [len(list((folder / "texts").iterdir())) for folder in folders] == [3, 2, 2]  # of 7 chunks
-    merge_shards([folders[2], folders[0], folders[1]], tmp_path / "merged")
+    merge_encoded_shards([folders[2], folders[0], folders[1]], tmp_path / "merged")
     assert files_of(tmp_path / "merged") == files_of(tmp_path / "whole")
-    assert len(merge_shards(folders, tmp_path / "merged")) == 330  # finished: opened
+    assert len(merge_encoded_shards(folders, tmp_path / "merged")) == 330  # finished: opened
 
 
 def test_a_shard_encodes_its_chunks_only_and_resumes(tmp_path: Path) -> None:
@@ -47,18 +47,18 @@ def test_shards_that_are_not_one_whole_build_are_refused(tmp_path: Path) -> None
     source = lines(tmp_path, "c.txt", range(120))
     first, second = shards(tmp_path, source, 2)
     with pytest.raises(IndexFolderError, match="shard 2/2 is missing"):
-        merge_shards([first], tmp_path / "m")
+        merge_encoded_shards([first], tmp_path / "m")
     with pytest.raises(IndexFolderError, match="both shard 1/2"):
-        merge_shards([first, first], tmp_path / "m")
+        merge_encoded_shards([first, first], tmp_path / "m")
     (tmp_path / "other").mkdir()
     foreign = shards(tmp_path / "other", lines(tmp_path, "d.txt", range(121)), 2)[1]
     with pytest.raises(IndexFolderError, match="another build"):
-        merge_shards([first, foreign], tmp_path / "m")
+        merge_encoded_shards([first, foreign], tmp_path / "m")
     with pytest.raises(IndexFolderError, match="no shard given"):
-        merge_shards([], tmp_path / "m")
+        merge_encoded_shards([], tmp_path / "m")
     part = second / "texts" / "part-00001.arrow"
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(IndexFolderError, match=r"part-00001\.arrow is missing or damaged"):
-        merge_shards([first, second], tmp_path / "m")
+        merge_encoded_shards([first, second], tmp_path / "m")
     with pytest.raises(RecipeError, match="shard is 3/2"):
         encode_shard(tmp_path / "s", source, SeedEncoder(), (3, 2))
