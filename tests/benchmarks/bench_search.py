@@ -50,7 +50,7 @@ def vectors_from(source: str | None, count: int, dim: int) -> np.ndarray:
     path = Path(source)
     if path.is_dir():
         manifest = Index.open(path).manifest
-        index = faiss.read_index(str(path / manifest.get("vectors", "vectors.faiss")))
+        index = faiss.read_index(str(path / manifest["vectors"]))
         faiss.extract_index_ivf(index).make_direct_map()
         stored = index.reconstruct_n(0, index.ntotal)
     else:

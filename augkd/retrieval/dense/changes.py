@@ -103,7 +103,7 @@ def remove_texts(folder: Path, texts: Iterable[str]) -> int:
     shutil.rmtree(folder / "build", ignore_errors=True)  # left by a kill right after the manifest
     keys = {_key(text) for text in texts}
     forget_dropped(folder / DROPPED, partial(_begins_any, keys))
-    store = TextStore.open(folder, manifest.get("texts"))
+    store = TextStore.open(folder, manifest["texts"])
     kept = np.array([_key(text) not in keys for part in store.parts() for text in part], dtype=bool)
     removed = int((~kept).sum())
     if not removed:
@@ -117,7 +117,7 @@ def remove_texts(folder: Path, texts: Iterable[str]) -> int:
     _remove_vectors(index, np.flatnonzero(~kept), renumbered, folder)
     queries = read_queries(folder, manifest)
     queries = without(queries, renumbered) if queries is not None else None
-    names = _rewrite_texts(folder, _text_names(folder, manifest), kept, suffix)
+    names = _rewrite_texts(folder, list(manifest["texts"]), kept, suffix)
     _commit(folder, manifest, index, queries, names, suffix, {"change": "remove", "removed": removed})
     return removed
 
@@ -131,9 +131,9 @@ def _clean_manifest(folder: Path) -> dict[str, Any]:
 
 def _sweep(folder: Path, manifest: dict[str, Any]) -> None:
     named = {
-        manifest.get("vectors", "vectors.faiss"),
+        manifest["vectors"],
         manifest.get(KEY, {}).get("file"),
-        *_text_names(folder, manifest),
+        *manifest["texts"],
     }
     for pattern in ("vectors*.faiss", f"{KEY}*.safetensors", "texts/part-*.arrow", ".*.tmp", "texts/.*.tmp"):
         for path in folder.glob(pattern):
@@ -141,12 +141,8 @@ def _sweep(folder: Path, manifest: dict[str, Any]) -> None:
                 path.unlink()
 
 
-def _text_names(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    return list(manifest["texts"]) if "texts" in manifest else [path.name for path in text_paths(folder)]
-
-
 def _next_suffix(manifest: dict[str, Any]) -> str:
-    return f"-{len(manifest.get('changes', [])) + 1}"
+    return f"-{len(manifest['changes']) + 1}"
 
 
 def _key(text: str) -> str:
@@ -168,7 +164,7 @@ def _digest(text: str) -> int:
 
 def _known_digests(folder: Path, manifest: dict[str, Any]) -> NDArray[np.uint64]:  # sorted
     """Digests of all texts: 8 bytes each, where the texts themselves might not fit into memory."""
-    parts = TextStore.open(folder, manifest.get("texts")).parts()
+    parts = TextStore.open(folder, manifest["texts"]).parts()
     digests = [np.fromiter(map(_digest, part), dtype=np.uint64, count=len(part)) for part in parts]
     return np.sort(np.concatenate(digests))
 
@@ -192,7 +188,7 @@ def _append(folder: Path, manifest: dict[str, Any], staging: Path, spool: Spool,
         for part, vectors in enumerate(spool.parts()):
             queries = with_vectors(queries, vectors, first + part * spool.chunk)
 
-    names = _text_names(folder, manifest)
+    names = list(manifest["texts"])
     number = max(part_number(Path(name)) for name in names) + 1
     for part, path in enumerate(text_paths(staging)):
         target = text_path(folder, number + part)
@@ -233,7 +229,7 @@ def _commit(
     kept = {key: value for key, value in manifest.items() if key not in ("k_factor", "efSearch", KEY)}
     entry = {**change, "count": facts["count"], RECALL: facts[RECALL]}
     texts = {name: checksum(folder / "texts" / name) for name in names}
-    changed = {**kept, **facts, "texts": texts, "changes": [*manifest.get("changes", []), entry]}
+    changed = {**kept, **facts, "texts": texts, "changes": [*manifest["changes"], entry]}
     write_json(folder / MANIFEST, changed)
     _sweep(folder, changed)
 

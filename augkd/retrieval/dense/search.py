@@ -45,7 +45,7 @@ class Index:
         """Opens `folder`; raises IndexFolderError, before FAISS parses the vectors, if their sha256 is wrong."""
         manifest = read_index_manifest(folder)
         vectors = load_vectors(folder, manifest, mapped=True)
-        texts = TextStore.open(folder, manifest.get("texts"))
+        texts = TextStore.open(folder, manifest["texts"])
         if len(texts) != vectors.ntotal or vectors.ntotal != manifest["count"]:
             raise IndexFolderError(
                 f"{folder} has {len(texts)} texts and {vectors.ntotal} vectors, its manifest states "
@@ -126,10 +126,10 @@ def verify(folder: Path) -> Verified:
     Raises IndexFolderError, naming the file, for the first that is damaged or missing.
     """
     manifest = read_index_manifest(folder)
-    recorded = {folder / manifest.get("vectors", "vectors.faiss"): (file_fingerprint, manifest["sha256"])}
+    recorded = {folder / manifest["vectors"]: (file_fingerprint, manifest["sha256"])}
     if HELD_OUT in manifest:
         recorded[folder / manifest[HELD_OUT]["file"]] = (file_fingerprint, manifest[HELD_OUT]["sha256"])
-    recorded |= {folder / "texts" / name: (checksum, value) for name, value in manifest.get("texts", {}).items()}
+    recorded |= {folder / "texts" / name: (checksum, value) for name, value in manifest["texts"].items()}
     for path, (digest, value) in recorded.items():
         if not path.is_file():
             raise IndexFolderError(f"{path} is missing; build the index again")
@@ -140,7 +140,7 @@ def verify(folder: Path) -> Verified:
 
 def load_vectors(folder: Path, manifest: dict[str, Any], *, mapped: bool) -> Any:
     """The FAISS index, memory-mapped, or read whole so that it can be changed; the sha256 is checked first."""
-    path = folder / manifest.get("vectors", "vectors.faiss")
+    path = folder / manifest["vectors"]
     if not path.is_file():
         raise IndexFolderError(f"{path} is missing; build the index again")
     _check(path, manifest, remembered=mapped)

@@ -24,7 +24,7 @@ from augkd.workspace.fingerprints import file_fingerprint
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VECTORS = "vectors.faiss"  # the file's name in a new index
+VECTORS = "vectors.faiss"  # as a build names it; a change appends a number
 _HELD_OUT = 1000  # queries; standard error about 0.4 points at recall 0.95
 
 
