@@ -32,7 +32,7 @@ def test_check_prints_the_plan_and_writes_nothing(augkd: Augkd, recipe_file: Pat
     assert (done.code, done.err) == (0, "")
     assert "task: 90 train, 18 validation, 18 test" in done.out
     assert "3 classes: animal, food, tool; metric accuracy" in done.out
-    assert "90 originals, 360 candidates at most (to do)" in done.out
+    assert "90 originals, at most 360 candidates (to do)" in done.out
     assert "minimax keep 2" in done.out
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -49,7 +49,7 @@ def test_check_shows_how_many_labelled_texts_the_student_sees(augkd: Augkd, reci
 
 def test_set_changes_one_key_of_the_recipe(augkd: Augkd, recipe_file: Path) -> None:
     done = augkd("check", recipe_file, "--set", "data.neighbours.k=7", "--set", "seed=3")
-    assert "630 candidates at most" in done.out
+    assert "at most 630 candidates" in done.out
     assert "seed 3" in done.out
 
 
@@ -59,8 +59,10 @@ def test_set_changes_one_key_of_the_recipe(augkd: Augkd, recipe_file: Path) -> N
         ("check",),
         ("run", "recipe.yaml"),
         ("augment", "recipe.yaml"),
-        ("augment", "show"),
-        ("augment", "jsonl"),
+        ("transfer", "show"),
+        ("transfer", "jsonl", "some-folder"),
+        ("distill", "--out", "x"),
+        ("distill", "recipe.yaml", "--out", "x", "--student", "a-model"),
         ("index", "search"),
         ("index", "search", "folder", "text", "-k", "0"),
         ("check", "recipe.yaml", "--no-such-option"),
@@ -154,14 +156,14 @@ def test_a_run_is_augment_then_distill_and_their_results_can_be_looked_at(
     assert (facts.json["originals"], facts.json["candidates"]) == (90, 360)
     assert not (out / "student").exists()
 
-    rows = augkd("augment", "show", out / "transfer_set", "-n", "2", "--json").json
+    rows = augkd("transfer", "show", out / "transfer_set", "-n", "2", "--json").json
     assert [row["text"] for row in rows] == ["the cat is here 0", "the dog is here 0"]
-    shown = augkd("augment", "show", out / "transfer_set", "-n", "2").out.splitlines()
+    shown = augkd("transfer", "show", out / "transfer_set", "-n", "2").out.splitlines()
     assert len(shown) == 2 * (1 + 4)
     assert "the cat is here 0  (label animal; teacher " in shown[0]
 
     jsonl = tmp_path / "augmented.jsonl"
-    assert augkd("augment", "jsonl", out / "transfer_set", "--out", jsonl).out == f"90 rows: {jsonl}\n"
+    assert augkd("transfer", "jsonl", out / "transfer_set", "--out", jsonl).out == f"90 rows: {jsonl}\n"
     first = json.loads(jsonl.read_text().splitlines()[0])
     assert first["text_a"] == rows[0]["text"]
     assert first["augmented_samples"] == [candidate["text"] for candidate in rows[0]["candidates"]]
@@ -184,7 +186,23 @@ def test_a_run_is_augment_then_distill_and_their_results_can_be_looked_at(
     ]
 
     plan = augkd("check", recipe_file, "--out", out, *quick).out
-    assert plan.count("is there; reused if its inputs are unchanged") == 4
+    assert plan.count("is finished; used again if its inputs are unchanged") == 4
+
+
+def test_a_transfer_set_is_distilled_by_itself_and_gets_its_card_again(
+    augkd: Augkd, recipe_file: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "out", tmp_path / "out" / "transfer_set"
+    augkd("augment", recipe_file, "--out", out, "--set", "teacher.epochs=1")
+    (folder / "README.md").unlink()
+    assert augkd("transfer", "card", folder, "--name", "mine").out == f"card: {folder / 'README.md'}\n"
+    assert "pretty_name: mine" in (folder / "README.md").read_text()
+
+    command = ("distill", "--transfer-set", folder, "--student", tiny_bert, "--out", tmp_path / "student")
+    done = augkd(*command, "--set", "training={kd: {}, epochs: 1, max_length: 32}", "--json")
+    assert done.code == 0, done.err
+    assert done.json["recipe"] == "transfer-set"
+    assert (tmp_path / "student/student/model.safetensors").is_file()
 
 
 def test_a_second_augkd_in_the_same_folder_is_refused(augkd: Augkd, recipe_file: Path, tmp_path: Path) -> None:

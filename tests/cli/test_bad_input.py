@@ -111,7 +111,7 @@ def foreign_transfer_set(place: Place) -> list[str]:
     folder = place.tmp / "foreign"
     (folder / "data").mkdir(parents=True)
     pq.write_table(pa.table({"sentence": ["a"], "label": [1]}), folder / "data" / "train.parquet")
-    return ["augment", "show", str(folder)]
+    return ["transfer", "show", str(folder)]
 
 
 # mistake → what its one line must contain: what it is, where it is, and the word of the remedy
