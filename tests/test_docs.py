@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any, get_args
 
 import pytest
@@ -367,6 +369,16 @@ def help_texts(command: Any, path: str = "augkd") -> Iterator[tuple[str, str]]:
         yield from help_texts(inner, f"{path} {name}")
 
 
+def docstrings() -> Iterator[tuple[str, str]]:
+    """What the API page prints: the docstrings of public names, and of the public members of classes."""
+    for name in augkd.__all__:
+        value = getattr(augkd, name)
+        yield name, inspect.getdoc(value) or ""
+        for member, defined in vars(value).items() if isinstance(value, type) else ():
+            if not member.startswith("_") and isinstance(defined, (property, FunctionType)):
+                yield f"{name}.{member}", inspect.getdoc(defined) or ""
+
+
 def error_messages() -> Iterator[tuple[str, str]]:
     """The literal parts of everything that is raised with a text, by file and line."""
     for path in sorted((ROOT / "augkd").rglob("*.py")):
@@ -396,6 +408,10 @@ def test_the_help_texts_use_the_terms_of_the_design() -> None:
     texts = list(help_texts(command_tree()))
     assert len(texts) > 80
     assert not replaced_words(iter(texts))
+
+
+def test_the_docstrings_of_public_names_use_the_terms_of_the_design() -> None:
+    assert not replaced_words(docstrings())
 
 
 def test_the_error_messages_use_the_terms_of_the_design() -> None:

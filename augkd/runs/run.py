@@ -157,7 +157,7 @@ class Run:
 
     @property
     def teacher(self) -> Teacher:
-        """The recipe's teacher, whoever teaches the student."""
+        """The recipe's teacher; with assistants, the student learns from the last of them instead."""
         return self._stages.teacher
 
     def transfer_set(self) -> TransferSet:
