@@ -77,12 +77,6 @@ def parse(value: Any, what: str) -> Schedule:
     return _schedule(what, shape, options.check_options(f"{what}: {shape}", SHAPES[shape], table))
 
 
-def weight_at(value: float | Mapping[str, Any] | Schedule, progress: float) -> float:
-    """The weight at `progress` in [0, 1]: a number as it is, the value of a schedule there."""
-    schedule = value if isinstance(value, Schedule) else parse(value, "weight")
-    return schedule.at(progress)
-
-
 def phi(epoch: int, epochs: int, tau_max: int) -> float:
     """Φ at the start of `epoch` (from 0): t/τ with t = 1 + ⌊epoch·τ/epochs⌋, at most 1.
 

@@ -27,7 +27,7 @@ def locked(folder: Path) -> Iterator[None]:
 def claimed(folder: Path) -> Iterator[None]:
     """Waits until no other process builds the artefact in `folder`, and makes others wait meanwhile.
 
-    For artefacts that several runs share: whoever comes second finds it finished. The lock file lies beside the folder
+    For artefacts that several runs share: the second one finds it finished. The lock file lies beside the folder
     and is removed on release.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)

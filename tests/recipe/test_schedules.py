@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 from augkd.errors import RecipeError
-from augkd.recipe.schedules import SHAPES, Schedule, parse, phi, phi_at, weight_at
+from augkd.recipe.schedules import SHAPES, Schedule, parse, phi, phi_at
 
 UP_TO_40 = range(1, 41)
+
+
+def weight_at(value: Any, progress: float) -> float:
+    return parse(value, "weight").at(progress)
 
 
 def message(value: Any) -> str:

@@ -33,7 +33,7 @@ _SUBSTITUTION_MASK = 0.3  # share of the tokens masked in adaptation; substituti
 
 
 class MaskedLMStage:
-    """Finds or makes the folder of each masked language model, and loads one for whoever uses it next."""
+    """Finds or makes the folder of each masked language model, and loads a fresh one for each use."""
 
     def __init__(self, context: RunContext, index: IndexStage):
         """`index` gives the texts of an adaptation whose options name no corpus."""
