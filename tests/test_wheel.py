@@ -65,7 +65,7 @@ def test_an_installed_augkd_finds_its_recipes(wheel: Path, task_folder: Path, tm
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "90 train, 18 validation, 18 test" in done.stdout
-    assert "90 originals, 720 candidates at most" in done.stdout
+    assert "90 originals, at most 720 candidates" in done.stdout
 
 
 def test_the_wheel_declares_the_command_and_the_licence(wheel: Path) -> None:

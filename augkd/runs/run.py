@@ -70,6 +70,14 @@ class Lesson:
         """The manifest of the trained student, with its scores."""
         return self._stage.make(self.transfer_set)
 
+    def prepare(self) -> TransferSet:
+        """Makes what comes before the student."""
+        return self.transfer_set
+
+    def train(self) -> dict[str, Any]:
+        """Makes the student; returns its manifest."""
+        return self.student
+
     @property
     def folder(self) -> Path:
         """Where the student lies."""
@@ -78,13 +86,13 @@ class Lesson:
     @cached_property
     def model(self) -> Classifier:
         """The trained student."""
-        assert self.student
+        self.train()
         return self._stage.load()
 
     @cached_property
     def fingerprint(self) -> str:
         """Changes whenever the student's outputs could."""
-        assert self.student
+        self.train()
         return fingerprint([model_fingerprint(self.folder), self.context.target.labels])
 
     @cached_property
@@ -146,7 +154,7 @@ class Run:
 
     def prepare(self) -> None:
         """Makes the stages that need no student: index, teacher, its logits, the generator's model."""
-        assert self._lessons[0].transfer_set
+        self._lessons[0].prepare()
         if self.recipe.data.generator:
             self._stages.masked_lms.folder(self.recipe.data.generator)
 

@@ -17,7 +17,8 @@ UP_TO_40 = range(1, 41)
 
 
 def weight_at(value: Any, progress: float) -> float:
-    return parse(value, "weight").at(progress)
+    schedule = value if isinstance(value, Schedule) else parse(value, "weight")
+    return schedule.at(progress)
 
 
 def message(value: Any) -> str:

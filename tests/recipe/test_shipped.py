@@ -73,6 +73,8 @@ def small(docstrings: Path, six_layers: Path, corpus_file: Path) -> Any:
                     student[kind]["width"] = 8
         if tree["data"]["neighbours"]:
             tree["data"]["neighbours"]["index"] = {"corpus": {"dataset": str(corpus_file)}}
+        if tree["data"]["labelled"]:
+            tree["data"]["labelled"] = 24
         for source in ("generator", "substitution"):
             if tree["data"][source]:
                 adapt = {"corpus": {"dataset": str(corpus_file)}, "steps": 4, "batch_size": 16}

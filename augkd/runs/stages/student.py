@@ -50,8 +50,8 @@ from augkd.workspace.fingerprints import file_fingerprint
 from augkd.workspace.folders import begin, end
 from augkd.workspace.manifests import finished, read_manifest
 
-# Padded tokens per forward pass of a static student. Each pass fills a dense gradient of all token vectors, which is its
-# main cost: 60 steps of 750 docstrings at width 384 took 34 s in passes of 1,024 tokens and 14 s in these.
+# Padded tokens per forward pass of a static student. Each pass fills a dense gradient of all token vectors, which
+# is its main cost: 60 steps of 750 docstrings at width 384 took 34 s in passes of 1,024 tokens and 14 s in these.
 _STATIC_TOKEN_BUDGET = 32_768
 
 
