@@ -20,8 +20,9 @@ from augkd.data.target import Target
 from augkd.errors import ModelError
 from augkd.models import small_students
 from augkd.models.devices import token_budget_of, uses_bf16
+from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
-from augkd.models.tokens import RowGroups, Tokens
+from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 
 Pair = tuple[str, str | None]
 
@@ -129,12 +130,6 @@ class Classifier:
         self.tokenizer.save_pretrained(folder)
 
 
-def takes_token_types(model: Any) -> bool:
-    """Whether the model has token types (BERT has, DistilBERT and RoBERTa have none or only one)."""
-    config = getattr(getattr(model, "module", model), "config", None)
-    return getattr(config, "type_vocab_size", 0) > 1
-
-
 # ---- loading ----
 
 
@@ -210,6 +205,7 @@ def head_settings(target: Target) -> dict[str, Any]:
 
 def _load(folder: Path, name: str, **settings: Any) -> Any:
     small_students.register_models()
+    hide_loading_bars()
     try:
         return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **settings)
     except (OSError, ValueError, RuntimeError) as exc:

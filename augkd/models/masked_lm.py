@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from augkd.errors import ModelError
-from augkd.models.classifier import takes_token_types
 from augkd.models.devices import token_budget_of, uses_bf16
+from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
-from augkd.models.tokens import RowGroups, Tokens
+from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 
 
 @dataclass
@@ -93,6 +93,7 @@ def load_masked_lm(name: str, precision: str = "auto") -> MaskedLM:
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     folder = locate(name)
+    hide_loading_bars()
     try:
         model, report = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as exc:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,3 +143,9 @@ class LengthGrouped(Sampler[list[int]]):
             batches += [rows[i : i + self._size].tolist() for i in range(0, len(rows), self._size)]
         for place in rng.permutation(len(batches)):
             yield batches[place]
+
+
+def takes_token_types(model: Any) -> bool:
+    """Whether the model has token types (BERT has, DistilBERT and RoBERTa have none or only one)."""
+    config = getattr(getattr(model, "module", model), "config", None)
+    return getattr(config, "type_vocab_size", 0) > 1

@@ -12,17 +12,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from augkd.data.target import Target
-from augkd.data.task import Task, with_labelled
+from augkd.data.task import Task, texts_of, with_labelled
 from augkd.data.transfer_set import TransferSet
-from augkd.distill.teacher.outputs import TeacherOutputs
+from augkd.distill.teacher.outputs import TeacherOutputs, known_logits
 from augkd.evaluation.metrics import metric_of, score
 from augkd.evaluation.results import RunResults, TeacherResults
-from augkd.models.classifier import Classifier
 from augkd.models.locate import model_fingerprint, parameter_count
 from augkd.recipe import Recipe, dump, load_transfer_set_recipe
 from augkd.retrieval.retriever import Retriever
@@ -31,7 +30,7 @@ from augkd.runs.context import RunContext, StageFolders
 from augkd.runs.results import run_results
 from augkd.runs.stages.index import IndexStage
 from augkd.runs.stages.masked_lm import MaskedLMStage
-from augkd.runs.stages.student import StudentStage, known_logits
+from augkd.runs.stages.student import StudentStage
 from augkd.runs.stages.teacher import Teacher, Tutor, stored_outputs, teacher_labels
 from augkd.runs.stages.transfer_set import make_transfer_set
 from augkd.runs.task import read_task
@@ -41,6 +40,9 @@ from augkd.workspace.locks import locked
 from augkd.workspace.manifests import read_manifest, write_manifest
 from augkd.workspace.progress import Progress, silent
 from augkd.workspace.run_folder import relative_stages
+
+if TYPE_CHECKING:
+    from augkd.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class Run:
         scores: dict[str, float | None] = {}
         for split, examples in (("validation", task.validation), ("test", task.test)):
             labels = [example.label for example in examples]
-            logits = known_logits(teacher.outputs, examples, self.context.target.outputs)
+            logits = known_logits(teacher.outputs, texts_of(examples), self.context.target.outputs)
             known = None not in labels and not np.isnan(logits).any()
             scores[split] = score(self.context.metric, self.context.target, logits, labels) if known else None
         parameters = parameter_count(teacher.folder) if teacher.folder else None

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from augkd.data.task import Task, texts_of
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, Pair, takes_token_types
+from augkd.models.classifier import Classifier, Pair
 from augkd.models.devices import uses_bf16
 from augkd.models.locate import weight_files
 from augkd.models.onnx_graph import check_extra, session
+from augkd.models.tokens import takes_token_types
 from augkd.ship.export import trimmed_folder
 from augkd.ship.export_record import FLOAT32, INT8, ExportRecord, read_record
 from augkd.ship.onnx_check import random_texts

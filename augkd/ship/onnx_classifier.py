@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augkd.models.classifier import Classifier, Pair, takes_token_types
+from augkd.models.classifier import Classifier, Pair
 from augkd.models.devices import token_budget_of
 from augkd.models.onnx_graph import to_onnx
-from augkd.models.tokens import RowGroups
+from augkd.models.tokens import RowGroups, takes_token_types
 
 _CPU = torch.device("cpu")
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from augkd.data.target import Target
 from augkd.errors import ModelError
 from augkd.models import small_students
-from augkd.models.classifier import Classifier, load_backbone, load_classifier, takes_token_types
+from augkd.models.classifier import Classifier, load_backbone, load_classifier
 from augkd.models.layers import layer_list
 from augkd.models.small_students.bilstm import BiLSTMConfig, BiLSTMForSequenceClassification
 from augkd.models.small_students.siamese import compare_texts, text_masks
 from augkd.models.small_students.static import StaticConfig, StaticForSequenceClassification
 from augkd.models.student_kinds import STUDENTS, build_student, embeddings_from, smaller
+from augkd.models.tokens import takes_token_types
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "bilstm": {"width": 16, "hidden": 8, "layers": 2, "dense": 12},

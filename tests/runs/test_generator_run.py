@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from support.tiny import sentences
 
-import augkd.runs.stages.student
+import augkd.runs.stages.student_training
 from augkd.candidates.generator.adapt import adapt, score_masked_lm
 from augkd.data.corpus import CorpusSource
 from augkd.errors import DataError, ModelError
@@ -57,13 +57,13 @@ def test_a_students_step_gives_no_gradient_to_generator_or_teacher(
     recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    train = augkd.runs.stages.student.train_stages
+    train = augkd.runs.stages.student_training.train_stages
 
     def spied(*given: Any) -> Any:
         seen.append(given[-1])
         return train(*given)
 
-    monkeypatch.setattr(augkd.runs.stages.student, "train_stages", spied)
+    monkeypatch.setattr(augkd.runs.stages.student_training, "train_stages", spied)
     changes = ("data.neighbours=null", "data.generator.ascend=0", "training.epochs=1")
     cost = Run(recipe(*changes), tmp_path / "run").results()["cost"]
     (player,) = seen

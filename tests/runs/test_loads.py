@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,3 +99,15 @@ def test_another_loss_retrains_the_student_without_an_encoder(
     counts.classifiers.clear()
     Run(load_recipe(str(recipe_file), ["training.learning_rate=0.001"]), tmp_path / "run").results()
     assert (counts.classifiers, counts.encoders) == ({"teacher": 1}, {}), "its layers make the student"
+
+
+def test_a_finished_run_never_imports_transformers(recipe_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from augkd.cli.app import main; sys.argv = ['augkd', *sys.argv[1:]]\n"
+        "try:\n    main()\nexcept SystemExit as exc:\n    assert not exc.code\n"
+        "sys.exit('transformers' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, "run", str(recipe_file), "--out", str(tmp_path / "run")]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=False) for _ in range(2))
+    assert first.returncode == 1, "training needs it"
+    assert second.returncode == 0, second.stderr

@@ -19,9 +19,8 @@ import torch
 from augkd.candidates.substitution.filled_blocks import FilledTexts, Slot, read_block, write_block
 from augkd.candidates.words import Words, cased, replaceable, whole_words
 from augkd.errors import RecipeError
-from augkd.models.classifier import takes_token_types
 from augkd.models.masked_lm import check_masked_lm, logits_at
-from augkd.models.tokens import RowGroups, Tokens
+from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.progress import Steps
 

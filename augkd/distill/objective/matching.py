@@ -16,8 +16,8 @@ from augkd.distill.objective.layer_losses import alp_attention
 from augkd.distill.objective.layer_objective import LayerObjective
 from augkd.distill.objective.layer_states import Needs, States, watched
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, takes_token_types
-from augkd.models.tokens import RowGroups, Tokens
+from augkd.models.classifier import Classifier
+from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 
 
 def check_same_tokens(student: Classifier, teacher: Classifier) -> None:

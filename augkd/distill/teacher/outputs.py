@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,12 @@ from scipy.special import log_softmax, logsumexp
 
 from augkd.data.target import Target
 from augkd.errors import DataError, short_repr
-from augkd.models.classifier import Classifier, Pair
 from augkd.workspace.files import replacing
 from augkd.workspace.locks import claimed
 from augkd.workspace.progress import Steps
+
+if TYPE_CHECKING:
+    from augkd.models.classifier import Classifier, Pair
 
 _PART = 4096  # texts per part: at most a minute of a MiniLM teacher's work on two slow cores
 
@@ -177,6 +179,13 @@ class AveragedTeacher:
         if self._average == "logits":
             return np.asarray(outputs.mean(axis=0), dtype=np.float32)
         return np.asarray(logsumexp(log_softmax(outputs, axis=-1), axis=0) - np.log(len(outputs)), dtype=np.float32)
+
+
+def known_logits(outputs: TeacherOutputs, texts: Sequence[Pair], width: int) -> NDArray[np.float32]:  # (n, width)
+    """The teacher's logits of `texts`; nan in all of them where it does not know some."""
+    if not outputs.has(texts):
+        return np.full((len(texts), width), np.nan, dtype=np.float32)
+    return outputs.logits(texts)
 
 
 def key_of(weights: str, max_length: int) -> str:

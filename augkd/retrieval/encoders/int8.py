@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.modeling_outputs import BaseModelOutput
 
 from augkd.errors import ModelError
 from augkd.models.onnx_graph import check_extra, quiet_exporters, session, to_onnx
@@ -56,9 +55,11 @@ class Int8Transformer(torch.nn.Module):
         input_ids: torch.Tensor,  # (n, width)
         attention_mask: torch.Tensor,  # (n, width)
         **_: Any,  # token types: zero for single texts, and constant in the export
-    ) -> BaseModelOutput:
+    ) -> Any:  # a BaseModelOutput
         """The last hidden state, (n, width, hidden)."""
         feed = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        from transformers.modeling_outputs import BaseModelOutput  # transformers takes a second to import
+
         return BaseModelOutput(last_hidden_state=torch.from_numpy(self._session.run(None, feed)[0]))
 
 

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from augkd.candidates.generator.adapt import HELD_OUT, adapt
 from augkd.data.cleaning import normalised
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.errors import ModelError
@@ -94,6 +93,8 @@ class MaskedLMStage:
 
     def _adapt(self, folder: Path, model: str, texts: list[str], options: AdaptOptions, mask: float) -> dict[str, Any]:
         """Adapts `model` into `folder`; the facts for its manifest."""
+        from augkd.candidates.generator.adapt import adapt  # transformers takes seconds to import
+
         started, training, progress = time.perf_counter(), self._context.recipe.training, self._context.progress
         lm = load_masked_lm(model, training.precision)
         before, after = adapt(
@@ -114,6 +115,8 @@ class MaskedLMStage:
         return facts | {"seconds": time.perf_counter() - started}
 
     def _texts(self, source: CorpusSource | None, options: AdaptOptions) -> list[str]:
+        from augkd.candidates.generator.adapt import HELD_OUT
+
         size = options.steps * options.batch_size + HELD_OUT
         return sample(source, size, options.seed) if source else _indexed(self._index.retriever, size, options.seed)
 

@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import shutil
 import time
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from augkd.data.given_transfer_set import locate_transfer_set
 from augkd.data.task import Task
-from augkd.data.transfer_set import TransferSet, in_memory, original_row
-from augkd.distill.arguments import arguments
-from augkd.distill.dataset import DistillationDataset
-from augkd.distill.stages import train_stages
+from augkd.data.transfer_set import TransferSet
 from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, TeacherOutputs
 from augkd.errors import DataError, ModelError
-from augkd.evaluation.judge import Judge
-from augkd.models.classifier import Classifier, load_backbone, load_classifier
-from augkd.models.layers import from_layers
 from augkd.models.locate import locate, model_fingerprint
-from augkd.recipe import Recipe, TeacherOptions, TrainingOptions, dump
+from augkd.recipe import Recipe, TeacherOptions, dump
 from augkd.runs.context import RunContext
-from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.folders import begin, end
 from augkd.workspace.locks import claimed
 from augkd.workspace.manifests import finished
+
+if TYPE_CHECKING:
+    from augkd.models.classifier import Classifier
 
 
 class Tutor(Protocol):
@@ -84,9 +78,11 @@ class Teacher:
         folder = context.folders.of(self.stage, fingerprint(made_from))
         with claimed(folder):
             if not finished(folder, "teacher", made_from):
+                from augkd.runs.stages.fine_tuning import fine_tune  # transformers takes seconds to import
+
                 started = time.perf_counter()
                 begin(folder, "teacher", made_from)
-                rows = self._fine_tune(folder)
+                rows = fine_tune(context, options, self.stage, folder)
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
                 end(folder, "teacher", made_from, rows=rows, seconds=time.perf_counter() - started)
         return folder
@@ -107,6 +103,8 @@ class Teacher:
     @cached_property
     def model(self) -> Classifier:
         """The classifier; a recipe that needs one is rejected when there is none."""
+        from augkd.models.classifier import load_classifier
+
         assert self.folder is not None, "the recipe's own check sees to this"
         training, labels = self._context.recipe.training, self._context.target.labels
         return load_classifier(str(self.folder), labels, training.max_length, self._output_names, training.precision)
@@ -149,33 +147,6 @@ class Teacher:
         """Names for the outputs of a checkpoint that does not know them; one fine-tuned here has the task's."""
         return None if self.options.epochs else self.options.labels
 
-    def _fine_tune(self, folder: Path) -> dict[str, int]:
-        context, options, training = self._context, self.options, self._context.recipe.training
-        labels = context.target.labels
-        model = load_backbone(str(options.model), labels, training.max_length, options.seed, training.precision)
-        if options.layers is not None:
-            model = from_layers(model, options.layers)
-        settings: dict[str, Any] = {
-            "ce": {},
-            "epochs": options.epochs,
-            "learning_rate": options.learning_rate,
-            "batch_size": options.batch_size,
-            **{name: getattr(training, name) for name in ("max_length", "precision", "checkpoints", "report_to")},
-        }
-        stage = TrainingOptions.model_validate(settings)
-        rows = [original_row(e, np.zeros(context.target.outputs), [], labels) for e in context.task.train]
-        judge = Judge(context.task, context.metric, context.target, _no_teacher)
-        trained = train_stages(
-            model,
-            [arguments(folder / "checkpoints", stage, options.seed, context.metric)],
-            DistillationDataset(model, in_memory(rows, labels)),
-            lambda classifier: {context.metric: judge.validation(classifier)},
-            partial(context.progress, self.stage),
-        )
-        model.save(folder)
-        write_json(folder / "log.json", trained.log)
-        return trained.rows
-
 
 def stored_outputs(context: RunContext, tutor: Tutor) -> CachedTeacher:
     """The logits of a model behind a store on disk; the model is loaded when a text is new."""
@@ -199,7 +170,3 @@ def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
 
     id2label = AutoConfig.from_pretrained(locate(recipe.teacher.model)).id2label
     return tuple(id2label[place] for place in range(len(id2label)))
-
-
-def _no_teacher(texts: Any) -> Any:
-    raise DataError("the validation split has no labels to choose the teacher's checkpoint by; label some")
