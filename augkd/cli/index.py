@@ -72,10 +72,10 @@ def merge(
 def add(
     folder: Path,
     corpus: Annotated[str, typer.Argument(help="A file, folder or Hub name with the new texts.")],
-    text: Annotated[str, typer.Option("--text", help="The column of the texts.")] = "text",
+    text: Annotated[str, typer.Option("--text", help="The column of the texts (default: text).")] = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Put new texts into an index. Example: augkd index add runs/questions new.txt"""
+    """Add new texts to an index. Example: augkd index add runs/questions new.txt"""
     quiet_libraries()
     from augkd.retrieval.build import add_to_index
     from augkd.workspace.locks import locked
@@ -89,10 +89,10 @@ def add(
 @index_app.command("remove")
 def remove(
     folder: Path,
-    texts: Annotated[Path, typer.Argument(help="A file with the texts to take out, one a line (a takedown list).")],
+    texts: Annotated[Path, typer.Argument(help="A file with the texts to remove, one per line (a takedown list).")],
     as_json: AsJson = False,
 ) -> None:
-    """Take texts out of an index, for good. Example: augkd index remove runs/questions takedown.txt"""
+    """Remove texts from an index permanently. Example: augkd index remove runs/questions takedown.txt"""
     quiet_libraries()
     from augkd.retrieval.build import remove_from_index
     from augkd.workspace.locks import locked
@@ -143,8 +143,8 @@ def info(
 @index_app.command("dropped")
 def dropped(
     folder: Path,
-    rule: Annotated[str | None, typer.Option("--rule", help="Only what this rule left out.")] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Examples of each rule.")] = 5,
+    rule: Annotated[str | None, typer.Option("--rule", help="Only texts that this rule left out.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Examples per rule (default: 5).")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Show texts that were left out of an index, and why. Example: augkd index dropped runs/questions -n 3"""

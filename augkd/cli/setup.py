@@ -12,7 +12,7 @@ from augkd.cli.terminal import AsJson, show
 
 
 def doctor(
-    online: Annotated[bool, typer.Option("--online", help="Also ask whether the Hub is reachable.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Also check whether the Hub is reachable.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what this machine can do, what is installed and what is broken; status 1 when something is.
@@ -30,11 +30,15 @@ def doctor(
 def init(
     data: Annotated[str, typer.Argument(help="Labelled texts: a file, a folder, or a Hub name.")],
     corpus: Annotated[str | None, typer.Option("--corpus", help="Unlabelled texts of the same kind.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("recipe.yaml"),
-    text: Annotated[str | None, typer.Option("--text", help="The column of the texts, if the guess is wrong.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="The recipe to write (default: recipe.yaml).")] = Path(
+        "recipe.yaml"
+    ),
+    text: Annotated[
+        str | None, typer.Option("--text", help="The column of the texts, where the guess is wrong.")
+    ] = None,
     text_pair: Annotated[str | None, typer.Option("--text-pair", help="The column of second texts.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="The column of the labels.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a recipe that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing recipe.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at your data and write a recipe for it. Example: augkd init my.csv --corpus my.txt --out my.yaml"""

@@ -17,8 +17,8 @@ Folder = Annotated[Path, typer.Argument(help="A run's folder, or the folder of a
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a run or of a comparison.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The file to write (DIR/report.html).")] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write (default: DIR/report.html).")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Write one HTML file about a run or a comparison; it needs no network. Example: augkd report runs/trec --open"""
     from augkd.evaluation.report.report import write_report
@@ -32,7 +32,8 @@ def report(
 def export(
     folder: Folder,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The folder to write (<student>/onnx, trimmed: <student>-trimmed).")
+        Path | None,
+        typer.Option("--out", help="The folder to write (default: <student>/onnx; with --trim: <student>-trimmed)."),
     ] = None,
     no_int8: Annotated[bool, typer.Option("--no-int8", help="Write float32 only.")] = False,
     trim: Annotated[
@@ -44,7 +45,7 @@ def export(
     ] = None,
     no_index: Annotated[bool, typer.Option("--no-index", help="With --trim: leave the run's index out.")] = False,
     no_characters: Annotated[
-        bool, typer.Option("--no-characters", help="With --trim: drop single characters that do not occur, too.")
+        bool, typer.Option("--no-characters", help="With --trim: also drop single characters that do not occur.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -96,11 +97,16 @@ def bench_student(
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="A run (its student goes), a student, a transfer set or an index.")],
-    repo: Annotated[str, typer.Argument(help="The repository, owner/name; made when it is not there.")],
-    what: Annotated[str | None, typer.Option("--what", help="Of a run: student, transfer-set or index.")] = None,
+    folder: Annotated[Path, typer.Argument(help="A run, a student, a transfer set or an index.")],
+    repo: Annotated[str, typer.Argument(help="The repository, owner/name; created if it does not exist.")],
+    what: Annotated[
+        str | None,
+        typer.Option("--what", help="Which part of a run: student, transfer-set or index (default: student)."),
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files that would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files that would be uploaded, and upload nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Upload a student, transfer set or index to the Hugging Face Hub, with its card and without local paths.

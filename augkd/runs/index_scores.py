@@ -27,8 +27,8 @@ class IndexRanking(TypedDict):
 def score_indexes(recipe: Recipe, indexes: Sequence[Path], out: Path, progress: Progress = silent) -> IndexRanking:
     """Ranks built indexes for the recipe's task; returns what is written to score.json in `out`.
 
-    Index folders are told apart by their names. Raises RecipeError for a recipe without neighbours, and for two indexes
-    of one name.
+    Index folders are distinguished by their names. Raises RecipeError for a recipe without neighbours, and for two
+    indexes of one name.
     """
     if recipe.data.neighbours is None:
         raise RecipeError("this recipe has no data.neighbours; score indexes with one that has, e.g. minimax-knn")
