@@ -7,7 +7,7 @@ at the number of labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,12 @@ class Target:
     """One of `labels`, in the order of a model's outputs; a number where `labels` is empty."""
 
     labels: tuple[str, ...] = ()
+
+    @classmethod
+    def of_outputs(cls, id2label: Mapping[Any, str]) -> Target:
+        """The target of a saved model: `id2label` of its configuration; a single output is a number."""
+        names = [str(name) for _, name in sorted(id2label.items(), key=lambda item: int(item[0]))]
+        return cls(tuple(names) if len(names) > 1 else ())
 
     @property
     def regression(self) -> bool:

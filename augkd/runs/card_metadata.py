@@ -83,5 +83,4 @@ def is_own_model(config: Mapping[str, Any]) -> bool:
 
 def target_of(config: Mapping[str, Any]) -> Target:
     """What the model of a config.json predicts; a single output is a number."""
-    names = [str(name) for name in config.get("id2label", {}).values()]
-    return Target(tuple(names) if len(names) > 1 else ())
+    return Target.of_outputs(config.get("id2label", {}))

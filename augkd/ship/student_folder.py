@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from augkd.data.target import Target
 from augkd.data.task import Task
 from augkd.errors import ModelError
 from augkd.models import small_students
@@ -99,8 +100,7 @@ def _labels(folder: Path) -> tuple[str, ...]:
     from transformers import AutoConfig
 
     small_students.register_models()  # so that AutoConfig knows the BiLSTM's configuration
-    names = AutoConfig.from_pretrained(folder).id2label
-    return tuple(names[place] for place in range(len(names))) if len(names) > 1 else ()
+    return Target.of_outputs(AutoConfig.from_pretrained(folder).id2label).labels
 
 
 def _kind(folder: Path) -> str | None:

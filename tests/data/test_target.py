@@ -47,3 +47,9 @@ def test_decoding_gives_back_what_was_encoded() -> None:
 
 def test_every_metric_applies_to_one_kind_of_target() -> None:
     assert sorted([*CLASSES.metrics, *NUMBER.metrics]) == sorted(METRICS)
+
+
+def test_the_target_of_a_saved_model_is_read_from_its_labels() -> None:
+    assert Target.of_outputs({"1": "yes", "0": "no"}) == CLASSES
+    assert Target.of_outputs({index: str(index) for index in range(11)}).labels[10] == "10", "ordered as numbers"
+    assert Target.of_outputs({0: "LABEL_0"}) == Target.of_outputs({}) == NUMBER

@@ -76,7 +76,7 @@ def read_run(folder: Path) -> RunData:
         transfer=transfer,
         trace=_trace(folder / "student" / "trace.safetensors", transfer),
         predictions=read_predictions(folder / "student", "test") or read_predictions(folder / "student", "validation"),
-        target=transfer.target if transfer else Target(_class_names(folder / "student" / "config.json")),
+        target=transfer.target if transfer else _target(folder / "student" / "config.json"),
         sizes=_sizes(folder / "student", teacher),
         exports=_exports(folder),
         bench=dict(read_json(folder / "bench.json")) if (folder / "bench.json").exists() else None,
@@ -124,13 +124,8 @@ def _trace(path: Path, transfer: TransferSet | None) -> Trace | None:
     return trace
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
-    """Class names of a model's configuration; () for regression."""
-    config = read_json(path)
-    if config.get("problem_type") == "regression":
-        return ()
-    names = config.get("id2label") or {}
-    return tuple(names[str(place)] for place in range(len(names)))
+def _target(config: Path) -> Target:
+    return Target.of_outputs(read_json(config).get("id2label") or {})
 
 
 def _sizes(student: Path, teacher: Path | None) -> dict[str, int]:
