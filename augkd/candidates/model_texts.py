@@ -6,10 +6,11 @@ Evaluation texts among them are withheld, as among any other candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -23,14 +24,24 @@ from augkd.candidates.substitution.substitute import substitute
 from augkd.data.cleaning import normalised
 from augkd.data.task import Task
 from augkd.models.locate import model_fingerprint
-from augkd.models.masked_lm import load_masked_lm
-from augkd.recipe import DataOptions, GeneratedOptions, SubstitutionOptions, TrainingOptions
+from augkd.models.masked_lm import MaskedLM
+from augkd.recipe import DataOptions, GeneratedOptions, SubstitutionOptions
 from augkd.retrieval.encoders.make import make_encoder
 from augkd.workspace.progress import Progress
 
 SUBSTITUTION_CACHE = "words"  # substitutions predicted so far, in the cache of an unfinished transfer set
 
-FolderOf = Callable[[GeneratedOptions | SubstitutionOptions], Path]  # of the masked language model
+
+class MaskedLMs(Protocol):
+    """Finds masked language models and loads them."""
+
+    def folder(self, options: GeneratedOptions | SubstitutionOptions, /) -> Path:
+        """The folder of the model that `options` ask for."""
+        ...
+
+    def load(self, folder: Path, /) -> MaskedLM:
+        """The model in a folder."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class ModelTexts:
 
 
 def make_model_texts(
-    task: Task, options: DataOptions, training: TrainingOptions, folder_of: FolderOf, cache: Path, progress: Progress
+    task: Task, options: DataOptions, max_length: int, masked_lms: MaskedLMs, cache: Path, progress: Progress
 ) -> ModelTexts:
     """The candidates of `generated` and `substitution` for each training text; none where the recipe has neither.
 
@@ -68,23 +79,22 @@ def make_model_texts(
     """
     texts = ModelTexts.none(len(task.train))
     if options.generated is not None:
-        lm = folder_of(options.generated)
-        texts = texts.join(_generated(task, options.generated, training, lm, cache, progress))
+        lm = masked_lms.load(masked_lms.folder(options.generated))
+        texts = texts.join(_generated(task, options.generated, max_length, lm, cache, progress))
     if options.substitution is not None:
-        lm = folder_of(options.substitution)
-        texts = texts.join(_substituted(task, options.substitution, training, lm, cache, progress))
+        texts = texts.join(_substituted(task, options.substitution, max_length, masked_lms, cache, progress))
     return texts
 
 
 def _generated(
-    task: Task, options: GeneratedOptions, training: TrainingOptions, folder: Path, cache: Path, progress: Progress
+    task: Task, options: GeneratedOptions, max_length: int, lm: MaskedLM, cache: Path, progress: Progress
 ) -> ModelTexts:
-    generator = Generator(load_masked_lm(str(folder), training.precision), options.mask)
+    generator = Generator(lm, options.mask)
     pools = generate_texts(
         task.train,
         generator,
         samples=options.samples,
-        max_length=training.max_length,
+        max_length=max_length,
         seed=options.seed,
         progress=partial(progress, "generated texts"),
     )
@@ -92,9 +102,10 @@ def _generated(
 
 
 def _substituted(
-    task: Task, options: SubstitutionOptions, training: TrainingOptions, folder: Path, cache: Path, progress: Progress
+    task: Task, options: SubstitutionOptions, max_length: int, masked_lms: MaskedLMs, cache: Path, progress: Progress
 ) -> ModelTexts:
-    lm = load_masked_lm(str(folder), training.precision)
+    folder = masked_lms.folder(options)
+    lm = masked_lms.load(folder)
     substitutions = substitute(
         task.train,
         lm.model,
@@ -102,7 +113,7 @@ def _substituted(
         n=options.n,
         probability=options.probability,
         top_k=options.top_k,
-        max_length=training.max_length,
+        max_length=max_length,
         pairs=options.pairs,
         seed=options.seed,
         saved=cache / SUBSTITUTION_CACHE / model_fingerprint(folder)[:12],

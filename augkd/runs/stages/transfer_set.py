@@ -149,7 +149,7 @@ def _write(
 def _gather(folder: Path, context: RunContext, index: IndexStage, masked_lms: MaskedLMStage) -> _Gathered:
     task, recipe, options, progress = context.student_task, context.recipe, context.recipe.data, context.progress
     evaluation = {normalised(text) for text in task.evaluation_texts()} - {""}
-    made = make_model_texts(task, options, recipe.training, masked_lms.folder, folder / CACHE, progress)
+    made = make_model_texts(task, options, recipe.training.max_length, masked_lms, folder / CACHE, progress)
     found = Neighbours.none(len(task.train))
     sampled: list[list[Candidate]] = [[] for _ in task.train]
     withheld = 0
