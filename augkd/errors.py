@@ -11,6 +11,7 @@ Exception hierarchy:
     - DamagedFileError: the rest of a file cannot be read
   + IndexFolderError: an index folder is missing, damaged or built from something else
   + ModelError: a teacher, student or encoder is missing, or its labels or vocabulary do not match
+  + TrainingError: a training has diverged, or a model's outputs are not finite
   + WorkspaceError: an output folder is foreign, locked or written by a newer augkd
 """
 
@@ -42,6 +43,10 @@ class IndexFolderError(AugkdError):
 
 class ModelError(AugkdError):
     """A teacher, student or encoder cannot be loaded, or its labels or vocabulary do not match."""
+
+
+class TrainingError(AugkdError):
+    """A training has diverged, or a model's outputs are not finite."""
 
 
 class WorkspaceError(AugkdError):

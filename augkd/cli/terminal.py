@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from augkd.recipe.units import format_seconds
+from augkd.workspace.files import json_text
 
 
 def recipe_names(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -34,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 def show(value: Any, as_json: bool, lines: list[str]) -> None:
     """Prints a result: its lines, or the value as JSON."""
     if as_json:
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        typer.echo(json_text(value))
         return
     for line in lines:
         typer.echo(line)

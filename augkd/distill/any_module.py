@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from augkd.data.target import NO_CLASS
 from augkd.distill.any_rows import Inputs, Rows, count, device_of, forward, logits_of, take
 from augkd.distill.objective.objective import Losses, Objective
-from augkd.errors import DataError, ModelError
+from augkd.errors import DataError, ModelError, TrainingError
+from augkd.models.finite import not_finite
 from augkd.workspace.progress import Steps
 
 Validation = Callable[[nn.Module], float]  # higher is better
@@ -170,6 +171,11 @@ class _StageRun:
         best, kept, weights = -math.inf, None, None
         for number in range(1, stage.epochs + 1):
             loss = self._epoch(optimiser, schedule, rows, number)
+            if bad := list(not_finite(self.student)):  # the last step's loss was finite, its gradient need not be
+                raise TrainingError(
+                    f"{len(bad)} weights (first: {bad[0]}) are not finite after epoch {number} of stage {self.number}; "
+                    f"lower the learning rate ({self.stage.learning_rate:g})"
+                )
             score = None if judge is None else _score(judge, self.student)
             epochs.append(Epoch(self.number, number, loss, score))
             if score is not None and score > best:
@@ -195,8 +201,10 @@ class _StageRun:
         loss = self.objective(logits, targets, labels, step / self.steps).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
-            why = "it needs a teacher, and none was given" if targets.isnan().any() else "lower the learning rate"
-            raise ModelError(f"the loss is {value} at step {step} of stage {self.number}; {why}")
+            what = f"the loss is {value} at step {step} of stage {self.number}"
+            if targets.isnan().any():
+                raise ModelError(f"{what}; it needs a teacher, and none was given")
+            raise TrainingError(f"{what}; lower the learning rate ({self.stage.learning_rate:g})")
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         if self.stage.max_grad_norm > 0:

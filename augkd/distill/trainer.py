@@ -34,6 +34,7 @@ from augkd.distill.trace import SelectionTrace
 from augkd.errors import AugkdError, RecipeError
 from augkd.models.classifier import Classifier
 from augkd.models.devices import token_budget_of
+from augkd.models.finite_training import FiniteTraining
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import LengthGrouped
 from augkd.selection.pool import Batch, Pool
@@ -69,13 +70,14 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         Raises RecipeError for an unknown loss or option, and for an adversary in several processes.
         """
         self.objective = Objective(args.losses)
+        self._finite = FiniteTraining(self._parts_beside_the_student)
         super().__init__(
             model=student.model,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=train_dataset if validation else None,  # Trainer wants one; `evaluate` does not use it
             processing_class=student.tokenizer,
-            callbacks=[*callbacks_of(args, callbacks), BetweenSteps(self, progress)],
+            callbacks=[*callbacks_of(args, callbacks), BetweenSteps(self, progress), self._finite],
         )
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)  # the log is in the trainer's state; printing belongs to the caller
@@ -121,6 +123,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             rng = rng_of(self.args.seed, self._epoch, int(batch.rows[0]), 1)
             rows, backward = loss.rows, self.accelerator.backward
             value = freelb(loss, backward, model, rows.tokens, rows.groups, rng, **self.args.freelb)
+        self._finite.see(value, self.args, self.state.global_step + 1)
         return (value, None) if return_outputs else value
 
     def _wrapped_student(self, model: Any) -> Classifier:
@@ -196,6 +199,14 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     @property
     def _projections(self) -> list[torch.nn.Parameter]:
         return [] if self.layers is None else list(self.layers.objective.parameters())
+
+    def _parts_beside_the_student(self) -> dict[str, torch.nn.Module]:
+        parts: dict[str, torch.nn.Module] = {}
+        if self.layers is not None:
+            parts["projection"] = self.layers.objective
+        if self.adversary is not None:
+            parts["generator"] = self.adversary.generator.lm.model
+        return parts
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As Trainer's, with the projections."""

@@ -5,20 +5,22 @@ The validation split chooses checkpoints and is scored often; the test split is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from augkd.data.target import Target
 from augkd.data.task import Texts, texts_of
+from augkd.errors import TrainingError, short_repr
 from augkd.evaluation.metrics import interval, score
 from augkd.evaluation.results import ScoreOnTest
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    from augkd.data.task import Task
+    from augkd.data.task import Example, Task
 
 
 class Predictor(Protocol):
@@ -44,7 +46,7 @@ class Judge:
         if not examples:
             examples = list(self.task.validation)
             labels = self.target.predictions(self.teacher_logits(texts_of(examples)))
-        logits = classifier.predict(texts_of(examples)).numpy()
+        logits = _outputs(classifier, examples)
         return score(self.metric, self.target, logits, labels)
 
     def test(self, classifier: Predictor) -> ScoreOnTest:
@@ -52,8 +54,21 @@ class Judge:
         labels = [example.label for example in self.task.test]
         if None in labels:
             return {"test": None, "test_interval": None}
-        logits = classifier.predict(texts_of(self.task.test)).numpy()
+        logits = _outputs(classifier, self.task.test)
         return {
             "test": score(self.metric, self.target, logits, labels),
             "test_interval": interval(self.metric, self.target, logits, labels),
         }
+
+
+def _outputs(classifier: Predictor, examples: Sequence[Example]) -> NDArray[np.float32]:  # (n, outputs)
+    """Its logits; raises TrainingError where one is not finite, since a metric of nan is that of a class at random."""
+    logits = classifier.predict(texts_of(examples)).numpy()
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        text = short_repr(examples[int(finite.argmin())].text)
+        raise TrainingError(
+            f"the model's outputs are not finite for {(~finite).sum()} of {len(logits)} texts, first {text}; "
+            "its training diverged: lower the learning rate"
+        )
+    return np.asarray(logits)

@@ -17,7 +17,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from augkd.errors import IndexFolderError
+from augkd.errors import IndexFolderError, ModelError, short_repr
 from augkd.retrieval.texts import drop_texts_from, read_texts, text_path, write_texts
 from augkd.workspace.files import replacing
 
@@ -92,13 +92,24 @@ def encode_parts(
     parts = count = 0
     for part_texts in _chunks(texts, chunk):
         if parts % shard[1] == shard[0] - 1 and not _is_done(folder, parts, part_texts):
-            _write_part(folder, parts, part_texts, encoder.encode(part_texts))
+            _write_part(folder, parts, part_texts, _checked(encoder.encode(part_texts), part_texts))
         parts += 1
         count += len(part_texts)
         if progress is not None:
             progress(count)
     drop_texts_from(folder, parts)
     return count
+
+
+def _checked(vectors: NDArray[np.float32], texts: list[str]) -> NDArray[np.float32]:
+    """The vectors; raises ModelError where one is not finite: FAISS would take it, and find it for any query."""
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        raise ModelError(
+            f"the encoder's vectors are not finite for {bad.sum()} of {len(texts)} texts, first "
+            f"{short_repr(texts[int(bad.argmax())])}; its weights are damaged or its training diverged"
+        )
+    return vectors
 
 
 def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from augkd.data.target import Target
 from augkd.data.task import Example, Task
+from augkd.errors import TrainingError
 from augkd.recipe import Recipe
 from augkd.workspace.progress import Progress, prefixed, silent
 
@@ -57,3 +60,12 @@ class RunContext:
             progress=prefixed(self.progress, f"assistant {number}: "),
             name=f"assistant {number}",
         )
+
+
+@contextmanager
+def named_if_it_diverges(stage: str) -> Iterator[None]:
+    """Names the stage in the message of a training that diverged."""
+    try:
+        yield
+    except TrainingError as exc:
+        raise TrainingError(f"{stage}: {exc}") from exc

@@ -22,6 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from augkd.candidates.generator.generator import masked_positions, replace_tokens
 from augkd.errors import DataError
+from augkd.models.finite_training import FiniteTraining
 from augkd.models.masked_lm import MaskedLM
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import LengthGrouped, Tokens
@@ -137,8 +138,9 @@ class _MaskedTrainer(Trainer):  # type: ignore[misc]
         self, lm: MaskedLM, args: TrainingArguments, data: _MaskedRows, batch_size: int, progress: Steps | None
     ) -> None:
         self._lm, self._data, self._sampler = lm, data, LengthGrouped(data.tokens.lengths, batch_size, args.seed)
-        callback = _EpochAndProgress(self._data, self._sampler, progress)
-        super().__init__(model=lm.model, args=args, train_dataset=data, callbacks=[callback])
+        self._finite = FiniteTraining(dict)
+        callbacks = [_EpochAndProgress(self._data, self._sampler, progress), self._finite]
+        super().__init__(model=lm.model, args=args, train_dataset=data, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -154,6 +156,7 @@ class _MaskedTrainer(Trainer):  # type: ignore[misc]
         """The mean over the masked positions of a batch."""
         logits = self._lm.logits(inputs["tokens"], inputs["positions"], "adaptation")
         loss: Tensor = functional.cross_entropy(logits, inputs["original"].to(logits.device))
+        self._finite.see(loss, self.args, self.state.global_step + 1)
         return (loss, None) if return_outputs else loss
 
     def floating_point_ops(self, inputs: Any) -> int:

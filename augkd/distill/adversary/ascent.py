@@ -7,6 +7,7 @@ asked for the generator's parameters alone, so no other gradient is touched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from augkd.candidates.generator.generator import Generator, masked_positions, replace_tokens, soften
 from augkd.distill.adversary.freelb import added_to_embeddings
-from augkd.errors import ModelError
+from augkd.errors import ModelError, TrainingError
 from augkd.models.classifier import Classifier
 from augkd.models.devices import token_budget_of
 from augkd.models.seeds import rng_of
@@ -120,8 +121,14 @@ class Adversary:
             softened_logits(student, drawn, positions, soft, token_budget),
             softened_logits(self.teacher, drawn, positions, soft, token_budget),
         )
+        number = float(value.detach())
+        if not math.isfinite(number):
+            raise TrainingError(
+                f"the generator diverged: the divergence of gradient-ascent step {self.steps + 1} is {number:g}; lower "
+                f"data.generator.learning_rate ({self.ascent.learning_rate:g})"
+            )
         self._update(value, progress)
-        return float(value.detach())
+        return number
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:  # (n, outputs) logits → ()
         has_classes = student.shape[-1] > 1  # KL of one output is always 0

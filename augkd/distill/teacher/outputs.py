@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from scipy.special import log_softmax, logsumexp
 
 from augkd.data.target import Target
-from augkd.errors import DataError, short_repr
+from augkd.errors import DataError, ModelError, short_repr
 from augkd.workspace.files import replacing
 from augkd.workspace.locks import claimed
 from augkd.workspace.progress import Steps
@@ -85,6 +85,7 @@ class CachedTeacher:
             if self._classifier is None:
                 self._classifier = self._load()
             logits = self._classifier.predict(part, "teacher").numpy()
+            _check_finite(logits, part)
             self.rows += len(part)
             keys = np.array([text_key(self._seed, text) for text in part], dtype=np.uint64)
             with replacing(self._folder / f"part-{start + number:05d}.safetensors") as temporary:
@@ -179,6 +180,16 @@ class AveragedTeacher:
         if self._average == "logits":
             return np.asarray(outputs.mean(axis=0), dtype=np.float32)
         return np.asarray(logsumexp(log_softmax(outputs, axis=-1), axis=0) - np.log(len(outputs)), dtype=np.float32)
+
+
+def _check_finite(logits: NDArray[np.float32], texts: Sequence[Pair]) -> None:
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        text = short_repr(texts[int(finite.argmin())][0])
+        raise ModelError(
+            f"the teacher's outputs are not finite for {(~finite).sum()} of {len(texts)} texts, first {text}; "
+            "its weights are damaged or its training diverged: use another checkpoint, or a lower learning rate"
+        )
 
 
 def known_logits(outputs: TeacherOutputs, texts: Sequence[Pair], width: int) -> NDArray[np.float32]:  # (n, width)

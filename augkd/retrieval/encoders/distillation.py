@@ -68,11 +68,11 @@ def distill(
     tokenizer, entries = loaded.tokenizer.backend_tokenizer.to_str(), _entries(loaded.tokenizer)
     advance, pairs = _counter(progress, len(entries) + len(texts or ())), Pairs.none(dim)
 
-    vectors = _through_model(loaded, entries, advance)
+    vectors = _finite(_through_model(loaded, entries, advance), model)
     if texts:
         embeddings = _input_embeddings(loaded, entries)
         encoder = SentenceEncoder.of(loaded, folder, model)  # may round the weights: the entries are through by now
-        targets = _encode_sample(encoder, texts, advance)
+        targets = _finite(_encode_sample(encoder, texts, advance), model)
         vectors, pairs, explained = _fit_to_texts(
             vectors, embeddings, dim, plain_tokenizer(tokenizer), entries, texts, targets
         )
@@ -81,7 +81,8 @@ def distill(
         vectors = vectors * sif_weights(rank_frequency(len(entries)))[:, None]
 
     table = np.zeros((max(entries) + 1, dim), dtype=np.float32)
-    table[entries] = vectors
+    table[entries] = _finite(vectors, model)
+    _finite(pairs.vectors, model)
     facts = {
         "made_from": made_from(model_fingerprint(folder), dim),
         "texts": fingerprint(list(texts)) if texts else None,
@@ -129,6 +130,17 @@ def _entries(tokenizer: Any) -> list[int]:
     return sorted(
         id_ for token, id_ in tokenizer.get_vocab().items() if id_ not in special and not token.startswith(reserved)
     )
+
+
+def _finite(vectors: NDArray[np.float32], model: str) -> NDArray[np.float32]:
+    """The vectors; raises ModelError where one is not finite."""
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        raise ModelError(
+            f"{bad.sum()} of the {len(vectors)} token vectors made from '{model}' are not finite; its weights are damaged "
+            "or its training diverged: use another model"
+        )
+    return vectors
 
 
 class Frame(NamedTuple):

@@ -21,7 +21,7 @@ from augkd.evaluation.judge import Judge
 from augkd.models.classifier import load_backbone
 from augkd.models.layers import from_layers
 from augkd.recipe import TeacherOptions, TrainingOptions
-from augkd.runs.context import RunContext
+from augkd.runs.context import RunContext, named_if_it_diverges
 from augkd.workspace.files import write_json
 
 
@@ -42,13 +42,14 @@ def fine_tune(context: RunContext, options: TeacherOptions, stage_name: str, fol
     stage = TrainingOptions.model_validate(settings)
     rows = [original_row(e, np.zeros(context.target.outputs), [], labels) for e in context.task.train]
     judge = Judge(context.task, context.metric, context.target, _no_teacher)
-    trained = train_stages(
-        model,
-        [arguments(folder / "checkpoints", stage, options.seed, context.metric)],
-        DistillationDataset(model, in_memory(rows, labels)),
-        lambda classifier: {context.metric: judge.validation(classifier)},
-        partial(context.progress, stage_name),
-    )
+    with named_if_it_diverges(stage_name):
+        trained = train_stages(
+            model,
+            [arguments(folder / "checkpoints", stage, options.seed, context.metric)],
+            DistillationDataset(model, in_memory(rows, labels)),
+            lambda classifier: {context.metric: judge.validation(classifier)},
+            partial(context.progress, stage_name),
+        )
     model.save(folder)
     write_json(folder / "log.json", trained.log)
     return trained.rows

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from augkd.data.cleaning import normalised
+from augkd.data.cleaning import NORMALISATION, normalised
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.errors import ModelError
 from augkd.models.locate import locate, model_fingerprint
@@ -20,7 +20,7 @@ from augkd.models.masked_lm import MaskedLM, load_masked_lm
 from augkd.recipe import AdaptOptions, GeneratedOptions, GeneratorOptions, SubstitutionOptions, dump
 from augkd.retrieval.manifest import index_identity
 from augkd.retrieval.retriever import Retriever
-from augkd.runs.context import RunContext
+from augkd.runs.context import RunContext, named_if_it_diverges
 from augkd.runs.stages.index import IndexStage
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.folders import begin, end
@@ -76,6 +76,7 @@ class MaskedLMStage:
             "backbone": model_fingerprint(backbone),
             "texts": source.fingerprint() if source else index_identity(self._index.retriever.manifest),
             "evaluation": fingerprint(sorted(evaluation)),
+            "normalisation": NORMALISATION,
             "options": dump(options) | {"corpus": None},
             "mask": mask,
             "max_length": training.max_length,
@@ -97,18 +98,19 @@ class MaskedLMStage:
 
         started, training, progress = time.perf_counter(), self._context.recipe.training, self._context.progress
         lm = load_masked_lm(model, training.precision)
-        before, after = adapt(
-            lm,
-            texts,
-            folder / "checkpoints",
-            steps=options.steps,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            rate=mask,
-            max_length=training.max_length,
-            seed=options.seed,
-            progress=lambda done, total: progress("masked language model", done, total),
-        )
+        with named_if_it_diverges("masked language model"):
+            before, after = adapt(
+                lm,
+                texts,
+                folder / "checkpoints",
+                steps=options.steps,
+                batch_size=options.batch_size,
+                learning_rate=options.learning_rate,
+                rate=mask,
+                max_length=training.max_length,
+                seed=options.seed,
+                progress=lambda done, total: progress("masked language model", done, total),
+            )
         lm.save(folder)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         facts = {"before": dataclasses.asdict(before), "held_out": dataclasses.asdict(after), "rows": dict(lm.rows)}

@@ -33,6 +33,7 @@ from augkd.models.masked_lm import check_same_vocabulary
 from augkd.models.student_kinds import build_student
 from augkd.recipe import dump
 from augkd.recipe.units import format_bytes
+from augkd.runs.context import named_if_it_diverges
 from augkd.workspace.files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -56,15 +57,16 @@ class StudentTraining:
         context, student = self._stage.context, self._untrained()
         adversary = self._adversary(student)
         judge = Judge(context.task, context.metric, context.target, self._tutor_logits)
-        trained = train_stages(
-            student,
-            self._arguments(),
-            DistillationDataset(student, self._transfer),
-            lambda classifier: {context.metric: judge.validation(classifier)},
-            partial(context.progress, "student"),
-            self._layers,
-            adversary,
-        )
+        with named_if_it_diverges("student"):
+            trained = train_stages(
+                student,
+                self._arguments(),
+                DistillationDataset(student, self._transfer),
+                lambda classifier: {context.metric: judge.validation(classifier)},
+                partial(context.progress, "student"),
+                self._layers,
+                adversary,
+            )
         self._save(student, trained, adversary)
         facts = {"rows": trained.rows, "parameters": student.parameters, "validation": judge.validation(student)}
         facts |= judge.test(student)  # after every choice is made
