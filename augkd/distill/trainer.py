@@ -201,12 +201,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         return [] if self.layers is None else list(self.layers.objective.parameters())
 
     def _parts_beside_the_student(self) -> dict[str, torch.nn.Module]:
-        parts: dict[str, torch.nn.Module] = {}
-        if self.layers is not None:
-            parts["projection"] = self.layers.objective
-        if self.adversary is not None:
-            parts["generator"] = self.adversary.generator.lm.model
-        return parts
+        return {} if self.layers is None else {"projection": self.layers.objective}  # the generator checks itself
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As Trainer's, with the projections."""

@@ -21,6 +21,7 @@ from augkd.distill.adversary.freelb import added_to_embeddings
 from augkd.errors import ModelError, TrainingError
 from augkd.models.classifier import Classifier
 from augkd.models.devices import token_budget_of
+from augkd.models.finite import not_finite
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import RowGroups, Tokens
 from augkd.selection import divergence
@@ -100,6 +101,8 @@ class Adversary:
             tokens = originals.take(torch.randperm(len(originals), generator=rng)[:batch_size])
             divergences.append(self._step(student, tokens, rng, progress, token_budget))
             self.steps += 1
+        if any(not_finite(self.generator.lm.model)):
+            raise self._diverged(f"its weights are not finite after gradient-ascent step {self.steps}")
         student.model.train(training)
         return divergences
 
@@ -123,10 +126,7 @@ class Adversary:
         )
         number = float(value.detach())
         if not math.isfinite(number):
-            raise TrainingError(
-                f"the generator diverged: the divergence of gradient-ascent step {self.steps + 1} is {number:g}; lower "
-                f"data.generator.learning_rate ({self.ascent.learning_rate:g})"
-            )
+            raise self._diverged(f"the divergence of gradient-ascent step {self.steps + 1} is {number:g}")
         self._update(value, progress)
         return number
 
@@ -145,6 +145,10 @@ class Adversary:
             group["lr"] = self.ascent.learning_rate * factor
         self._optimizer.step()
         self._optimizer.zero_grad()
+
+    def _diverged(self, what: str) -> TrainingError:
+        rate = self.ascent.learning_rate
+        return TrainingError(f"the generator diverged: {what}; lower data.generator.learning_rate ({rate:g})")
 
     def state(self) -> dict[str, Tensor]:
         """The generator's weights and the optimiser's moments, as tensors of their own."""

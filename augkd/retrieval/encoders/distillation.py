@@ -137,8 +137,8 @@ def _finite(vectors: NDArray[np.float32], model: str) -> NDArray[np.float32]:
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise ModelError(
-            f"{bad.sum()} of the {len(vectors)} token vectors made from '{model}' are not finite; its weights are damaged "
-            "or its training diverged: use another model"
+            f"{bad.sum()} of the {len(vectors)} token vectors made from '{model}' are not finite; its weights are "
+            "damaged or its training diverged: use another model"
         )
     return vectors
 
