@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, show
-from augkd.cli.views import index_lines
+from augkd.cli.views import index_lines, takedown_lines
 from augkd.errors import RecipeError, short_repr
 from augkd.models.libraries import quiet_libraries
 
 if TYPE_CHECKING:
+    from augkd.retrieval.dense.takedown import Takedown
     from augkd.retrieval.retriever import Retriever
 
 index_app = typer.Typer(no_args_is_help=True, help="Build, search and describe an index of unlabelled text.")
@@ -90,17 +92,33 @@ def add(
 def remove(
     folder: Path,
     texts: Annotated[Path, typer.Argument(help="A file with the texts to remove, one per line (a takedown list).")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Remove only texts that agree in every character, case and punctuation too.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before removing (asked only on a terminal).")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove texts from an index permanently. Example: augkd index remove runs/questions takedown.txt"""
+    """List the texts that a takedown list means, then remove them from an index permanently.
+
+    Example: augkd index remove runs/questions takedown.txt --dry-run
+    """
     quiet_libraries()
     from augkd.retrieval.build import remove_from_index
     from augkd.workspace.locks import locked
     from augkd.workspace.manifests import read_manifest
 
+    def confirm(takedown: Takedown) -> bool:
+        for line in takedown_lines(takedown):
+            typer.echo(line, err=as_json)
+        if dry_run or not len(takedown.texts):
+            return not dry_run
+        return yes or not sys.stdin.isatty() or typer.confirm("Remove these texts for good?", err=as_json)
+
     with locked(folder):
-        counts = asdict(remove_from_index(folder, texts))
-    show(counts | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in counts.items()])
+        result = asdict(remove_from_index(folder, texts, exact=exact, confirm=confirm))
+    result |= {"count": read_manifest(folder, "index")["count"]}
+    show(result, as_json, [f"{key}: {result[key]}" for key in ("asked", "removed", "count")])
 
 
 @index_app.command("search")

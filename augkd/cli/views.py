@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from augkd.evaluation.compare.schema import AverageSummary, ComparisonSummary
     from augkd.evaluation.results import RunResults
+    from augkd.retrieval.dense.takedown import Takedown
     from augkd.ship.export import Export
 
 _INDEX = ("count", "dim", "factory", "nprobe", "efSearch", "recall@10", "bytes_per_vector", "encoder", "corpus")
@@ -45,6 +46,15 @@ def index_lines(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     if manifest.get("recall@10", 1.0) < target:
         lines.append(f"note: recall@10 is below the {target} asked for; a larger code, like IVF1024,SQ8, may reach it")
     return lines
+
+
+def takedown_lines(takedown: Takedown) -> Iterator[str]:
+    """The texts of an index that a takedown list means, and those of the list that it does not hold."""
+    yield f"texts of the index to remove: {len(takedown.texts)}"
+    yield from (f"  {text}" for text in takedown.texts)
+    if takedown.missing:
+        yield f"asked for, but not in the index: {len(takedown.missing)}"
+        yield from (f"  {text}" for text in takedown.missing)
 
 
 def export_lines(exported: Export) -> Iterator[str]:

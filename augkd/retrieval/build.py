@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
-from augkd.errors import RecipeError
+from augkd.errors import DataError, RecipeError
 from augkd.recipe import IndexRecipe, dump
 from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
 from augkd.retrieval.dense.search import Index, verify
+from augkd.retrieval.dense.takedown import Confirm, Takedown
 from augkd.retrieval.encoders.encoder import IndexEncoder
 from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.engines.shards import encode_shard, merge_encoded_shards
@@ -71,17 +72,31 @@ def add_to_index(folder: Path, dataset: str, text: str = "text", progress: Progr
 
 @dataclasses.dataclass(frozen=True)
 class Removed:
-    """How many texts a takedown list has, and how many texts of the index were removed."""
+    """What a takedown list asked for, how many texts of the index were removed, and which."""
 
-    asked: int
+    asked: int  # different texts in the list
     removed: int
+    texts: tuple[str, ...]  # of the index, as it held them
+    missing: tuple[str, ...]  # asked for, and not in the index
 
 
-def remove_from_index(folder: Path, takedown: Path) -> Removed:
-    """Removes the texts of a file from an index, for good."""
+def remove_from_index(folder: Path, takedown: Path, *, exact: bool = False, confirm: Confirm | None = None) -> Removed:
+    """Removes the texts of a file from an index, for good; see `retrieval.dense.changes.remove_texts`.
+
+    Raises DataError, before anything is removed, for a file with a row that cannot be read.
+    """
     _dense_manifest(folder, "removed from")
-    texts = list(stream_corpus(CorpusSource(dataset=str(takedown), max_chars=10**9), CorpusCounts()))
-    return Removed(len(texts), remove_texts(folder, texts))
+    counts, found = CorpusCounts(), []
+    texts = list(stream_corpus(CorpusSource(dataset=str(takedown), max_chars=10**9), counts))
+    if unreadable := counts.malformed + counts.bad_encoding + counts.unreadable:
+        raise DataError(f"{takedown}: {unreadable} rows cannot be read as text; correct them (nothing was removed)")
+
+    def seen(takedown: Takedown) -> bool:
+        found.append(takedown)
+        return confirm is None or confirm(takedown)
+
+    removed = remove_texts(folder, texts, exact=exact, confirm=seen)
+    return Removed(len(texts), removed, found[0].texts if removed else (), found[0].missing)
 
 
 def verify_index(folder: Path) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augkd.data.cleaning import clean, normalised
+from augkd.data.cleaning import clean, identity, normalised
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.data.sources import read_task
 from augkd.data.tables import column_names, data_files, local_path, read_texts
@@ -108,7 +108,7 @@ def _repeats(task: Task) -> tuple[int, int, int]:
 
 
 def _key(example: Example) -> str:
-    return normalised(example.text) + "\0" + normalised(example.text_pair or "")
+    return identity(example.text) + "\0" + identity(example.text_pair or "")
 
 
 def lengths_of(texts: Iterable[str]) -> Lengths:

@@ -134,7 +134,9 @@ def test_texts_are_added_and_removed_for_good(recipe: Any, tmp_path: Path) -> No
     verify_index(folder)
 
     (tmp_path / "takedown.txt").write_text("An unheard-of ZEPPELIN lands!\n")
-    assert remove_from_index(folder, tmp_path / "takedown.txt") == Removed(asked=1, removed=1)
+    assert remove_from_index(folder, tmp_path / "takedown.txt") == Removed(
+        asked=1, removed=1, texts=("an unheard-of zeppelin lands",), missing=()
+    )
     index = open_index(folder)
     assert "zeppelin" not in index.texts(index.search(query, 1).ids[0])[0]
     stored = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())

@@ -8,6 +8,7 @@ are kept, so that the threshold can be judged by what it caught.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -119,8 +120,23 @@ def check_near_copy(near_copy: float) -> None:
 
 def jaccard(first: str, second: str) -> float:
     """The share of the distinct words of both texts that they have in common; case does not count."""
-    a, b = set(_WORD.findall(first.casefold())), set(_WORD.findall(second.casefold()))
+    a, b = _words(first), _words(second)
     return len(a & b) / len(a | b) if a | b else 0.0
+
+
+def _words(text: str) -> set[str]:
+    r"""Runs of letters, digits and the marks on them, and each symbol; in ASCII the same as `\w+`."""
+    text = unicodedata.normalize("NFC", text.casefold())
+    if text.isascii():
+        return set(_WORD.findall(text))
+    return set("".join(map(_spaced, text)).split())
+
+
+def _spaced(char: str) -> str:
+    kind = unicodedata.category(char)
+    if char.isalnum() or char == "_" or kind[0] == "M":
+        return char
+    return f" {char} " if kind == "So" else " "  # emoji are words of their own
 
 
 def _copies(

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Collection, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ import faiss
 import numpy as np
 import xxhash
 
-from augkd.data.cleaning import normalised
+from augkd.data.cleaning import identity
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.data.dropped import DROPPED, forget_dropped
 from augkd.errors import IndexFolderError
@@ -34,6 +33,7 @@ from augkd.retrieval.dense.held_out import (
     without,
 )
 from augkd.retrieval.dense.search import load_vectors, tuned_parameters
+from augkd.retrieval.dense.takedown import Confirm, Wanted
 from augkd.retrieval.dense.tuning import SearchParameters, tune
 from augkd.retrieval.dense.vectors import add, write_vectors
 from augkd.retrieval.manifest import read_index_manifest
@@ -92,22 +92,27 @@ def add_texts(
     return Added(added, duplicates)
 
 
-def remove_texts(folder: Path, texts: Iterable[str]) -> int:
-    """Removes every text that equals one of `texts` (after `normalised`), and its vector, from disk; how many.
+def remove_texts(folder: Path, texts: Iterable[str], *, exact: bool = False, confirm: Confirm | None = None) -> int:
+    """Removes every text that equals one of `texts`, and its vector, from disk; how many.
 
-    Raises IndexFolderError when nothing would be left, and for factories that FAISS cannot remove from (graphs).
-    The whole index is read into memory. The caller holds `workspace.locks.locked(folder)`.
+    Texts are equal when their `identity` is, with `exact` when they are the same character by character, once cleaned.
+    `confirm` sees what will be removed; when it returns False, nothing is. Raises IndexFolderError when nothing would
+    be left, and for factories that FAISS cannot remove from (graphs). The whole index is read into memory. The caller
+    holds `workspace.locks.locked(folder)`.
     """
     manifest = _clean_manifest(folder)
+    wanted = Wanted(texts, exact)
+    takedown = wanted.find(TextStore.open(folder, manifest["texts"]))
+    if confirm is not None and not confirm(takedown):
+        return 0
     shutil.rmtree(folder / "change", ignore_errors=True)  # an unfinished add may hold what is to be removed
     shutil.rmtree(folder / "build", ignore_errors=True)  # left by a kill right after the manifest
-    keys = {_key(text) for text in texts}
-    forget_dropped(folder / DROPPED, partial(_begins_any, keys))
-    store = TextStore.open(folder, manifest["texts"])
-    kept = np.array([_key(text) not in keys for part in store.parts() for text in part], dtype=bool)
-    removed = int((~kept).sum())
+    forget_dropped(folder / DROPPED, wanted.begins_any)
+    removed = len(takedown.rows)
     if not removed:
         return 0
+    kept = np.ones(manifest["count"], dtype=bool)
+    kept[takedown.rows] = False
     if not kept.any():
         raise IndexFolderError(f"{folder} would be left without a text; remove the folder instead")
 
@@ -145,21 +150,8 @@ def _next_suffix(manifest: dict[str, Any]) -> str:
     return f"-{len(manifest['changes']) + 1}"
 
 
-def _key(text: str) -> str:
-    cleaned = " ".join(text.split())
-    return normalised(cleaned) or cleaned  # punctuation alone, like '?!', equals only itself
-
-
-def _begins_any(keys: Collection[str], text: str) -> bool:
-    """Whether a dropped text is one of `keys`, or, if it was cut, the beginning of one."""
-    if not text.endswith("…"):
-        return _key(text) in keys
-    beginning = _key(text[:-1])
-    return any(key.startswith(beginning) for key in keys)
-
-
 def _digest(text: str) -> int:
-    return xxhash.xxh3_64_intdigest(_key(text).encode())
+    return xxhash.xxh3_64_intdigest(identity(text).encode())
 
 
 def _known_digests(folder: Path, manifest: dict[str, Any]) -> NDArray[np.uint64]:  # sorted

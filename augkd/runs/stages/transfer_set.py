@@ -24,7 +24,7 @@ from augkd.candidates.candidate import Candidate
 from augkd.candidates.drift import measure, summary
 from augkd.candidates.model_texts import SUBSTITUTION_CACHE, ModelTexts, make_model_texts
 from augkd.candidates.neighbours.find import SOURCE, Neighbours, find_neighbours, teacher_distance
-from augkd.data.cleaning import normalised
+from augkd.data.cleaning import NORMALISATION, normalised
 from augkd.data.given_transfer_set import copy_training_rows, locate_transfer_set
 from augkd.data.task import Example, Task, texts_of
 from augkd.data.transfer_set import TransferSet, original_row, write_card, write_rows
@@ -51,7 +51,11 @@ def make_transfer_set(context: RunContext, tutor: Tutor, index: IndexStage, mask
     Raises DataError when the tutor has no output for a labelled text.
     """
     options = context.recipe.data
-    made_from: dict[str, Any] = {"task": context.task.fingerprint, "teacher": tutor.fingerprint}
+    made_from: dict[str, Any] = {
+        "task": context.task.fingerprint,
+        "teacher": tutor.fingerprint,
+        "normalisation": NORMALISATION,
+    }
     if options.transfer_set is None:
         made_from |= {
             "index": index_identity(index.retriever.manifest) if options.neighbours else None,
