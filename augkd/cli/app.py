@@ -51,11 +51,12 @@ def augment(recipe: RecipeName, out: Out, set_: Sets = None, as_json: AsJson = F
     quiet_libraries()
     from augkd.runs.run import Run
     from augkd.workspace.locks import locked
+    from augkd.workspace.manifest_kinds import TransferSetManifest
     from augkd.workspace.manifests import read_manifest
 
     with Bars() as bars, locked(out):
         folder = Run(parsed, out, progress=bars, name=Path(recipe).stem).transfer_set().folder
-    counts = read_manifest(folder, "transfer_set")["data"]
+    counts = read_manifest(folder, TransferSetManifest).data.on_disk()
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
     show(counts, as_json, [*lines, f"transfer set: {folder}"])
 

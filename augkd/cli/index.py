@@ -41,14 +41,12 @@ def build(
     quiet_libraries()
     from augkd.retrieval.build import build_index, build_shard
     from augkd.workspace.locks import locked
-    from augkd.workspace.manifests import read_manifest
 
     with Bars() as bars, locked(out):
         if part is not None:
-            build_shard(parsed, out, part, bars)
+            manifest = build_shard(parsed, out, part, bars).on_disk()
         else:
-            build_index(parsed, out, bars)
-    manifest = read_manifest(out, "index" if part is None else "index-shard")
+            manifest = build_index(parsed, out, bars).manifest.on_disk()
     show(manifest, as_json, index_lines(out, manifest))
 
 
@@ -62,11 +60,9 @@ def merge(
     quiet_libraries()
     from augkd.retrieval.build import merge_shards
     from augkd.workspace.locks import locked
-    from augkd.workspace.manifests import read_manifest
 
     with locked(out):
-        merge_shards(shards, out)
-    manifest = read_manifest(out, "index")
+        manifest = merge_shards(shards, out).manifest.on_disk()
     show(manifest, as_json, index_lines(out, manifest))
 
 
@@ -80,12 +76,12 @@ def add(
     """Add new texts to an index. Example: augkd index add runs/questions new.txt"""
     quiet_libraries()
     from augkd.retrieval.build import add_to_index
+    from augkd.retrieval.manifest import read_index_manifest
     from augkd.workspace.locks import locked
-    from augkd.workspace.manifests import read_manifest
 
     with Bars() as bars, locked(folder):
         counts = asdict(add_to_index(folder, corpus, text, bars))
-    show(counts | {"count": read_manifest(folder, "index")["count"]}, as_json, [f"{k}: {v}" for k, v in counts.items()])
+    show(counts | {"count": read_index_manifest(folder).count}, as_json, [f"{k}: {v}" for k, v in counts.items()])
 
 
 @index_app.command("remove")
@@ -105,8 +101,8 @@ def remove(
     """
     quiet_libraries()
     from augkd.retrieval.build import remove_from_index
+    from augkd.retrieval.manifest import read_index_manifest
     from augkd.workspace.locks import locked
-    from augkd.workspace.manifests import read_manifest
 
     def confirm(takedown: Takedown) -> bool:
         for line in takedown_lines(takedown):
@@ -117,7 +113,7 @@ def remove(
 
     with locked(folder):
         result = asdict(remove_from_index(folder, texts, exact=exact, confirm=confirm))
-    result |= {"count": read_manifest(folder, "index")["count"]}
+    result |= {"count": read_index_manifest(folder).count}
     show(result, as_json, [f"{key}: {result[key]}" for key in ("asked", "removed", "count")])
 
 
@@ -148,9 +144,9 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Describe a built index. Example: augkd index info runs/questions --verify"""
-    from augkd.workspace.manifests import read_manifest
+    from augkd.retrieval.manifest import read_index_manifest
 
-    manifest = read_manifest(folder, "index")
+    manifest = read_index_manifest(folder).on_disk()
     if verify:
         from augkd.retrieval.build import verify_index
 
@@ -167,9 +163,9 @@ def dropped(
 ) -> None:
     """Show texts that were left out of an index, and why. Example: augkd index dropped runs/questions -n 3"""
     from augkd.data.dropped import DROPPED, read_dropped
-    from augkd.workspace.manifests import read_manifest
+    from augkd.retrieval.manifest import read_index_manifest
 
-    counts = read_manifest(folder, "index")["corpus"]
+    counts = read_index_manifest(folder).corpus.on_disk()
     texts = [text for text in read_dropped(folder / DROPPED) if rule in (None, text.rule)]
     lines = []
     for name in sorted({text.rule for text in texts}):

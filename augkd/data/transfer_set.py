@@ -22,6 +22,7 @@ from augkd.data.task import Example
 from augkd.data.transfer_card import transfer_card
 from augkd.errors import DataError
 from augkd.workspace.files import replacing, write_text
+from augkd.workspace.manifest_kinds import TransferSetManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
 
 _CANDIDATE = pa.struct(
@@ -157,9 +158,10 @@ def write_card_again(folder: Path, title: str | None = None) -> Path:
 
     `title` is the name of the task unless given. Raises DataError when the folder holds no transfer set.
     """
-    manifest = read_manifest(folder, "transfer_set") if (folder / MANIFEST).exists() else {}
-    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in manifest.get("data", {}).items()]
-    write_card(folder, title or manifest.get("task", folder.name), lines)
+    manifest = read_manifest(folder, TransferSetManifest) if (folder / MANIFEST).exists() else None
+    counts = manifest.data.on_disk() if manifest else {}
+    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
+    write_card(folder, title or (manifest.task if manifest else folder.name), lines)
     return folder / "README.md"
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.errors import DataError, RecipeError
-from augkd.recipe import IndexRecipe, dump
+from augkd.recipe import CorpusOptions, IndexRecipe, dump
+from augkd.recipe.files import validate
 from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
 from augkd.retrieval.dense.search import Index, verify
 from augkd.retrieval.dense.takedown import Confirm, Takedown
@@ -26,7 +27,8 @@ from augkd.retrieval.manifest import encoder_options, is_lexical, read_index_man
 from augkd.retrieval.open import encoder_in, open_index, with_encoder
 from augkd.retrieval.retriever import Retriever
 from augkd.workspace.files import write_json
-from augkd.workspace.manifests import MANIFEST
+from augkd.workspace.manifest_kinds import DenseManifest, LexicalManifest, ShardManifest
+from augkd.workspace.manifests import MANIFEST, parse_manifest
 from augkd.workspace.progress import Progress, silent
 
 
@@ -47,7 +49,7 @@ def build_index(recipe: IndexRecipe, folder: Path, progress: Progress = silent) 
 
 def build_shard(
     recipe: IndexRecipe, folder: Path, shard: tuple[int, int], progress: Progress = silent
-) -> dict[str, Any]:
+) -> ShardManifest:
     """Encodes share i of n of a recipe's corpus, `shard` = (i, n), in `folder`; the shard's manifest."""
     if recipe.encoder.kind == "lexical":
         raise RecipeError("a lexical index encodes no vectors, so it has no shards; build it whole, without --shard")
@@ -65,8 +67,10 @@ def merge_shards(shards: Sequence[Path], folder: Path) -> Retriever:
 def add_to_index(folder: Path, dataset: str, text: str = "text", progress: Progress = silent) -> Added:
     """Adds the column `text` of a corpus to an index, cleaned by the rules that the index was built with."""
     manifest = _dense_manifest(folder, "added to")
-    rules = {**(manifest.get("recipe") or {"corpus": {}})["corpus"], "limit": None, "split": "train", "config": None}
-    source = CorpusSource(**{**rules, "dataset": dataset, "text": text})
+    rules = (manifest.recipe or {}).get("corpus", {})
+    new = {"dataset": dataset, "text": text, "limit": None, "split": "train", "config": None}
+    options = validate(CorpusOptions, rules | new if isinstance(rules, dict) else rules, folder / MANIFEST)
+    source = CorpusSource(**dump(options))
     return add_texts(folder, source, encoder_in(folder, encoder_options(manifest)), partial(progress, "add"))
 
 
@@ -119,9 +123,9 @@ def _record_rerank(index: Index, recipe: IndexRecipe) -> Index:
     """The index with the recipe's `rerank` in its manifest: a finished index takes another depth without a rebuild."""
     if encoder_options(index.manifest)["rerank"] == recipe.encoder.rerank:
         return index
-    manifest = {**index.manifest, "recipe": dump(recipe)}
+    manifest = index.manifest.on_disk() | {"recipe": dump(recipe)}
     write_json(index.folder / MANIFEST, manifest)
-    return dataclasses.replace(index, manifest=manifest)
+    return dataclasses.replace(index, manifest=parse_manifest(index.folder, manifest, DenseManifest))
 
 
 def _options(recipe: IndexRecipe) -> dict[str, Any]:
@@ -129,9 +133,9 @@ def _options(recipe: IndexRecipe) -> dict[str, Any]:
     return {"factory": faiss.factory, "recall": faiss.recall, "memory": faiss.memory_bytes, "seed": recipe.seed}
 
 
-def _dense_manifest(folder: Path, change: str) -> Mapping[str, Any]:
+def _dense_manifest(folder: Path, change: str) -> DenseManifest:
     manifest = read_index_manifest(folder)
-    if is_lexical(manifest):
+    if isinstance(manifest, LexicalManifest):
         raise RecipeError(
             f"{folder} is a lexical index, which cannot be {change}; build it again from the changed corpus"
         )

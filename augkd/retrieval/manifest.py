@@ -5,35 +5,66 @@ It decides whether two indexes give the same neighbours, and names the encoder t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from augkd.errors import IndexFolderError, WorkspaceError
-from augkd.workspace.manifests import read_manifest
+from augkd.errors import IndexFolderError, RecipeError, WorkspaceError
+from augkd.recipe import EncoderOptions
+from augkd.recipe.files import validate
+from augkd.workspace.manifest_kinds import DenseManifest, IndexManifest, LexicalManifest
+from augkd.workspace.manifests import MANIFEST, parse_manifest, read_kind
 
 
-def read_index_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an index folder; raises IndexFolderError when it is missing or belongs to something else."""
+def read_index_manifest(folder: Path) -> IndexManifest:
+    """The manifest of an index folder; raises IndexFolderError when it is missing, damaged or of something else."""
     try:
-        return read_manifest(folder, "index")
-    except WorkspaceError as exc:
+        written = read_kind(folder, "index")
+        encoder = written.get("encoder")
+        lexical = isinstance(encoder, dict) and encoder.get("kind") == "lexical"
+        manifest: IndexManifest
+        if lexical:
+            manifest = parse_manifest(folder, written, LexicalManifest)
+        else:
+            manifest = parse_manifest(folder, written, DenseManifest)
+        _check_recipe(folder, manifest)
+    except (WorkspaceError, RecipeError) as exc:
         raise IndexFolderError(str(exc)) from exc
+    return manifest
 
 
-def is_lexical(manifest: Mapping[str, Any]) -> bool:
+def read_dense_manifest(folder: Path) -> DenseManifest:
+    """`read_index_manifest` of an index of vectors; raises IndexFolderError for a lexical one."""
+    manifest = read_index_manifest(folder)
+    if isinstance(manifest, LexicalManifest):
+        raise IndexFolderError(f"{folder} is a lexical index, which has no vectors; give an index of vectors")
+    return manifest
+
+
+def is_lexical(manifest: IndexManifest) -> bool:
     """Whether the index finds words (BM25) and not vectors."""
-    return bool(manifest["encoder"].get("kind") == "lexical")
+    return isinstance(manifest, LexicalManifest)
 
 
-def index_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def index_identity(manifest: IndexManifest) -> dict[str, Any]:
     """What decides the neighbours that an index finds: its sources, its bytes, and the depth of re-ranking."""
-    rerank = (manifest.get("recipe") or {}).get("encoder", {}).get("rerank", 0)
-    return {"made_from": manifest["made_from"], "sha256": manifest["sha256"], "rerank": rerank}
+    rerank = (manifest.recipe or {}).get("encoder", {}).get("rerank", 0)
+    return {"made_from": manifest.made_from.on_disk(), "sha256": manifest.sha256, "rerank": rerank}
 
 
-def encoder_options(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder table of the index's recipe; defaults: kind `sentence`, no re-ranking."""
-    recipe = manifest.get("recipe") or {"encoder": manifest["encoder"]}  # built by a library call, without a recipe
+def encoder_options(manifest: IndexManifest) -> dict[str, Any]:
+    """The encoder table of the index's recipe with its defaults; without a recipe, the encoder that was recorded."""
     defaults = {"kind": "sentence", "max_length": None, "precision": "auto", "rerank": 0}
-    return {**defaults, **recipe["encoder"]}
+    recorded = manifest.encoder.on_disk()
+    if manifest.recipe is None:  # built by a library call
+        return defaults | recorded
+    return {**defaults, "model": recorded.get("model"), **manifest.recipe.get("encoder", {})}
+
+
+def _check_recipe(folder: Path, manifest: IndexManifest) -> None:
+    """Raises RecipeError for a recipe whose encoder is none, or not the kind that the index records."""
+    if manifest.recipe is None:
+        return
+    path = folder / MANIFEST
+    options = validate(EncoderOptions, manifest.recipe.get("encoder", {}), path)
+    if options.kind != manifest.encoder.kind:
+        raise RecipeError(f"{path}: the recipe's encoder is {options.kind}, the index's {manifest.encoder.kind}")

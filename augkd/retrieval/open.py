@@ -43,7 +43,7 @@ def open_retriever(folder: Path, load: Load) -> Retriever:
     index = Index.open(folder)
     options = encoder_options(manifest)
     encoder = load(options)
-    if encoder.fingerprint != manifest["made_from"]["encoder"]:
+    if encoder.fingerprint != manifest.made_from.encoder:
         raise ModelError(
             f"encoder '{options['model']}' is not the one that {folder} was built with; build the index again"
         )

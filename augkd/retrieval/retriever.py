@@ -6,10 +6,10 @@ Hits are sorted by score, then id, since FAISS leaves ties in any order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from augkd.errors import RecipeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from augkd.workspace.manifest_kinds import IndexManifest
     from augkd.workspace.progress import Steps
 
 
@@ -39,7 +40,7 @@ class Retriever(Protocol):
         ...
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> IndexManifest:
         """The manifest of the index."""
         ...
 

@@ -20,6 +20,7 @@ from augkd.recipe import Recipe
 from augkd.recipe.files import validate
 from augkd.runs.card_metadata import is_own_model, metadata, target_of
 from augkd.workspace.files import read_json, write_text
+from augkd.workspace.manifest_kinds import RunManifest, StudentManifest, TransferSetManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
 
 _COUNTS = ("originals", "candidates", "short")  # in a transfer set's manifest; the card counts rows itself
@@ -31,9 +32,9 @@ def write_cards(out: Path, transfer: Path | None = None) -> list[Path]:
     Raises WorkspaceError when the run is unfinished.
     """
     folder = transfer or out / "transfer_set"
-    recipe = read_manifest(out, "run")["recipe"]
+    recipe = read_manifest(out, RunManifest).recipe
     transfer_set = TransferSet.open(folder)
-    counts = read_manifest(folder, "transfer_set").get("data", {})
+    counts = read_manifest(folder, TransferSetManifest).data.on_disk()
     title = str(read_json(out / "results.json")["task"])
     lines = [f"{name.replace('_', ' ')}: {count}" for name, count in counts.items() if name not in _COUNTS]
     card = transfer_card(transfer_set.table, transfer_set.labels, title, lines, recipe.get("card"))
@@ -49,11 +50,11 @@ def student_card(out: Path, transfer: TransferSet) -> str:
 
     Raises WorkspaceError for an unfinished run, RecipeError for a recipe that this augkd does not understand.
     """
-    run = read_manifest(out, "run")
+    run = read_manifest(out, RunManifest)
     results: RunResults = read_json(out / "results.json")
-    student = read_manifest(out / "student", "student")
+    student = read_manifest(out / "student", StudentManifest)
     config = read_json(out / "student" / "config.json")
-    recipe = validate(Recipe, run["recipe"], out / MANIFEST)
+    recipe = validate(Recipe, run.recipe, out / MANIFEST)
     name = f"{results['task']}-{results['recipe']}"
     pairs = transfer.table["text_pair"].null_count < len(transfer)
     sections = [
@@ -196,9 +197,9 @@ def _limitations(config: Mapping[str, Any], recipe: Recipe, results: RunResults)
     ]
 
 
-def _reproduction(recipe: Recipe, results: RunResults, student: Mapping[str, Any]) -> list[str]:
+def _reproduction(recipe: Recipe, results: RunResults, student: StudentManifest) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    task, transfer_set = (student["made_from"][name][:16] for name in ("task", "transfer_set"))
+    task, transfer_set = (value[:16] for value in (student.made_from.task, student.made_from.transfer_set))
     return [
         "## Reproduction",
         "",

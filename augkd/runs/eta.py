@@ -18,6 +18,7 @@ from augkd.evaluation.results import RunResults
 from augkd.recipe import Recipe, dump
 from augkd.recipe.units import format_seconds
 from augkd.workspace.files import read_json
+from augkd.workspace.manifest_kinds import RunManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
 
 Headline = Callable[[str, int, int], None]  # a text, runs done, runs in all
@@ -159,4 +160,4 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
     """Whether the folder holds the results of exactly this recipe."""
     if not (folder / MANIFEST).exists() or not (folder / "results.json").exists():
         return False
-    return bool(read_manifest(folder, "run")["recipe"] == dump(recipe))
+    return bool(read_manifest(folder, RunManifest).recipe == dump(recipe))

@@ -16,9 +16,10 @@ from augkd.models.locate import locate
 from augkd.recipe import Comparison, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dump
 from augkd.recipe.units import format_seconds
 from augkd.retrieval.dense.rerank import texts_to_rerank
-from augkd.retrieval.manifest import read_index_manifest
+from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.runs.task import read_task
 from augkd.workspace.folders import unfinished
+from augkd.workspace.manifest_kinds import DenseManifest
 from augkd.workspace.manifests import MANIFEST
 
 _NAMES_SHOWN = 12  # classes named in a plan; the others are counted
@@ -56,10 +57,12 @@ def _classes(labels: Sequence[str]) -> str:
 
 
 def _index_lines(options: NeighbourOptions, task: Task, out: Path | None) -> Iterator[str]:
+    texts: int | None
     if isinstance(options.index, str):
         manifest = read_index_manifest(Path(options.index))
-        texts, encoder = manifest["count"], (manifest.get("recipe") or {}).get("encoder", {})
-        yield f"index         {options.index}: {texts} texts, {manifest.get('factory', 'BM25')} (built)"
+        texts, encoder = manifest.count, encoder_options(manifest)
+        kind = manifest.factory if isinstance(manifest, DenseManifest) else "BM25"
+        yield f"index         {options.index}: {texts} texts, {kind} (built)"
     else:
         source, encoder = CorpusSource(**dump(options.index.corpus)), dump(options.index.encoder)
         texts = source.known_size()

@@ -12,6 +12,7 @@ from typing import Any, cast
 from augkd.evaluation.results import AssistantResults, Cost, DataCounts, RunResults, StudentResults, TeacherResults
 from augkd.recipe import DataOptions
 from augkd.runs.context import RunContext
+from augkd.workspace.manifest_kinds import StudentManifest, TransferSetManifest
 from augkd.workspace.manifests import versions
 
 _STUDENT = ("validation", "test", "test_interval", "parameters", "ensemble")
@@ -20,10 +21,10 @@ _ASSISTANT = ("validation", "test", "parameters", "rows", "seconds")
 
 def run_results(
     context: RunContext,
-    student: Mapping[str, Any],  # its manifest
+    student: StudentManifest,
     teacher: TeacherResults,
-    transfer: Mapping[str, Any],  # the transfer set's manifest
-    assistants: Sequence[Mapping[str, Any]],  # their manifests
+    transfer: TransferSetManifest,
+    assistants: Sequence[StudentManifest],
     seconds: Mapping[str, float],  # by stage
 ) -> RunResults:
     """The content of results.json."""
@@ -35,7 +36,7 @@ def run_results(
         "recipe": context.name,
         "teacher": teacher,
         "student": _chosen(student, _STUDENT, StudentResults),
-        "data": _data(recipe.data, transfer["data"]),
+        "data": _data(recipe.data, transfer.data.on_disk()),
         "cost": _cost(student, transfer, assistants, seconds),
         "versions": versions(),
     }
@@ -44,28 +45,29 @@ def run_results(
     return results
 
 
-def _chosen(manifest: Mapping[str, Any], names: Sequence[str], kind: Any) -> Any:
-    return kind(**{name: manifest[name] for name in names if name in manifest})
+def _chosen(manifest: StudentManifest, names: Sequence[str], kind: Any) -> Any:
+    written = manifest.on_disk()
+    return kind(**{name: written[name] for name in names if name in written})
 
 
 def _cost(
-    student: Mapping[str, Any],
-    transfer: Mapping[str, Any],
-    assistants: Sequence[Mapping[str, Any]],
+    student: StudentManifest,
+    transfer: TransferSetManifest,
+    assistants: Sequence[StudentManifest],
     seconds: Mapping[str, float],
 ) -> Cost:
-    rows: Counter[str] = Counter(student["rows"])
+    rows: Counter[str] = Counter(student.rows)
     for assistant in assistants:
-        rows.update(assistant["rows"])
+        rows.update(assistant.rows)
     if assistants:
-        seconds = {**seconds, "assistants": sum(assistant["seconds"] for assistant in assistants)}
+        seconds = {**seconds, "assistants": sum(assistant.seconds for assistant in assistants)}
     return {
-        "teacher_rows": transfer["teacher_rows"] + rows["teacher"],
-        "generator_rows": transfer["generator_rows"] + rows["generator"],
+        "teacher_rows": transfer.teacher_rows + rows["teacher"],
+        "generator_rows": transfer.generator_rows + rows["generator"],
         "scoring_rows": rows["scoring"],
         "training_rows": rows["training"],
         "seconds": dict(seconds),
-        "peak_rss_bytes": student["peak_rss_bytes"],
+        "peak_rss_bytes": student.peak_rss_bytes,
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from augkd.runs.task import read_task
 from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.locks import locked
+from augkd.workspace.manifest_kinds import MaskedLMManifest, StudentManifest, TeacherManifest, TransferSetManifest
 from augkd.workspace.manifests import read_manifest, write_manifest
 from augkd.workspace.progress import Progress, silent
 from augkd.workspace.run_folder import relative_stages
@@ -68,7 +69,7 @@ class Lesson:
         return make_transfer_set(self.context, self.tutor, self._stages.index, self._stages.masked_lms)
 
     @cached_property
-    def student(self) -> dict[str, Any]:
+    def student(self) -> StudentManifest:
         """The manifest of the trained student, with its scores."""
         return self._stage.make(self.transfer_set)
 
@@ -76,7 +77,7 @@ class Lesson:
         """Makes what comes before the student."""
         return self.transfer_set
 
-    def train(self) -> dict[str, Any]:
+    def train(self) -> StudentManifest:
         """Makes the student; returns its manifest."""
         return self.student
 
@@ -148,7 +149,7 @@ class Run:
         with locked(out):
             student = self.student()
             transfer = self.transfer_set().folder
-            results = self._results(student, read_manifest(transfer, "transfer_set"))
+            results = self._results(student, read_manifest(transfer, TransferSetManifest))
             write_json(out / "results.json", results)
             self._write_manifest(student, transfer)
             write_cards(out, transfer)
@@ -174,7 +175,7 @@ class Run:
         """Originals and candidates with the logits of the student's tutor, made unless they are there."""
         return self._lessons[-1].transfer_set
 
-    def student(self) -> dict[str, Any]:
+    def student(self) -> StudentManifest:
         """The manifest of the student, trained unless it is there; its scores are in it."""
         return self._lessons[-1].student
 
@@ -188,13 +189,13 @@ class Run:
 
     # -- results -----------------------------------------------------------------------------------------------------
 
-    def _results(self, student: dict[str, Any], transfer: dict[str, Any]) -> RunResults:
+    def _results(self, student: StudentManifest, transfer: TransferSetManifest) -> RunResults:
         context, stages, generator = self.context, self._stages, self.recipe.data.generator
-        seconds = {"index": stages.index.seconds, "transfer_set": transfer["seconds"], "student": student["seconds"]}
+        seconds = {"index": stages.index.seconds, "transfer_set": transfer.seconds, "student": student.seconds}
         if stages.teacher.folder and self.recipe.teacher.epochs > 0:
-            seconds["teacher"] = read_manifest(stages.teacher.folder, "teacher")["seconds"]
+            seconds["teacher"] = read_manifest(stages.teacher.folder, TeacherManifest).seconds
         if generator and generator.adapt:
-            seconds["masked_lm"] = read_manifest(stages.masked_lms.folder(generator), "masked_lm")["seconds"]
+            seconds["masked_lm"] = read_manifest(stages.masked_lms.folder(generator), MaskedLMManifest).seconds
         assistants = [lesson.student for lesson in self._lessons[:-1]]
         return run_results(context, student, self._teacher_results(), transfer, assistants, seconds)
 
@@ -210,10 +211,10 @@ class Run:
         parameters = parameter_count(teacher.folder) if teacher.folder else None
         return {"validation": scores["validation"], "test": scores["test"], "parameters": parameters}
 
-    def _write_manifest(self, student: dict[str, Any], transfer: Path) -> None:
+    def _write_manifest(self, student: StudentManifest, transfer: Path) -> None:
         out, recipe = self.context.folders.out, self.recipe
         stages = relative_stages(out, self._stage_folders(transfer))
-        made_from = {"student": student["made_from"]}
+        made_from = {"student": student.made_from.on_disk()}
         write_manifest(out, "run", made_from, recipe=dump(recipe), seed=recipe.seed, stages=stages)
 
     def _stage_folders(self, transfer: Path) -> dict[str, Path]:

@@ -19,8 +19,10 @@ from augkd.data.transfer_card import front_matter, licence_line
 from augkd.data.transfer_set import TransferSet
 from augkd.errors import RecipeError, WorkspaceError, did_you_mean
 from augkd.recipe.units import format_bytes
+from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.runs.cards import portable, student_card
 from augkd.workspace.files import read_json
+from augkd.workspace.manifest_kinds import IndexManifest
 from augkd.workspace.manifests import MANIFEST, describe_kind
 from augkd.workspace.run_folder import RunFolder
 
@@ -77,7 +79,7 @@ def plan_upload(folder: Path, what: str | None = None) -> Upload:
     kind, place = _locate(folder, what)
     if not any(place.glob(_REQUIRED[kind])):
         raise WorkspaceError(f"{place} has no {_REQUIRED[kind]}; give the folder of a finished {kind}")
-    if kind == "index" and _encoder_kind(read_json(place / MANIFEST)) == "static":
+    if kind == "index" and encoder_options(read_index_manifest(place))["kind"] == "static":
         raise WorkspaceError(
             f"{place} was built with a static encoder, which is not part of the folder; share the recipe instead"
         )
@@ -183,25 +185,21 @@ def _local_folders() -> Iterator[str]:
 # ---- cards ----
 
 
-def _encoder_kind(manifest: dict[str, Any]) -> str:
-    recipe = manifest.get("recipe") or {}
-    return str(recipe.get("encoder", manifest["encoder"]).get("kind", "sentence"))
-
-
 def _card(kind: str, place: Path) -> str:
     if kind == "student" and (place.parent / MANIFEST).exists():
         transfer = RunFolder.open(place.parent).stage("transfer_set")
         if transfer is not None:
             return student_card(place.parent, TransferSet.open(transfer))
     if kind == "index":
-        return _index_card(read_json(place / MANIFEST))
+        return _index_card(read_index_manifest(place))
     raise WorkspaceError(f"{place} has no README.md; write one, or give the folder of the whole run")
 
 
-def _index_card(manifest: dict[str, Any]) -> str:
+def _index_card(manifest: IndexManifest) -> str:
+    written = manifest.on_disk()
     names = ("count", "dim", "factory", "recall@10", "bytes_per_vector")
-    facts = [f"- {name}: {manifest[name]}" for name in names if manifest.get(name) is not None]
-    encoder = manifest["encoder"].get("model") or manifest["encoder"].get("kind", "")
+    facts = [f"- {name}: {written[name]}" for name in names if written.get(name) is not None]
+    encoder = written["encoder"].get("model") or written["encoder"].get("kind", "")
     return "\n".join(
         [
             front_matter({"tags": ["augkd", "faiss"]}),

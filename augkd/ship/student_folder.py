@@ -24,6 +24,7 @@ from augkd.retrieval.texts import TextStore
 from augkd.runs.task import read_task
 from augkd.workspace.files import read_json
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
+from augkd.workspace.manifest_kinds import StudentManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
 from augkd.workspace.run_folder import RunFolder
 
@@ -81,12 +82,12 @@ def find_student(folder: Path) -> StudentFolder:
     if _kind(place) != "student":
         return StudentFolder(place, None, None, None)
     stages = RunFolder.open(place.parent) if _kind(place.parent) == "run" else None
-    return StudentFolder(place, place.parent, read_manifest(place, "student")["recipe"], stages)
+    return StudentFolder(place, place.parent, read_manifest(place, StudentManifest).recipe, stages)
 
 
 def index_texts(folder: Path) -> Iterator[str]:
     """Every text of an index, without opening its vectors or its encoder."""
-    for part in TextStore.open(folder, read_index_manifest(folder).get("texts")).parts():
+    for part in TextStore.open(folder, read_index_manifest(folder).texts).parts():
         yield from part
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from augkd.errors import WorkspaceError
 from augkd.workspace.files import read_json, write_json
-from augkd.workspace.manifests import MANIFEST, read_manifest, write_manifest
+from augkd.workspace.manifests import MANIFEST, read_kind, write_manifest
 
 CACHE = ".cache"  # a folder may hold this before its artefact is begun, and keeps it when that is rebuilt
 _STATE = "building.json"  # marks unfinished work and names its inputs
@@ -37,7 +37,7 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
         if not state.exists() and not (folder / MANIFEST).exists():
             raise WorkspaceError(f"{folder} holds files that augkd did not write; choose another folder for the {kind}")
         if (folder / MANIFEST).exists():
-            read_manifest(folder, kind)  # refuses to replace an artefact of another kind
+            read_kind(folder, kind)  # refuses to replace an artefact of another kind
         write_json(state, {"kind": kind, "made_from": None})  # a kill while emptying leaves a folder known as ours
         (folder / MANIFEST).unlink(missing_ok=True)  # first: a half-emptied folder must not look finished
         _empty(folder, keep={state, folder / ".lock", folder / CACHE})

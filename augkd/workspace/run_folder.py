@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from augkd.errors import WorkspaceError
+from augkd.workspace.manifest_kinds import RunManifest
 from augkd.workspace.manifests import read_manifest
 
 COMPARISON = "compare.json"  # in the folder of a comparison
@@ -23,24 +24,24 @@ class RunFolder:
     """A finished run on disk; make one with `RunFolder.open`."""
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: RunManifest
 
     @classmethod
     def open(cls, folder: Path) -> RunFolder:
         """Raises WorkspaceError when `folder` is not a finished run, or is one of an older augkd."""
-        manifest = read_manifest(folder, "run")
-        if not isinstance(manifest.get("stages"), dict):
+        manifest = read_manifest(folder, RunManifest)
+        if manifest.stages is None:
             raise WorkspaceError(f"{folder} does not record where its stages lie; run the same command again")
         return cls(folder, manifest)
 
     @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe."""
-        return dict(self.manifest["recipe"])
+        return dict(self.manifest.recipe)
 
     def recorded(self, stage: str) -> Path | None:
         """Where a stage was left (`index`, `teacher`, `transfer_set`, `student`, …); None for a run without it."""
-        path = self.manifest["stages"].get(stage)
+        path = (self.manifest.stages or {}).get(stage)
         return None if path is None else Path(os.path.normpath(self.folder.absolute() / path))
 
     def stage(self, stage: str) -> Path | None:

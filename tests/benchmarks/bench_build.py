@@ -75,10 +75,10 @@ def build(count: int, dim: int, factory: str, channel: object) -> None:
         seconds, cpu = time.perf_counter() - started, time.process_time() - used
         done.set()
         watcher.join()
-        size = (Path(temporary) / "index" / index.manifest["vectors"]).stat().st_size
+        size = (Path(temporary) / "index" / index.manifest.vectors).stat().st_size
         max_rss = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         figures = {"count": count, "seconds": seconds, "cpu": cpu, "size": size, "before": before, "peak": peak}
-        channel.send(json.dumps(figures | {"maxrss": max_rss, "factory": index.manifest["factory"]}))  # type: ignore[attr-defined]
+        channel.send(json.dumps(figures | {"maxrss": max_rss, "factory": index.manifest.factory}))  # type: ignore[attr-defined]
 
 
 def main() -> None:

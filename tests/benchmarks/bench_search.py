@@ -49,7 +49,7 @@ def vectors_from(source: str | None, count: int, dim: int) -> np.ndarray:
         return unit(latent / 7 + 0.3 * rng.standard_normal((count, dim), dtype=np.float32))
     path = Path(source)
     if path.is_dir():
-        manifest = Index.open(path).manifest
+        manifest = Index.open(path).manifest.on_disk()
         index = faiss.read_index(str(path / manifest["vectors"]))
         faiss.extract_index_ivf(index).make_direct_map()
         stored = index.reconstruct_n(0, index.ntotal)
@@ -121,7 +121,7 @@ def main() -> None:
         ids = index.search(queries, 10)[1]
 
     recall = np.mean([len(np.intersect1d(a, b)) for a, b in zip(ids, truth, strict=True)]) / 10
-    manifest = index.manifest
+    manifest = index.manifest.on_disk()
     print(f"{len(vectors)} vectors of {vectors.shape[1]}, {len(queries)} queries, k {options.k}, {manifest['factory']}")
     print(f"nprobe {manifest['nprobe']}, k_factor {manifest.get('k_factor', 0)}, built in {building:.1f} s")
     print(f"recall@10 {recall:.4f} on held-out queries, {manifest['recall@10']} in the manifest")

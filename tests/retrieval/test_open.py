@@ -95,7 +95,7 @@ def test_a_recipe_without_a_kind_means_a_sentence_model_without_reranking(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
     recipe = {"encoder": {"model": "some/model", "max_length": 64, "precision": "float32"}}
-    manifest = read_index_manifest(folders["dense"])
+    manifest = read_index_manifest(folders["dense"]).on_disk()
     made_from = {**manifest["made_from"], "encoder": OtherEncoder.fingerprint}
     folder = copy_with(folders["dense"], tmp_path / "index", recipe=recipe, made_from=made_from)
     seen: list[dict[str, Any]] = []

@@ -113,7 +113,7 @@ def test_ids_are_rows_of_the_corpus(retriever: Retriever) -> None:
 
 
 def test_only_cosines_are_bounded(retriever: Retriever) -> None:
-    assert retriever.bounded == (retriever.manifest["encoder"].get("kind") != "lexical")
+    assert retriever.bounded == (retriever.manifest.encoder.kind != "lexical")
     assert retriever.folder.is_dir()
 
 

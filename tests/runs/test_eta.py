@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from support.manifests import complete_manifest
+
 from augkd.recipe import Recipe, dump
 from augkd.recipe.units import format_seconds
 from augkd.runs.eta import TimeLeft, is_finished
 from augkd.workspace.files import write_json
-from augkd.workspace.manifests import write_manifest
 
 
 def recipe_with(data: dict[str, Any], **training: Any) -> Recipe:
@@ -124,7 +125,7 @@ def test_finished_runs_count_at_once_and_those_of_another_recipe_do_not(tmp_path
     for name, done in (("a", recipe), ("b", other)):
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "results.json", {"cost": {"seconds": {"student": 10.0, "teacher": 60.0}}})
-        write_manifest(tmp_path / name, "run", {}, recipe=dump(done))
+        complete_manifest(tmp_path / name, "run", {}, recipe=dump(done))
     assert is_finished(tmp_path / "a", recipe)
     remaining = TimeLeft({tmp_path / name: (name, recipe) for name in ("a", "b")}, headline)
     assert headline.lines == [("about 10 s left", 1, 2)]

@@ -25,6 +25,7 @@ from augkd.runs.eta import TimeLeft
 from augkd.runs.workers import Job, Watcher, run_jobs
 from augkd.workspace.fingerprints import file_fingerprint
 from augkd.workspace.locks import claimed
+from augkd.workspace.manifest_kinds import StudentManifest, TeacherManifest
 from augkd.workspace.manifests import read_manifest
 from augkd.workspace.progress import silent
 
@@ -68,7 +69,7 @@ def test_two_at_once_come_out_as_one_after_the_other(recipe_file: Path, tmp_path
     assert seen >= {"kd-s0", "mine-s1"}
     kinds = sorted(path.name.split("-")[0] for path in (tmp_path / "both/shared").iterdir())
     assert kinds == ["index", "teacher", "teacher_logits", "transfer_set", "transfer_set"]
-    seconds = read_manifest(next((tmp_path / "both/shared").glob("teacher-*")), "teacher")["seconds"]
+    seconds = read_manifest(next((tmp_path / "both/shared").glob("teacher-*")), TeacherManifest).seconds
     assert both["shared_seconds"]["teacher"] == seconds, "one teacher, made once"
 
 
@@ -80,7 +81,7 @@ def test_the_order_of_stages_does_not_change_what_is_taught(
     compare_recipes(with_controls({"mine": mine}, ["kd"]), 1, tmp_path / "after", silent)
     compare_recipes({"mine": mine}, 1, tmp_path / "first", silent)
     students = [run_folder(tmp_path / where, "mine", 0) / "student" for where in ("after", "first")]
-    sets = [read_manifest(student, "student")["made_from"]["transfer_set"] for student in students]
+    sets = [read_manifest(student, StudentManifest).made_from.transfer_set for student in students]
     assert sets[0] == sets[1]
     assert len({file_fingerprint(student / "model.safetensors") for student in students}) == 1
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.manifests import complete_manifest
 from support.tiny import LABELS
 from typer.testing import CliRunner
 
@@ -17,7 +18,6 @@ from augkd.ship import bench as bench_module
 from augkd.ship.bench import BatchTimes, Contender, bench_student, benchmark_lines
 from augkd.ship.export import export_student
 from augkd.workspace.files import write_json
-from augkd.workspace.manifests import write_manifest
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -32,8 +32,8 @@ def run_folder(tmp_path: Path, tiny_bert: Path, task_folder: Path) -> Path:
     build_student("static", {"width": 16}, teacher, 0).save(run / "student")
     tree = {"task": str(task_folder), "teacher": {"model": "x", "epochs": 1.0}, "student": {"static": {}}}
     recipe = dump(Recipe.model_validate({**tree, "training": {"kd": {}, "max_length": 32}}))
-    write_manifest(run / "student", "student", {"task": "t"}, recipe=recipe)
-    write_manifest(run, "run", {}, recipe=recipe, seed=0, stages={name: name for name in ("teacher", "student")})
+    complete_manifest(run / "student", "student", {"task": "t"}, recipe=recipe)
+    complete_manifest(run, "run", {}, recipe=recipe, seed=0, stages={name: name for name in ("teacher", "student")})
     write_json(run / "results.json", {"teacher": {"validation": 0.5}, "student": {"validation": 0.25}})
     return run
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.manifests import complete_manifest
 from support.tiny import LABELS, sentences
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
@@ -23,7 +24,6 @@ from augkd.ship import export as exporting
 from augkd.ship.export import Export, export_student
 from augkd.ship.export_record import read_record
 from augkd.ship.onnx_classifier import OnnxClassifier
-from augkd.workspace.manifests import write_manifest
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -119,8 +119,8 @@ def run_folder(tmp_path: Path, tiny_bert: Path, task_folder: Path) -> Path:
     make_student("static", tiny_bert).save(run / "student")
     tree = {"task": str(task_folder), "teacher": {"model": "x"}, "student": {"static": {}}}
     recipe = dump(Recipe.model_validate({**tree, "training": {"kd": {}, "max_length": 32}}))
-    write_manifest(run / "student", "student", {"task": "t"}, recipe=recipe)
-    write_manifest(run, "run", {}, recipe=recipe, seed=0, stages={"student": "student"})
+    complete_manifest(run / "student", "student", {"task": "t"}, recipe=recipe)
+    complete_manifest(run, "run", {}, recipe=recipe, seed=0, stages={"student": "student"})
     return run
 
 
@@ -195,7 +195,7 @@ def test_what_cannot_be_exported_is_a_one_line_error(
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         (bare / name).write_bytes((run_folder / "student" / name).read_bytes())
     assert_error(ModelError, "belongs to no known run, .* name texts to cover with --corpus", bare, trimmed=True)
-    write_manifest(run_folder, "run", {}, stages={"student": "student", "index": str(tmp_path / "gone")})
+    complete_manifest(run_folder, "run", {}, stages={"student": "student", "index": str(tmp_path / "gone")})
     gone = "index .*gone does not exist any more; name its texts with --corpus, or add --no-index"
     assert_error(ModelError, gone, run_folder, trimmed=True)
     find = importlib.util.find_spec

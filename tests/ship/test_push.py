@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 from support.finished_run import finished_run
+from support.manifests import complete_manifest
 
 from augkd.errors import RecipeError, WorkspaceError
 from augkd.runs.cards import write_cards
 from augkd.ship.push import plan_upload, push, upload_lines
 from augkd.workspace.files import write_json
-from augkd.workspace.manifests import write_manifest
 
 
 @dataclass
@@ -161,8 +161,8 @@ def test_what_a_comparison_shares_is_found_where_the_run_recorded_it(run: Path, 
 
 def index_folder(folder: Path, kind: str = "sentence") -> Path:
     recipe = {"corpus": {"dataset": "/home/ann/mail.txt"}, "encoder": {"kind": kind, "model": "a/b"}}
-    facts = {"count": 5, "dim": 4, "factory": "Flat", "recipe": recipe, "encoder": {"model": "a/b"}}
-    write_manifest(folder, "index", {"corpus": "c"}, **facts)
+    facts = {"count": 5, "dim": 4, "factory": "Flat", "recipe": recipe, "encoder": {"kind": kind, "model": "a/b"}}
+    complete_manifest(folder, "index", **facts)
     for name in ("vectors.faiss", "texts/part-00000.arrow", "dropped.jsonl", ".verified.json", ".lock"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"x")
@@ -174,7 +174,7 @@ def test_an_index_is_uploaded_with_a_card_and_a_manifest_without_local_paths(hub
     assert set(hub.files) == {"README.md", "manifest.json", "vectors.faiss", "texts/part-00000.arrow"}
     manifest = json.loads(hub.files["manifest.json"])
     assert manifest["recipe"]["corpus"]["dataset"] == "mail.txt"
-    assert manifest["made_from"] == {"corpus": "c"}
+    assert manifest["made_from"]["corpus"] == "c"
     assert "- count: 5" in hub.files["README.md"].decode()
     assert "Licence: unknown" in hub.files["README.md"].decode()
 
@@ -257,7 +257,7 @@ def test_a_folder_of_another_kind_is_rejected(run: Path, tmp_path: Path) -> None
         plan_upload(tmp_path)
     with pytest.raises(WorkspaceError, match="holds augkd's transfer_set, not a student"):
         plan_upload(run / "transfer_set", "student")
-    write_manifest(tmp_path / "teacher", "teacher", {})
+    complete_manifest(tmp_path / "teacher", "teacher", {})
     with pytest.raises(WorkspaceError, match="augkd's teacher, which cannot be pushed"):
         plan_upload(tmp_path / "teacher")
     with pytest.raises(RecipeError, match="did you mean 'student'"):

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 from support.finished_run import RECIPE, finished_run
+from support.manifests import complete_manifest
 
 from augkd.errors import ModelError
 from augkd.ship.student_folder import find_student
-from augkd.workspace.manifests import write_manifest
 from augkd.workspace.run_folder import relative_stages
 
 
 def recorded(run: Path, stages: dict[str, Path]) -> None:
     for folder in stages.values():
         folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(run, "run", {}, recipe=RECIPE, seed=3, stages=relative_stages(run, stages))
+    complete_manifest(run, "run", {}, recipe=RECIPE, seed=3, stages=relative_stages(run, stages))
 
 
 def test_the_teacher_that_a_comparison_shares_is_found_where_the_run_records_it(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from support.manifests import complete_manifest
+
 from augkd.data.transfer_set import write_rows
 from augkd.recipe import Recipe, dump
 from augkd.workspace.files import write_json
-from augkd.workspace.manifests import write_manifest
 
 LABELS = ("no", "yes")
 
@@ -56,11 +57,11 @@ def finished_run(
     labels = transfer.get("labels", LABELS)
     write_rows(folder, iter(rows(**transfer)), labels)
     counts = {"originals": 3, "candidates": 4, "candidates_unique": 2, "excluded_evaluation_texts": 7, "short": 1}
-    write_manifest(folder, "transfer_set", {}, data=counts)
+    complete_manifest(folder, "transfer_set", {}, data=counts)
     config = {"model_type": "bert", "id2label": dict(enumerate(LABELS)), **(config or {})}
     write_json(out / "student" / "config.json", config)
     made_from = {"task": "a" * 64, "transfer_set": "b" * 64}
-    write_manifest(out / "student", "student", made_from, recipe=dump(validated))
+    complete_manifest(out / "student", "student", made_from, recipe=dump(validated))
     scores = {"validation": 0.75, "test": 0.8125, "parameters": 1234567}
     results = {
         "task": "polls",
@@ -74,5 +75,5 @@ def finished_run(
     }
     write_json(out / "results.json", results)
     stages = {name: name for name in ("student", "transfer_set")}
-    write_manifest(out, "run", {}, recipe=dump(validated), seed=3, stages=stages)
+    complete_manifest(out, "run", {}, recipe=dump(validated), seed=3, stages=stages)
     return out

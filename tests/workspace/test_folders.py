@@ -17,7 +17,7 @@ from augkd.workspace.files import read_json, replacing, write_json, write_text
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.folders import begin, end
 from augkd.workspace.locks import locked
-from augkd.workspace.manifests import FORMAT, finished, read_manifest, write_manifest
+from augkd.workspace.manifests import FORMAT, finished, read_kind, write_manifest
 
 INPUTS = {"corpus": "abc", "seed": 1}
 
@@ -151,7 +151,7 @@ def test_an_artefact_is_finished_only_after_its_end_and_only_for_its_inputs(tmp_
     assert finished(folder, "index", {"seed": 1, "corpus": "abc"})
     assert not finished(folder, "index", {**INPUTS, "seed": 2})
     assert not (folder / "building.json").exists()
-    manifest = read_manifest(folder, "index")
+    manifest = read_kind(folder, "index")
     assert (manifest["kind"], manifest["made_from"], manifest["count"]) == ("index", INPUTS, 3)
     assert manifest["versions"]["torch"]
 
@@ -220,25 +220,25 @@ def test_a_manifest_of_another_program_is_refused(tmp_path: Path) -> None:
     for text in ('{"name": "web app"}', "[1]"):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(WorkspaceError, match="holds something unknown"):
-            read_manifest(tmp_path, "index")
+            read_kind(tmp_path, "index")
         with pytest.raises(WorkspaceError, match="holds"):
             begin(tmp_path, "index", INPUTS)
 
 
 def test_a_newer_format_is_refused_and_the_current_one_read(tmp_path: Path) -> None:
     write_manifest(tmp_path, "index", INPUTS)
-    assert read_manifest(tmp_path, "index")["format"] == FORMAT
+    assert read_kind(tmp_path, "index")["format"] == FORMAT
     newer = json.loads((tmp_path / "manifest.json").read_text()) | {"format": FORMAT + 1}
     write_json(tmp_path / "manifest.json", newer)
     with pytest.raises(WorkspaceError, match="upgrade augkd"):
-        read_manifest(tmp_path, "index")
+        read_kind(tmp_path, "index")
 
 
 def test_a_folder_without_manifest_is_unfinished_and_one_that_is_not_there_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="is unfinished"):
-        read_manifest(tmp_path, "index")
+        read_kind(tmp_path, "index")
     with pytest.raises(WorkspaceError, match="does not exist"):
-        read_manifest(tmp_path / "a", "index")
+        read_kind(tmp_path / "a", "index")
 
 
 # ---- one writer ----

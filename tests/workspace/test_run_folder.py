@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.manifests import complete_manifest
 
 from augkd.errors import WorkspaceError
-from augkd.workspace.manifests import write_manifest
 from augkd.workspace.run_folder import RunFolder, relative_stages
 
 
 def finished(folder: Path, stages: dict[str, Path]) -> Path:
     for path in stages.values():
         path.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, "run", {}, recipe={"seed": 0}, stages=relative_stages(folder, stages))
+    complete_manifest(folder, "run", {}, recipe={"seed": 0}, stages=relative_stages(folder, stages))
     return folder
 
 
@@ -55,6 +55,6 @@ def test_only_a_run_below_a_comparison_has_one(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_record_is_rejected_in_one_line(tmp_path: Path) -> None:
-    write_manifest(tmp_path, "run", {}, recipe={})
+    complete_manifest(tmp_path, "run", {}, recipe={})
     with pytest.raises(WorkspaceError, match="does not record where its stages lie; run the same command again"):
         RunFolder.open(tmp_path)

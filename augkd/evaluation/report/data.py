@@ -22,10 +22,11 @@ from augkd.evaluation.predictions import Predictions, read_predictions
 from augkd.evaluation.results import RunResults
 from augkd.workspace.files import read_json
 from augkd.workspace.fingerprints import file_fingerprint
+from augkd.workspace.manifest_kinds import RunManifest, StudentManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
 from augkd.workspace.run_folder import RunFolder
 
-Record = dict[str, Any]  # a manifest, or an entry of a log
+Record = dict[str, Any]  # an entry of a log, or a file of figures
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class RunData:
 
     folder: Path
     results: RunResults
-    manifest: Mapping[str, Any]  # of the run
-    student: Record  # the student's manifest
+    manifest: RunManifest
+    student: StudentManifest
     log: list[Record]  # of the student's training
     teacher_log: list[Record]  # [] where the teacher was not fine-tuned
     transfer: TransferSet | None
@@ -50,7 +51,7 @@ class RunData:
     @property
     def recipe(self) -> Record:
         """The resolved recipe."""
-        return dict(self.manifest["recipe"])
+        return dict(self.manifest.recipe)
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -62,8 +63,8 @@ class RunData:
 def read_run(folder: Path) -> RunData:
     """Reads a finished run; raises WorkspaceError when the folder is not one or one of its files is damaged."""
     run = RunFolder.open(folder)
-    student = read_manifest(folder / "student", "student")
-    transfer = _transfer_set(run, student["made_from"]["transfer_set"])
+    student = read_manifest(folder / "student", StudentManifest)
+    transfer = _transfer_set(run, student.made_from.transfer_set)
     teacher = run.stage("teacher")
     results: RunResults = read_json(folder / "results.json")
     return RunData(

@@ -69,7 +69,8 @@ def _result(run: RunData) -> str:
             text += (
                 f". The difference to {run.baseline['recipe']} with the same seed is {decimal(student - baseline, '+')}"
             )
-    return f"{text}. Task {results['task']}, seed {results['seed']}."
+    notes = "".join(f" Note: {note}." for note in results.get("notes", []))
+    return f"{text}. Task {results['task']}, seed {results['seed']}.{notes}"
 
 
 def _model_row(name: str, results: Mapping[str, Any], run: RunData) -> list[str]:
@@ -267,10 +268,10 @@ def costs(run: RunData, sheet: StyleSheet) -> Section:
 def recipe(run: RunData) -> Section:
     """The resolved recipe, the command, versions, fingerprints."""
     text = yaml.safe_dump(_without_none(run.recipe), sort_keys=False, allow_unicode=True, width=100)
-    inputs = run.student["made_from"]
-    fingerprints = [["transfer set", inputs["transfer_set"]], ["task", inputs["task"]]]
-    fingerprints += [[name, inputs["student"][name]] for name in ("teacher", "model") if inputs["student"].get(name)]
-    versions = [[name, version] for name, version in run.manifest["versions"].items()]
+    inputs = run.student.made_from
+    fingerprints = [["transfer set", inputs.transfer_set], ["task", inputs.task]]
+    fingerprints += [[name, inputs.student[name]] for name in ("teacher", "model") if inputs.student.get(name)]
+    versions = [[name, version] for name, version in run.manifest.versions.items()]
     return Section(
         "recipe",
         "Recipe and reproduction",

@@ -18,7 +18,7 @@ from augkd.retrieval.dense.choice import choose, create
 from augkd.retrieval.dense.held_out import KEY, RECALL
 from augkd.retrieval.dense.size import Option, plan_index
 from augkd.retrieval.dense.vectors import VECTORS, make_vectors
-from augkd.retrieval.manifest import read_index_manifest
+from augkd.retrieval.manifest import read_dense_manifest
 from augkd.retrieval.spool import CHUNK, Spool, open_spool
 from augkd.retrieval.texts import text_checksums
 from augkd.workspace.folders import end
@@ -58,7 +58,7 @@ def is_finished(folder: Path, sources: dict[str, Any]) -> bool:
     if finished(folder, "index", sources):
         shutil.rmtree(folder / "build", ignore_errors=True)  # left by a kill right after the manifest
         return True
-    if (folder / MANIFEST).exists() and (changes := read_index_manifest(folder).get("changes")):
+    if (folder / MANIFEST).exists() and (changes := read_dense_manifest(folder).changes):
         raise IndexFolderError(
             f"{folder} was made from something else and holds {len(changes)} changes (add, remove) that a new build "
             "would lose; choose another folder, or remove this one"

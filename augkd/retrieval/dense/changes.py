@@ -36,12 +36,13 @@ from augkd.retrieval.dense.search import load_vectors, tuned_parameters
 from augkd.retrieval.dense.takedown import Confirm, Wanted
 from augkd.retrieval.dense.tuning import SearchParameters, tune
 from augkd.retrieval.dense.vectors import add, write_vectors
-from augkd.retrieval.manifest import read_index_manifest
+from augkd.retrieval.manifest import read_dense_manifest
 from augkd.retrieval.spool import CHUNK, Spool, encode_parts, open_spool
 from augkd.retrieval.texts import TextStore, checksum, part_number, read_texts, text_path, text_paths, write_texts
 from augkd.workspace.files import replacing, write_json
 from augkd.workspace.folders import begin
-from augkd.workspace.manifests import MANIFEST
+from augkd.workspace.manifest_kinds import DenseManifest
+from augkd.workspace.manifests import MANIFEST, parse_manifest
 from augkd.workspace.progress import Steps
 
 if TYPE_CHECKING:
@@ -72,13 +73,13 @@ def add_texts(
     Raises IndexFolderError for another encoder. The caller holds `workspace.locks.locked(folder)`.
     """
     manifest = _clean_manifest(folder)
-    if encoder.fingerprint != manifest["made_from"]["encoder"]:
+    if encoder.fingerprint != manifest.made_from.encoder:
         raise IndexFolderError(
             f"{folder} was built with another encoder or other weights than {getattr(encoder, 'name', 'this one')}; "
-            f"add with {manifest['encoder']['model']} as it was then"
+            f"add with {manifest.encoder.model} as it was then"
         )
     staging = folder / "change"
-    begin(staging, "index-change", {"add": source.fingerprint(), "to": manifest["sha256"], "chunk": chunk})
+    begin(staging, "index-change", {"add": source.fingerprint(), "to": manifest.sha256, "chunk": chunk})
     counts = CorpusCounts()
     total = source.known_size()
     report = None if progress is None else lambda done: progress(done, total)
@@ -102,7 +103,7 @@ def remove_texts(folder: Path, texts: Iterable[str], *, exact: bool = False, con
     """
     manifest = _clean_manifest(folder)
     wanted = Wanted(texts, exact)
-    takedown = wanted.find(TextStore.open(folder, manifest["texts"]))
+    takedown = wanted.find(TextStore.open(folder, manifest.texts))
     if confirm is not None and not confirm(takedown):
         return 0
     shutil.rmtree(folder / "change", ignore_errors=True)  # an unfinished add may hold what is to be removed
@@ -111,7 +112,7 @@ def remove_texts(folder: Path, texts: Iterable[str], *, exact: bool = False, con
     removed = len(takedown.rows)
     if not removed:
         return 0
-    kept = np.ones(manifest["count"], dtype=bool)
+    kept = np.ones(manifest.count, dtype=bool)
     kept[takedown.rows] = False
     if not kept.any():
         raise IndexFolderError(f"{folder} would be left without a text; remove the folder instead")
@@ -122,41 +123,38 @@ def remove_texts(folder: Path, texts: Iterable[str], *, exact: bool = False, con
     _remove_vectors(index, np.flatnonzero(~kept), renumbered, folder)
     queries = read_queries(folder, manifest)
     queries = without(queries, renumbered) if queries is not None else None
-    names = _rewrite_texts(folder, list(manifest["texts"]), kept, suffix)
+    names = _rewrite_texts(folder, list(manifest.texts), kept, suffix)
     _commit(folder, manifest, index, queries, names, suffix, {"change": "remove", "removed": removed})
     return removed
 
 
-def _clean_manifest(folder: Path) -> dict[str, Any]:
+def _clean_manifest(folder: Path) -> DenseManifest:
     """The manifest, after files of an unfinished or replaced state have been deleted."""
-    manifest = read_index_manifest(folder)
+    manifest = read_dense_manifest(folder)
     _sweep(folder, manifest)
     return manifest
 
 
-def _sweep(folder: Path, manifest: dict[str, Any]) -> None:
-    named = {
-        manifest["vectors"],
-        manifest.get(KEY, {}).get("file"),
-        *manifest["texts"],
-    }
+def _sweep(folder: Path, manifest: DenseManifest) -> None:
+    queries = manifest.held_out_queries
+    named = {manifest.vectors, *manifest.texts, *([queries.file] if queries else [])}
     for pattern in ("vectors*.faiss", f"{KEY}*.safetensors", "texts/part-*.arrow", ".*.tmp", "texts/.*.tmp"):
         for path in folder.glob(pattern):
             if path.name not in named:
                 path.unlink()
 
 
-def _next_suffix(manifest: dict[str, Any]) -> str:
-    return f"-{len(manifest['changes']) + 1}"
+def _next_suffix(manifest: DenseManifest) -> str:
+    return f"-{len(manifest.changes) + 1}"
 
 
 def _digest(text: str) -> int:
     return xxhash.xxh3_64_intdigest(identity(text).encode())
 
 
-def _known_digests(folder: Path, manifest: dict[str, Any]) -> NDArray[np.uint64]:  # sorted
+def _known_digests(folder: Path, manifest: DenseManifest) -> NDArray[np.uint64]:  # sorted
     """Digests of all texts: 8 bytes each, where the texts themselves might not fit into memory."""
-    parts = TextStore.open(folder, manifest["texts"]).parts()
+    parts = TextStore.open(folder, manifest.texts).parts()
     digests = [np.fromiter(map(_digest, part), dtype=np.uint64, count=len(part)) for part in parts]
     return np.sort(np.concatenate(digests))
 
@@ -171,7 +169,7 @@ def _without_known(texts: Iterable[str], known: NDArray[np.uint64]) -> Iterator[
             yield text
 
 
-def _append(folder: Path, manifest: dict[str, Any], staging: Path, spool: Spool, change: dict[str, Any]) -> None:
+def _append(folder: Path, manifest: DenseManifest, staging: Path, spool: Spool, change: dict[str, Any]) -> None:
     index = load_vectors(folder, manifest, mapped=False)
     queries = read_queries(folder, manifest)
     first = int(index.ntotal)
@@ -180,7 +178,7 @@ def _append(folder: Path, manifest: dict[str, Any], staging: Path, spool: Spool,
         for part, vectors in enumerate(spool.parts()):
             queries = with_vectors(queries, vectors, first + part * spool.chunk)
 
-    names = list(manifest["texts"])
+    names = list(manifest.texts)
     number = max(part_number(Path(name)) for name in names) + 1
     for part, path in enumerate(text_paths(staging)):
         target = text_path(folder, number + part)
@@ -208,7 +206,7 @@ def _rewrite_texts(folder: Path, names: list[str], kept: NDArray[np.bool_], suff
 
 def _commit(
     folder: Path,
-    manifest: dict[str, Any],
+    manifest: DenseManifest,
     index: Any,
     queries: HeldOutQueries | None,
     names: list[str],
@@ -218,19 +216,19 @@ def _commit(
     """Writes the next state's files, then its manifest (from then on it counts), then deletes the old files."""
     parameters, measured = _retune(index, queries, manifest)
     facts = write_vectors(folder, index, suffix, parameters, measured, queries)
-    kept = {key: value for key, value in manifest.items() if key not in ("k_factor", "efSearch", KEY)}
+    kept = {key: value for key, value in manifest.on_disk().items() if key not in ("k_factor", "efSearch", KEY)}
     entry = {**change, "count": facts["count"], RECALL: facts[RECALL]}
     texts = {name: checksum(folder / "texts" / name) for name in names}
-    changed = {**kept, **facts, "texts": texts, "changes": [*manifest["changes"], entry]}
+    changed = {**kept, **facts, "texts": texts, "changes": [*manifest.changes, entry]}
     write_json(folder / MANIFEST, changed)
-    _sweep(folder, changed)
+    _sweep(folder, parse_manifest(folder, changed, DenseManifest))
 
 
-def _retune(index: Any, queries: HeldOutQueries | None, manifest: dict[str, Any]) -> tuple[SearchParameters, float]:
+def _retune(index: Any, queries: HeldOutQueries | None, manifest: DenseManifest) -> tuple[SearchParameters, float]:
     """New search parameters and recall; an exact index stays exact, and without a query left the old ones are kept."""
     if queries is None or not len(queries):
-        return tuned_parameters(manifest), float(manifest[RECALL])
-    return tune(index, queries, manifest["made_from"]["faiss"]["recall"], RECALL_AT)
+        return tuned_parameters(manifest), manifest.recall
+    return tune(index, queries, manifest.made_from.faiss.recall, RECALL_AT)
 
 
 def _remove_vectors(index: Any, removed: NDArray[np.int64], renumbered: NDArray[np.int64], folder: Path) -> None:

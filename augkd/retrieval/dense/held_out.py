@@ -19,6 +19,7 @@ from augkd.errors import IndexFolderError
 from augkd.retrieval.spool import Spool
 from augkd.workspace.files import replacing
 from augkd.workspace.fingerprints import file_fingerprint
+from augkd.workspace.manifest_kinds import DenseManifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,12 +99,13 @@ def write_queries(folder: Path, queries: HeldOutQueries, suffix: str) -> dict[st
     return {"file": path.name, "queries": len(queries), "sha256": file_fingerprint(path)}
 
 
-def read_queries(folder: Path, manifest: dict[str, Any]) -> HeldOutQueries | None:
+def read_queries(folder: Path, manifest: DenseManifest) -> HeldOutQueries | None:
     """The held-out queries of an index, None for an exact one; raises IndexFolderError if the manifest disagrees."""
-    if KEY not in manifest:
+    recorded = manifest.held_out_queries
+    if recorded is None:
         return None
-    path = folder / manifest[KEY]["file"]
-    if not path.is_file() or file_fingerprint(path) != manifest[KEY]["sha256"]:
+    path = folder / recorded.file
+    if not path.is_file() or file_fingerprint(path) != recorded.sha256:
         raise IndexFolderError(f"{path} is missing or damaged; remove the folder and build it again")
     try:
         tensors = load_file(path)

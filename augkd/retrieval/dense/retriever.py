@@ -6,9 +6,9 @@ reported: a sentence model's vectors depend, by rounding, on what else is in a b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from augkd.retrieval.retriever import Hits, best_first, check_groups, check_k, n
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from augkd.workspace.manifest_kinds import DenseManifest
     from augkd.workspace.progress import Steps
 
     # encodes the queries of some rows; reports in queries
@@ -51,7 +52,7 @@ class DenseRetriever:
         return self._index.folder
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> DenseManifest:
         """The manifest of the index."""
         return self._index.manifest
 

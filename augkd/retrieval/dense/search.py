@@ -17,12 +17,12 @@ import numpy as np
 
 from augkd.errors import IndexFolderError, short_repr
 from augkd.retrieval.dense.choice import faiss_reason
-from augkd.retrieval.dense.held_out import KEY as HELD_OUT
 from augkd.retrieval.dense.tuning import SearchParameters, set_parameters
-from augkd.retrieval.manifest import read_index_manifest
+from augkd.retrieval.manifest import read_dense_manifest
 from augkd.retrieval.texts import TextStore, checksum
 from augkd.workspace.files import read_json, write_json
 from augkd.workspace.fingerprints import file_fingerprint
+from augkd.workspace.manifest_kinds import DenseManifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,20 +36,20 @@ class Index:
     """A finished index folder, read-only and memory-mapped; make one with `Index.open`."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: DenseManifest
     _vectors: Any  # faiss.Index
     _texts: TextStore
 
     @classmethod
     def open(cls, folder: Path) -> Index:
         """Opens `folder`; raises IndexFolderError, before FAISS parses the vectors, if their sha256 is wrong."""
-        manifest = read_index_manifest(folder)
+        manifest = read_dense_manifest(folder)
         vectors = load_vectors(folder, manifest, mapped=True)
-        texts = TextStore.open(folder, manifest["texts"])
-        if len(texts) != vectors.ntotal or vectors.ntotal != manifest["count"]:
+        texts = TextStore.open(folder, manifest.texts)
+        if len(texts) != vectors.ntotal or vectors.ntotal != manifest.count:
             raise IndexFolderError(
                 f"{folder} has {len(texts)} texts and {vectors.ntotal} vectors, its manifest states "
-                f"{manifest['count']}; remove the folder and build it again"
+                f"{manifest.count}; remove the folder and build it again"
             )
         return cls(folder, manifest, vectors, texts)
 
@@ -64,7 +64,7 @@ class Index:
     @property
     def encoder_name(self) -> str:
         """The model that queries must be encoded with."""
-        return str(self.manifest["encoder"]["model"])
+        return self.manifest.encoder.model
 
     def search(
         self,
@@ -91,7 +91,7 @@ class Index:
             scores, ids, stored = self._vectors.search_and_reconstruct(self._queries(vectors), k)
         except RuntimeError as exc:
             raise IndexFolderError(
-                f"index {self.folder} ({self.manifest['factory']}) cannot reconstruct its vectors "
+                f"index {self.folder} ({self.manifest.factory}) cannot reconstruct its vectors "
                 f"({faiss_reason(exc)}); build it with faiss factory auto"
             ) from exc
         stored = np.where(ids[:, :, None] >= 0, stored, 0).astype(np.float32)
@@ -125,11 +125,11 @@ def verify(folder: Path) -> Verified:
 
     Raises IndexFolderError, naming the file, for the first that is damaged or missing.
     """
-    manifest = read_index_manifest(folder)
-    recorded = {folder / manifest["vectors"]: (file_fingerprint, manifest["sha256"])}
-    if HELD_OUT in manifest:
-        recorded[folder / manifest[HELD_OUT]["file"]] = (file_fingerprint, manifest[HELD_OUT]["sha256"])
-    recorded |= {folder / "texts" / name: (checksum, value) for name, value in manifest["texts"].items()}
+    manifest = read_dense_manifest(folder)
+    recorded = {folder / manifest.vectors: (file_fingerprint, manifest.sha256)}
+    if manifest.held_out_queries is not None:
+        recorded[folder / manifest.held_out_queries.file] = (file_fingerprint, manifest.held_out_queries.sha256)
+    recorded |= {folder / "texts" / name: (checksum, value) for name, value in manifest.texts.items()}
     for path, (digest, value) in recorded.items():
         if not path.is_file():
             raise IndexFolderError(f"{path} is missing; build the index again")
@@ -138,9 +138,9 @@ def verify(folder: Path) -> Verified:
     return Verified(len(recorded), sum(path.stat().st_size for path in recorded))
 
 
-def load_vectors(folder: Path, manifest: dict[str, Any], *, mapped: bool) -> Any:
+def load_vectors(folder: Path, manifest: DenseManifest, *, mapped: bool) -> Any:
     """The FAISS index, memory-mapped, or read whole so that it can be changed; the sha256 is checked first."""
-    path = folder / manifest["vectors"]
+    path = folder / manifest.vectors
     if not path.is_file():
         raise IndexFolderError(f"{path} is missing; build the index again")
     _check(path, manifest, remembered=mapped)
@@ -152,26 +152,26 @@ def load_vectors(folder: Path, manifest: dict[str, Any], *, mapped: bool) -> Any
     return vectors
 
 
-def tuned_parameters(manifest: dict[str, Any]) -> SearchParameters:
+def tuned_parameters(manifest: DenseManifest) -> SearchParameters:
     """The search parameters that the index was tuned to."""
-    return SearchParameters(manifest["nprobe"], manifest.get("efSearch", 0), manifest.get("k_factor", 0))
+    return SearchParameters(manifest.nprobe, manifest.ef_search, manifest.k_factor)
 
 
-def _check(path: Path, manifest: dict[str, Any], *, remembered: bool) -> None:
+def _check(path: Path, manifest: DenseManifest, *, remembered: bool) -> None:
     """Compares the file with the manifest's sha256; a large file once per inode, size and time of change.
 
     A copy has another inode and a rewritten file another time, so the stamp vouches for neither.
     """
     stamp = path.parent / _STAMP
-    state = _state(path, str(manifest.get("sha256")))
+    state = _state(path, manifest.sha256)
     large = path.stat().st_size >= REMEMBERED_FROM
     if remembered and large and stamp.is_file() and read_json(stamp) == state:
         return
     sha256 = file_fingerprint(path)
-    if sha256 != manifest.get("sha256"):
+    if sha256 != manifest.sha256:
         raise IndexFolderError(
             f"{path} is damaged: its sha256 is {sha256[:12]}…, the manifest states "
-            f"{str(manifest.get('sha256'))[:12]}…; remove the folder and build it again"
+            f"{manifest.sha256[:12]}…; remove the folder and build it again"
         )
     if large and os.access(path.parent, os.W_OK):
         write_json(stamp, state)

@@ -26,8 +26,9 @@ from augkd.retrieval.encoders.sentence_model import (
     resolve_precision,
     stated_max_length,
 )
-from augkd.retrieval.encoders.static import KIND, StaticEncoder
+from augkd.retrieval.encoders.static import StaticEncoder
 from augkd.workspace.fingerprints import fingerprint
+from augkd.workspace.manifest_kinds import StaticEncoderManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
 from augkd.workspace.progress import Steps
 
@@ -95,10 +96,10 @@ def _static(
     sources = made_from(model_fingerprint(locate(model)), dim)
     folder = cache / f"static-{fingerprint(sources)[:16]}"
     if (folder / MANIFEST).exists():
-        manifest = read_manifest(folder, KIND)
-        facts = manifest["facts"]
-        if facts["made_from"] == sources and (not texts or facts["texts"] == fingerprint(list(texts))):
-            return LazyEncoder(manifest["name"], manifest["fingerprint"], partial(StaticEncoder.load, folder))
+        manifest = read_manifest(folder, StaticEncoderManifest)
+        facts = manifest.facts
+        if facts.get("made_from") == sources and (not texts or facts.get("texts") == fingerprint(list(texts))):
+            return LazyEncoder(manifest.name, manifest.fingerprint, partial(StaticEncoder.load, folder))
 
     if folder.exists():  # left by a killed save, or fitted to other texts; its name says it is ours
         shutil.rmtree(folder)

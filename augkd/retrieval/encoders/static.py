@@ -24,6 +24,7 @@ from augkd.retrieval.encoders.token_vectors import pair_keys
 from augkd.workspace.files import replacing, write_text
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.folders import begin, end
+from augkd.workspace.manifest_kinds import StaticEncoderManifest
 from augkd.workspace.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -64,20 +65,20 @@ class StaticEncoder:
     @classmethod
     def load(cls, folder: Path) -> StaticEncoder:
         """A saved encoder; raises WorkspaceError or ModelError when the folder is unfinished, foreign or damaged."""
-        manifest = read_manifest(folder, KIND)
+        manifest = read_manifest(folder, StaticEncoderManifest)
         try:
             tables = load_file(folder / _VECTORS)
             encoder = cls(
                 tables["vectors"],
                 (folder / _TOKENIZER).read_text(encoding="utf-8"),
-                name=manifest["name"],
-                facts=manifest["facts"],
+                name=manifest.name,
+                facts=manifest.facts,
                 pairs=Pairs(tables["pair_keys"], tables["pair_vectors"]),
             )
         except (OSError, KeyError, SafetensorError, ValueError) as exc:
             reason = str(exc).split("\n")[0]
             raise ModelError(f"static encoder {folder} cannot be read ({reason}); distil it again") from exc
-        if encoder.fingerprint != manifest["fingerprint"]:
+        if encoder.fingerprint != manifest.fingerprint:
             raise ModelError(f"static encoder {folder} does not match its manifest; distil it again")
         return encoder
 

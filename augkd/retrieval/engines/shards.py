@@ -20,6 +20,7 @@ from augkd.retrieval.spool import CHUNK, vectors_path
 from augkd.retrieval.texts import checksum, text_checksums
 from augkd.workspace.files import replacing
 from augkd.workspace.folders import begin, end
+from augkd.workspace.manifest_kinds import ShardManifest
 from augkd.workspace.manifests import finished, read_manifest
 from augkd.workspace.progress import Steps
 
@@ -42,7 +43,7 @@ def encode_shard(
     recipe: dict[str, Any] | None = None,
     progress: Steps | None = None,
     chunk: int = CHUNK,
-) -> dict[str, Any]:
+) -> ShardManifest:
     """Encodes shard i of n, `shard` = (i, n) with i from 1, for `merge_encoded_shards`; its manifest.
 
     Options and resuming as of `build_dense`. Every machine reads the whole corpus, which takes little time, and encodes
@@ -54,7 +55,7 @@ def encode_shard(
     options = BuildOptions(factory, recall, memory, seed, chunk)
     sources = {**made_from(source, encoder, options), "shard": [number, shards]}
     if finished(folder, KIND, sources):
-        return read_manifest(folder, KIND)
+        return read_manifest(folder, ShardManifest)
     check_plan(source, encoder.dim, options)
     begin(folder, KIND, sources)
 
@@ -63,7 +64,7 @@ def encode_shard(
     vectors = {path.name: checksum(path) for path in (vectors_path(folder, part) for part in parts)}
     facts = describe_sources(recipe, seed, encoder, counts)
     end(folder, KIND, sources, **facts, dim=encoder.dim, texts=text_checksums(folder), vectors=vectors)
-    return read_manifest(folder, KIND)
+    return read_manifest(folder, ShardManifest)
 
 
 def merge_encoded_shards(folders: Sequence[Path], out: Path) -> Index:
@@ -74,36 +75,36 @@ def merge_encoded_shards(folders: Sequence[Path], out: Path) -> Index:
     manifests = [_read_shard(folder) for folder in folders]
     _check_shards(folders, manifests)
     first = manifests[0]
-    sources = {key: value for key, value in first["made_from"].items() if key != "shard"}
+    sources = {key: value for key, value in first.made_from.on_disk().items() if key != "shard"}
     if is_finished(out, sources):
         return Index.open(out)
 
     begin(out, "index", sources)
     for folder, manifest in zip(folders, manifests, strict=True):
-        for name, value in manifest["texts"].items():
+        for name, value in manifest.texts.items():
             _copy(folder / "texts" / name, out / "texts" / name, value)
-        for name, value in manifest["vectors"].items():
+        for name, value in manifest.vectors.items():
             _copy(folder / "build" / name, out / "build" / name, value)
     shutil.copyfile(folders[0] / DROPPED, out / DROPPED)  # every shard has read the whole corpus
-    facts = {key: first[key] for key in ("recipe", "seed", "encoder", "corpus")}
-    finish(out, sources, facts, first["corpus"]["kept"], first["dim"])
+    facts = {key: value for key, value in first.on_disk().items() if key in ("recipe", "seed", "encoder", "corpus")}
+    finish(out, sources, facts, first.corpus.kept, first.dim)
     return Index.open(out)
 
 
-def _read_shard(folder: Path) -> dict[str, Any]:
+def _read_shard(folder: Path) -> ShardManifest:
     try:
-        return read_manifest(folder, KIND)
+        return read_manifest(folder, ShardManifest)
     except WorkspaceError as exc:
         raise IndexFolderError(str(exc)) from exc
 
 
-def _check_shards(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> None:
+def _check_shards(folders: Sequence[Path], manifests: Sequence[ShardManifest]) -> None:
     if not manifests:
         raise IndexFolderError("no shard given; name the folders of all shards")
-    shards = manifests[0]["made_from"]["shard"][1]
+    shards = manifests[0].made_from.shard[1]
     folder_of: dict[int, Path] = {}
     for folder, manifest in zip(folders, manifests, strict=True):
-        number = manifest["made_from"]["shard"][0]
+        number = manifest.made_from.shard[0]
         if _build_of(manifest) != _build_of(manifests[0]):
             raise IndexFolderError(f"{folder} is a shard of another build than {folders[0]}; merge shards of one build")
         if number in folder_of:
@@ -113,9 +114,9 @@ def _check_shards(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) 
         raise IndexFolderError(f"shard {missing[0]}/{shards} is missing; build it with --shard {missing[0]}/{shards}")
 
 
-def _build_of(manifest: dict[str, Any]) -> tuple[object, ...]:
+def _build_of(manifest: ShardManifest) -> tuple[object, ...]:
     """What all shards of one build have in common."""
-    return {**manifest["made_from"], "shard": None}, manifest["corpus"], manifest["made_from"]["shard"][1]
+    return manifest.made_from.on_disk() | {"shard": None}, manifest.corpus, manifest.made_from.shard[1]
 
 
 def _copy(source: Path, target: Path, expected: str) -> None:

@@ -22,13 +22,14 @@ from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, strea
 from augkd.data.dropped import DROPPED, Dropped
 from augkd.errors import DataError, IndexFolderError, RecipeError
 from augkd.retrieval.lexical.postings import K1, B, Part, Postings, best, write_postings
-from augkd.retrieval.manifest import is_lexical, read_index_manifest
+from augkd.retrieval.manifest import read_index_manifest
 from augkd.retrieval.retriever import Hits, check_groups, check_k, no_hits
 from augkd.retrieval.spool import CHUNK
 from augkd.retrieval.texts import TextStore, drop_texts_from, text_path, write_texts
 from augkd.workspace.files import write_text
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.folders import begin, end
+from augkd.workspace.manifest_kinds import LexicalManifest
 from augkd.workspace.manifests import finished
 from augkd.workspace.progress import Steps
 
@@ -144,7 +145,7 @@ class LexicalIndex:
     """
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: LexicalManifest
     _vocabulary: Mapping[str, int]
     _postings: Postings
     _texts: TextStore
@@ -153,13 +154,13 @@ class LexicalIndex:
     def open(cls, folder: Path) -> LexicalIndex:
         """Opens `folder`; raises IndexFolderError when it is missing, foreign, or differs from its manifest."""
         manifest = read_index_manifest(folder)
-        if not is_lexical(manifest):
+        if not isinstance(manifest, LexicalManifest):
             raise IndexFolderError(f"{folder} holds a dense index, not a lexical one; open it with open_index")
         _check(folder / "postings", manifest)
         texts = TextStore.open(folder)
-        if len(texts) != manifest["count"]:
+        if len(texts) != manifest.count:
             raise IndexFolderError(
-                f"{folder} has {len(texts)} texts, its manifest states {manifest['count']}; build the index again"
+                f"{folder} has {len(texts)} texts, its manifest states {manifest.count}; build the index again"
             )
         word_list = (folder / "postings" / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
         vocabulary = {word: number for number, word in enumerate(word_list)}
@@ -208,12 +209,12 @@ class LexicalIndex:
         return Counter(self._vocabulary[word] for word in words(text) if word in self._vocabulary)
 
 
-def _check(folder: Path, manifest: Mapping[str, Any]) -> None:
+def _check(folder: Path, manifest: LexicalManifest) -> None:
     if not folder.is_dir():
         raise IndexFolderError(f"{folder} is missing; build the index again")
     sha256 = file_fingerprint(folder)
-    if sha256 != manifest.get("sha256"):
+    if sha256 != manifest.sha256:
         raise IndexFolderError(
             f"{folder} is damaged: its sha256 is {sha256[:12]}…, the manifest states "
-            f"{str(manifest.get('sha256'))[:12]}…; remove the index and build it again"
+            f"{manifest.sha256[:12]}…; remove the index and build it again"
         )

@@ -23,6 +23,7 @@ from augkd.runs.stages.masked_lm import MaskedLMStage
 from augkd.runs.stages.teacher import Teacher, Tutor
 from augkd.workspace.fingerprints import file_fingerprint
 from augkd.workspace.folders import begin, end
+from augkd.workspace.manifest_kinds import StudentManifest
 from augkd.workspace.manifests import finished, read_manifest
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class StudentStage:
         """Where the student goes."""
         return self.context.folders.out / "student"
 
-    def make(self, transfer: TransferSet) -> dict[str, Any]:
+    def make(self, transfer: TransferSet) -> StudentManifest:
         """Trains the student unless it is there already; returns its manifest, with its scores."""
         folder = self.folder
         made_from = {"transfer_set": file_fingerprint(transfer.folder / "data")} | self._identity()
@@ -57,7 +58,7 @@ class StudentStage:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             facts |= {"seconds": time.perf_counter() - started, "peak_rss_bytes": peak_rss()}
             end(folder, "student", made_from, recipe=dump(self.context.recipe), **facts)
-        return read_manifest(folder, "student")
+        return read_manifest(folder, StudentManifest)
 
     def load(self) -> Classifier:
         """The finished student."""

@@ -17,6 +17,7 @@ from augkd.distill.teacher import layer_store as module
 from augkd.distill.teacher.layer_store import LayerStore
 from augkd.errors import DataError, ModelError, WorkspaceError
 from augkd.models.classifier import Classifier, Pair, load_backbone
+from augkd.workspace.manifest_kinds import TeacherLayersManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
 
 TEXTS: list[Pair] = [(text + " and more" * (number % 5), None) for number, (text, _) in enumerate(sentences()[:10])]
@@ -158,9 +159,9 @@ def test_a_writer_killed_in_its_second_part_loses_that_part_alone_and_is_marked_
         MANIFEST,
         *(f"part-{number:05d}.safetensors" for number in range(3)),
     ]
-    manifest = read_manifest(again.folder, "teacher_layers")
-    assert manifest["made_from"] == {"weights": "w", "max_length": 32, "layers": [0, 2], "pooling": "cls"}
-    assert (manifest["texts"], manifest["width"]) == (10, 32)
+    manifest = read_manifest(again.folder, TeacherLayersManifest)
+    assert manifest.on_disk()["made_from"] == {"weights": "w", "max_length": 32, "layers": [0, 2], "pooling": "cls"}
+    assert (manifest.texts, manifest.width) == (10, 32)
 
 
 def test_new_texts_are_added_and_old_rows_keep_their_numbers(make_store: Callable[..., LayerStore]) -> None:
@@ -171,7 +172,7 @@ def test_new_texts_are_added_and_old_rows_keep_their_numbers(make_store: Callabl
     assert store.rows == 10
     assert torch.equal(new[:6], old)
     assert torch.equal(store.read(new[:6]), before)
-    assert read_manifest(store.folder, "teacher_layers")["texts"] == 10
+    assert read_manifest(store.folder, TeacherLayersManifest).texts == 10
 
 
 def test_reading_maps_the_file_and_copies_only_the_rows_asked_for(make_store: Callable[..., LayerStore]) -> None:

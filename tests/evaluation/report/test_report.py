@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from support.chromium import BINARY, Page
+from support.manifests import complete_manifest
 from typer.testing import CliRunner
 
 from augkd.cli.app import app
@@ -35,7 +36,6 @@ from augkd.evaluation.report.run import headline, learning
 from augkd.evaluation.report.selection import attention, confusion, errors, rewritten_texts, sources
 from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import file_fingerprint
-from augkd.workspace.manifests import write_manifest
 
 LABELS = ("animal", "food", "tool")
 HOSTILE = [
@@ -82,11 +82,11 @@ def make_run(folder: Path, texts: list[str], k: int = 2, source: str = "neighbou
     """A finished run as `augkd run` leaves it, without weights."""
     transfer = folder / "transfer_set"
     write_rows(transfer, iter(rows(texts, k, source)), LABELS)
-    write_manifest(transfer, "transfer_set", {}, data={})
+    complete_manifest(transfer, "transfer_set", {}, data={})
     training = {"epochs": EPOCHS, "kd": {"weight": {"linear": {"from": 1.0, "to": 0.25}}}, "annealed": {"tau_max": 4}}
     recipe = {"task": {"dataset": "x"}, "teacher": {"model": None}, "training": training, "seed": 7}
     inputs = {"transfer_set": file_fingerprint(transfer / "data"), "task": "5" * 64, "student": {"teacher": "6" * 64}}
-    write_manifest(folder / "student", "student", inputs)
+    complete_manifest(folder / "student", "student", inputs)
     write_json(folder / "student" / "log.json", log or LOG)
     trace = SelectionTrace(torch.arange(0, k * len(texts) + 1, k), EPOCHS)
     every = torch.arange(k * len(texts))
@@ -97,7 +97,7 @@ def make_run(folder: Path, texts: list[str], k: int = 2, source: str = "neighbou
     trace.result().write(folder / "student" / "trace.safetensors")
     save_file(PREDICTIONS, folder / "student" / "predictions.safetensors")
     write_json(folder / "results.json", RESULTS)
-    write_manifest(folder, "run", {}, recipe=recipe, seed=7, stages=STAGES)
+    complete_manifest(folder, "run", {}, recipe=recipe, seed=7, stages=STAGES)
     return folder
 
 
@@ -342,7 +342,7 @@ def test_regression_has_a_scatter_plot_instead_of_confusion_matrices(tmp_path: P
         row["candidates"] = [candidate | {"teacher_logits": [2.0]} for candidate in row["candidates"]]
     write_rows(folder / "transfer_set", iter(data), ())
     inputs = {"transfer_set": file_fingerprint(folder / "transfer_set" / "data"), "task": "5" * 64, "student": {}}
-    write_manifest(folder / "student", "student", inputs)
+    complete_manifest(folder / "student", "student", inputs)
     values = {"test": np.array([[1.0], [3.0]], np.float32), "test_labels": np.array([1.0, 2.0], np.float32)}
     values["teacher_test"] = np.array([[1.0], [2.0]], np.float32)
     save_file(values, folder / "student" / "predictions.safetensors")
@@ -571,7 +571,7 @@ def test_a_run_in_a_comparison_reads_its_shared_transfer_set_and_its_baseline(tm
     write_json(folder / "results.json", RESULTS | {"recipe": "mine", "seed": 1})
     write_json(folder / "student" / "config.json", {"id2label": dict(enumerate(LABELS))})
     stages = STAGES | {"transfer_set": "../../shared/transfer_set-0123"}
-    write_manifest(folder, "run", {}, recipe=read_run(folder).recipe, seed=7, stages=stages)
+    complete_manifest(folder, "run", {}, recipe=read_run(folder).recipe, seed=7, stages=stages)
     assert read_run(folder).transfer is None
     (tmp_path / "shared").mkdir()
     (folder / "transfer_set").rename(tmp_path / "shared" / "transfer_set-0123")

@@ -43,7 +43,7 @@ def test_ids_stay_rows_after_adding_and_removing(tmp_path: Path, factory: str) -
     expected = [f"line number {n}" for n in range(500) if n not in (7, 399, 499)]
     assert all_texts(index) == expected
     # every list visited and every candidate re-ranked: the rest of the loss is that of the codes themselves
-    vectors = faiss.read_index(str(folder / index.manifest["vectors"]))
+    vectors = faiss.read_index(str(folder / index.manifest.vectors))
     if (ivf := faiss.try_extract_index_ivf(vectors)) is not None:
         ivf.nprobe = ivf.nlist
     if isinstance(vectors, faiss.IndexRefine):
@@ -65,7 +65,7 @@ def test_no_byte_of_a_removed_text_or_its_codes_is_left(tmp_path: Path, factory:
     index = Index.open(folder)
     assert len(index) == 397
     assert index.search(SeedEncoder().encode(removed_texts), 1)[0].max() < 0.98
-    vectors = faiss.read_index(str(folder / index.manifest["vectors"]))
+    vectors = faiss.read_index(str(folder / index.manifest.vectors))
     lists = faiss.downcast_InvertedLists(faiss.try_extract_index_ivf(vectors).invlists)
     if not isinstance(lists, faiss.BlockInvertedLists):
         return
@@ -94,9 +94,9 @@ def test_recall_is_measured_again_against_the_true_neighbours(tmp_path: Path) ->
     ids = index.search(queries.vectors, 11)[1]
     rows = zip(ids, queries.own, queries.ids[:, :10], strict=True)
     shared = [len(set(row[row != own][:10]) & set(true)) for row, own, true in rows]
-    assert index.manifest["recall@10"] == pytest.approx(np.mean(shared) / 10, abs=1e-4)
-    assert [change["change"] for change in index.manifest["changes"]] == ["add", "remove"]
-    assert index.manifest["count"] == len(texts) == 600 - 67
+    assert index.manifest.recall == pytest.approx(np.mean(shared) / 10, abs=1e-4)
+    assert [change["change"] for change in index.manifest.changes] == ["add", "remove"]
+    assert index.manifest.count == len(texts) == 600 - 67
 
 
 def test_an_interrupted_add_leaves_the_old_index_and_continues(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_changed_index_is_finished_for_its_recipe_and_never_replaced(tmp_path:
     source = CorpusSource(str(tmp_path / "c.txt"))
     same = build_dense(folder, source, SeedEncoder(fail_after=0), factory="Flat", chunk=150)
     assert len(same) == 399
-    assert same.manifest["made_from"] == before["made_from"]
+    assert same.manifest.made_from == before.made_from
     assert index_identity(same.manifest) != index_identity(before)
     with pytest.raises(IndexFolderError, match="1 changes"):
         build_dense(folder, source, SeedEncoder(), factory="SQ8", chunk=150)

@@ -98,7 +98,7 @@ def test_texts_come_from_the_right_part_in_the_asked_order(folder: Path, source:
 def test_the_manifest_describes_the_build(folder: Path) -> None:
     index = Index.open(folder)
     assert (len(index), index.dim, index.encoder_name) == (100, DIM, "hash")
-    manifest = index.manifest
+    manifest = index.manifest.on_disk()
     assert (manifest["count"], manifest["factory"], manifest["nprobe"], manifest["recall@10"]) == (100, "Flat", 0, 1.0)
     assert manifest["corpus"]["kept"] == 100
     assert manifest["corpus"]["empty"] == 1
@@ -115,7 +115,7 @@ def test_the_manifest_describes_the_build(folder: Path) -> None:
 def test_an_inverted_file_stores_the_recall_and_nprobe_it_was_tuned_to(tmp_path: Path) -> None:
     source = corpus(tmp_path, 1200)
     index = build_dense(tmp_path / "index", source, HashEncoder(), factory="IVF16,SQ8", recall=0.9, chunk=500)
-    nprobe, measured = index.manifest["nprobe"], index.manifest["recall@10"]
+    nprobe, measured = index.manifest.nprobe, index.manifest.recall
     assert 1 <= nprobe <= 16
     assert 0.9 <= measured <= 1
 

@@ -228,7 +228,7 @@ def test_progress_counts_the_texts(tmp_path: Path) -> None:
 
 def test_the_manifest_describes_the_index(tmp_path: Path) -> None:
     recipe = {"encoder": {"kind": "lexical"}}
-    manifest = build_lexical(tmp_path / "index", corpus(tmp_path, CATS), recipe=recipe).manifest
+    manifest = build_lexical(tmp_path / "index", corpus(tmp_path, CATS), recipe=recipe).manifest.on_disk()
     assert manifest["kind"] == "index"
     assert manifest["encoder"] == {"kind": "lexical", "variant": "lucene", "k1": 1.5, "b": 0.75, "words": 1}
     assert (manifest["count"], manifest["words"], manifest["words_per_text"]) == (4, 11, 4.0)
