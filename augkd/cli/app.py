@@ -15,9 +15,9 @@ import typer
 
 from augkd.cli import setup, ship
 from augkd.cli.index import index_app
-from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, recipe_names, show
+from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, recipe_names, show, warn
 from augkd.cli.transfer import transfer_app
-from augkd.cli.views import comparison_lines, run_lines
+from augkd.cli.views import comparison_lines, comparison_notes, run_lines
 from augkd.errors import AugkdError
 from augkd.models.libraries import quiet_libraries
 
@@ -55,10 +55,12 @@ def augment(recipe: RecipeName, out: Out, set_: Sets = None, as_json: AsJson = F
     from augkd.workspace.manifests import read_manifest
 
     with Bars() as bars, locked(out):
-        folder = Run(parsed, out, progress=bars, name=Path(recipe).stem).transfer_set().folder
+        run = Run(parsed, out, progress=bars, name=Path(recipe).stem)
+        folder, notes = run.transfer_set().folder, run.notes()
     counts = read_manifest(folder, TransferSetManifest).data.on_disk()
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
     show(counts, as_json, [*lines, f"transfer set: {folder}"])
+    warn(notes)
 
 
 @app.command()
@@ -150,6 +152,7 @@ def compare(
         with Bars() as bars, locked(out):
             summaries, average = compare_tasks(comparison, listed, seeds, out, bars, seconds, bars.headline, jobs)
         show(summaries, as_json, [*comparison_lines(summaries, average), f"written: {out}/<task>/compare.{{json,md}}"])
+        warn(comparison_notes(summaries))
         return
     chosen = [name for name in controls.split(",") if name not in ("", "none")]
     compared = with_controls(recipes_by_name(recipes, set_ or []), chosen)
@@ -159,6 +162,7 @@ def compare(
     with Bars() as bars, locked(out):
         summary = compare_recipes(compared, seeds or 1, out, bars, baseline, seconds, bars.headline, jobs)
     show(summary, as_json, [comparison_table(summary), f"written: {out / 'compare.json'}, {out / 'compare.md'}"])
+    warn(comparison_notes([summary]))
 
 
 @app.command()
@@ -209,6 +213,7 @@ def _run(recipe: Recipe, name: str, out: Path, as_json: bool) -> None:
     with bars:
         results = run.results()
     show(results, as_json, run_lines(results, out))
+    warn(results.get("notes", []))
 
 
 class _Interrupt(BaseException):

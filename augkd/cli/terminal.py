@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,12 @@ def show(value: Any, as_json: bool, lines: list[str]) -> None:
         return
     for line in lines:
         typer.echo(line)
+
+
+def warn(notes: Iterable[str]) -> None:
+    """Prints what a reader must know on stderr, where it stands beside JSON too."""
+    for note in notes:
+        typer.echo(f"warning: {note}", err=True)
 
 
 class Bars:

@@ -39,6 +39,18 @@ def comparison_lines(summaries: Sequence[ComparisonSummary], average: AverageSum
         yield from ("all tasks", "", average_table(average), "")
 
 
+def comparison_notes(summaries: Sequence[ComparisonSummary]) -> list[str]:
+    """The notes of all runs of a comparison, each once a recipe and task."""
+    notes = {
+        f"{summary['task']}, {name}: {note}"
+        for summary in summaries
+        for name, runs in summary["runs"].items()
+        for run in runs
+        for note in run.get("notes", [])
+    }
+    return sorted(notes)
+
+
 def index_lines(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     """A built index, or a shard of one, as its manifest describes it."""
     lines = [f"index: {folder}", *(f"{name}: {manifest[name]}" for name in _INDEX if manifest.get(name) is not None)]

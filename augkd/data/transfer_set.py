@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -92,6 +93,10 @@ class TransferSet:
             score=np.array(flat.field("score"), dtype=np.float32),
             teacher=_matrix(flat.field("teacher_logits"), self.target.outputs, self.folder),
         )
+
+    def candidate_counts(self) -> NDArray[np.int64]:  # (n,)
+        """How many candidates each original has."""
+        return np.asarray(pc.list_value_length(self.table["candidates"]).fill_null(0), dtype=np.int64)
 
     def write_jsonl(self, path: Path) -> None:
         """Writes the JSONL that Minimax-kNN and Glitter read: guid, label, text_a, text_b, augmented_samples."""

@@ -89,4 +89,5 @@ class RunResults(TypedDict):
     data: DataCounts
     cost: Cost
     versions: dict[str, str]  # of libraries
+    notes: NotRequired[list[str]]  # what a reader must know, such as that there were too few candidates
     assistants: NotRequired[list[AssistantResults]]

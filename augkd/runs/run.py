@@ -25,6 +25,7 @@ from augkd.evaluation.results import RunResults, TeacherResults
 from augkd.models.locate import model_fingerprint, parameter_count
 from augkd.recipe import Recipe, dump, load_transfer_set_recipe
 from augkd.retrieval.retriever import Retriever
+from augkd.runs.candidate_notes import candidate_notes
 from augkd.runs.cards import write_cards
 from augkd.runs.context import RunContext, StageFolders
 from augkd.runs.results import run_results
@@ -150,6 +151,8 @@ class Run:
             student = self.student()
             transfer = self.transfer_set().folder
             results = self._results(student, read_manifest(transfer, TransferSetManifest))
+            if notes := self.notes():
+                results["notes"] = notes
             write_json(out / "results.json", results)
             self._write_manifest(student, transfer)
             write_cards(out, transfer)
@@ -174,6 +177,10 @@ class Run:
     def transfer_set(self) -> TransferSet:
         """Originals and candidates with the logits of the student's tutor, made unless they are there."""
         return self._lessons[-1].transfer_set
+
+    def notes(self) -> list[str]:
+        """What a reader must know about the transfer set: that it has no candidates, or too few."""
+        return list(candidate_notes(self.recipe.data, self.transfer_set()))
 
     def student(self) -> StudentManifest:
         """The manifest of the student, trained unless it is there; its scores are in it."""
