@@ -29,6 +29,7 @@ from augkd.workspace.progress import Steps
 if TYPE_CHECKING:
     from augkd.models.classifier import Classifier, Pair
 
+_SUM = 0.01  # how far from 1 probabilities may add up: float16 rounds each by 5e-4, three decimals of a text by as much
 _PART = 4096  # texts per part: at most a minute of a MiniLM teacher's work on two slow cores
 
 
@@ -131,6 +132,7 @@ class GivenTeacher:
         if labels:
             values = values[:, _label_columns(path, labels, order)]
         if column == "probabilities":
+            _check_probabilities(path, values, texts)
             values = np.log(np.clip(values, 1e-9, None))  # softmax gives them back; 1e-9 keeps the logarithm finite
         self._values = values
         self._rows = {text: row for row, text in enumerate(texts)}
@@ -217,6 +219,20 @@ def _label_columns(path: Path, labels: Sequence[str], order: Sequence[str] | Non
     if sorted(order) != sorted(labels):
         raise DataError(f"teacher.labels is {list(order)}; the task's labels are {list(labels)}")
     return [list(order).index(label) for label in labels]
+
+
+def _check_probabilities(path: Path, values: NDArray[np.float32], texts: Sequence[Pair]) -> None:
+    """Raises DataError for a row that is no distribution: logits in the wrong column would be trained on."""
+    if values.shape[1] == 1:
+        raise DataError(f"{path}: a regression task has no probabilities; set teacher.column: logits")
+    wrong = ((values < 0) | (values > 1)).any(axis=1) | (np.abs(values.sum(axis=1) - 1) > _SUM)
+    if wrong.any():
+        row = int(wrong.argmax())
+        shown = ", ".join(f"{value:.4g}" for value in values[row, :8])
+        raise DataError(
+            f"{path}: {wrong.sum()} of {len(values)} rows of column 'probabilities' are not in [0, 1] with sum 1, "
+            f"first row {row}, {short_repr(texts[row][0], 30)}: {shown}; set teacher.column: logits if these are logits"
+        )
 
 
 def _read_given(path: Path, column: str) -> tuple[NDArray[np.float32], list[Pair]]:

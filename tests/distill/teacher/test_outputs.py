@@ -204,6 +204,34 @@ def test_softmax_gives_back_the_given_probabilities_even_where_one_is_zero(tmp_p
     assert torch.from_numpy(logits).softmax(-1).numpy() == pytest.approx(np.array(shares), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ([0.7, 0.4, -0.1], "0.7, 0.4, -0.1"),
+        ([1.5, -0.25, -0.25], "1.5, -0.25, -0.25"),
+        ([0.5, 0.2, 0.2], "0.5, 0.2, 0.2"),
+        ([2.0, -1.0, 0.5], "2, -1, 0.5"),
+    ],
+    ids=["negative", "above one", "a sum of 0.9", "logits"],
+)
+def test_probabilities_that_are_none_are_refused_with_their_row(tmp_path: Path, row: list[float], shown: str) -> None:
+    path = given(tmp_path, text=["a", "b", "c"], probabilities=[[0.7, 0.2, 0.1], row, row])
+    with pytest.raises(DataError, match=rf"2 of 3 rows .* first row 1, 'b': {shown}; set teacher.column: logits"):
+        GivenTeacher(path, "probabilities", LABELS, LABELS, drop=False)
+
+
+def test_probabilities_rounded_to_two_decimals_pass(tmp_path: Path) -> None:
+    path = given(tmp_path, text=["a"], probabilities=[[0.33, 0.33, 0.33]])
+    logits = GivenTeacher(path, "probabilities", LABELS, LABELS, drop=False).logits([("a", None)])
+    assert logits[0] == pytest.approx(np.log([0.33] * 3), abs=1e-6)
+
+
+def test_a_regression_has_no_probabilities(tmp_path: Path) -> None:
+    path = given(tmp_path, text=["a"], probabilities=[[0.5]])
+    with pytest.raises(DataError, match=r"a regression task has no probabilities; set teacher.column: logits"):
+        GivenTeacher(path, "probabilities", (), None, drop=False)
+
+
 def test_a_pair_is_another_text_than_its_first_half(tmp_path: Path) -> None:
     path = given(tmp_path, text=["a", "a"], text_pair=["x", "y"], logits=[[1.0], [2.0]])
     teacher = GivenTeacher(path, "logits", (), None, drop=True)
