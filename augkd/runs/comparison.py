@@ -14,7 +14,7 @@ from augkd.data.task import load_task
 from augkd.errors import RecipeError, did_you_mean
 from augkd.evaluation.compare.average import write_average
 from augkd.evaluation.compare.schema import AverageSummary, ComparisonSummary
-from augkd.evaluation.compare.summary import run_folder, summarise
+from augkd.evaluation.compare.summary import summarise
 from augkd.evaluation.results import RunResults
 from augkd.recipe import Comparison, Recipe, dump
 from augkd.runs.controls import with_time_budget
@@ -22,6 +22,7 @@ from augkd.runs.eta import Headline, TimeLeft, is_finished, no_headline
 from augkd.runs.run import Run, forget_peak
 from augkd.runs.workers import Job, Watcher, run_jobs
 from augkd.workspace.progress import Progress, prefixed, silent
+from augkd.workspace.run_folder import run_folder, task_folder
 
 Plan = Mapping[str, Mapping[Path, Recipe]]  # recipe → run folder → the recipe with its seed
 
@@ -73,12 +74,15 @@ def compare_tasks(
     plans = _plans(comparison, recipes, seeds, out, time_budget)
     runs = {folder: run for plan in plans.values() for folder, run in _runs_of(plan).items()}
     time_left = TimeLeft(runs, headline, jobs=jobs)
-    _run_side_by_side([(plan, out / name, f"{name}: ") for name, plan in plans.items()], jobs, progress, time_left)
+    folders = {name: task_folder(out, name) for name in plans}
+    side_by_side = [(plan, folders[name], f"{name}: ") for name, plan in plans.items()]
+    _run_side_by_side(side_by_side, jobs, progress, time_left)
     summaries = []
     for name, plan in plans.items():
-        results = _run_all(plan, out / name, prefixed(progress, f"{name}: "), time_left)
+        folder = folders[name]
+        results = _run_all(plan, folder, prefixed(progress, f"{name}: "), time_left)
         baseline = comparison.baseline if comparison.baseline in plan else None  # it may need classes
-        summary = summarise(results, out / name, baseline, time_budget)
+        summary = summarise(results, folder, baseline, time_budget)
         summary["left_out"] = [recipe for recipe in recipes if recipe not in plan]
         summaries.append(summary)
     return summaries, write_average(summaries, out) if len(summaries) > 1 else None
@@ -106,7 +110,7 @@ def _plans(
             for name, recipe in recipes.items()
             if task.labels or not recipe.classification_only
         }
-        plans[task.name] = _plan(fitting, seeds or comparison.seeds, out / task.name, time_budget)
+        plans[task.name] = _plan(fitting, seeds or comparison.seeds, task_folder(out, task.name), time_budget)
     return plans
 
 

@@ -13,6 +13,7 @@ from augkd.recipe import Recipe
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.runs.run import Run
 from augkd.workspace.files import write_json
+from augkd.workspace.names import path_name
 from augkd.workspace.progress import Progress, prefixed, silent
 
 
@@ -36,10 +37,11 @@ def score_indexes(recipe: Recipe, indexes: Sequence[Path], out: Path, progress: 
         raise RecipeError(f"two of the indexes have the same name: {', '.join(path.name for path in indexes)}")
     scores: dict[str, IndexScore] = {}
     for path in indexes:
+        name = path_name(path.name, f"the name of the index {path}", reserved=("score.json", "shared"))
         neighbours = recipe.data.neighbours.model_copy(update={"index": str(path)})
         data = recipe.data.model_copy(update={"neighbours": neighbours, "augmented_samples": None})
         shown = prefixed(progress, f"{path.name}: ")
-        run = Run(recipe.model_copy(update={"data": data}), out / path.name, out / "shared", shown, path.name)
+        run = Run(recipe.model_copy(update={"data": data}), out / name, out / "shared", shown, path.name)
         scores[path.name] = _score(run, neighbours.k)
     ranked = rank(scores, cosines=len({_space(path) for path in indexes}) == 1)
     ranking: IndexRanking = {

@@ -23,6 +23,7 @@ from augkd.workspace.manifest_kinds import DenseManifest
 from augkd.workspace.manifests import MANIFEST
 
 _NAMES_SHOWN = 12  # classes named in a plan; the others are counted
+from augkd.workspace.run_folder import run_folder, task_folder
 
 
 def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
@@ -209,9 +210,10 @@ def plan_comparison(comparison: Comparison, recipes: Mapping[str, Recipe], out: 
             if not task.labels and recipe.classification_only:
                 yield f"  {name:20}left out: {', '.join(recipe.classification_only)} needs classes"
                 continue
-            folder = None if out is None else out / task.name / "runs" / f"{name}-s0"
+            folder = None if out is None else run_folder(home, name, 0)
             first, *rest = _student_lines(
                 recipe.model_copy(update={"task": options}), with_labelled(task, recipe.data.labelled), folder
             )
             yield f"  {name:20}{first.removeprefix('student').strip()}"
             yield from (f"  {'':20}{line.strip()}" for line in rest)
+        home = task_folder(out or Path(), task.name)

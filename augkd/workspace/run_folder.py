@@ -15,8 +15,10 @@ from typing import Any
 from augkd.errors import WorkspaceError
 from augkd.workspace.manifest_kinds import RunManifest
 from augkd.workspace.manifests import read_manifest
+from augkd.workspace.names import path_name
 
 COMPARISON = "compare.json"  # in the folder of a comparison
+_OWN_NAMES = (COMPARISON, "compare.md", "report.html", "runs", "shared")  # what else that folder holds
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,13 @@ def relative_stages(folder: Path, stages: Mapping[str, Path]) -> dict[str, str]:
         else str(path.absolute())
         for name, path in stages.items()
     }
+
+
+def task_folder(out: Path, task: str) -> Path:
+    """Where a comparison over several tasks keeps one of them; raises WorkspaceError for a name that is no folder's."""
+    return out / path_name(task, "the name of a task (task.name, or its labels.json)", reserved=_OWN_NAMES)
+
+
+def run_folder(out: Path, recipe: str, seed: int) -> Path:
+    """Where a comparison in `out` keeps one run; raises WorkspaceError for a name that is no folder's."""
+    return out / "runs" / path_name(f"{recipe}-s{seed}", "the name of a run")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from augkd.errors import RecipeError
+from augkd.errors import RecipeError, WorkspaceError
 from augkd.evaluation.report.report import write_report
-from augkd.recipe import load_recipe
-from augkd.runs.comparison import compare_recipes
+from augkd.recipe import Comparison, load_recipe
+from augkd.runs.comparison import compare_recipes, compare_tasks
 from augkd.runs.controls import with_controls
+from augkd.runs.plan import plan_comparison
 from augkd.workspace.progress import silent
 
 
@@ -49,3 +51,23 @@ def test_a_comparison_shares_stages_compares_its_recipes_and_grows_by_a_seed(rec
     assert "baseline: kd" in one
     with pytest.raises(RecipeError, match="baseline 'mime' is not one of the recipes; did you mean 'mine'"):
         compare_recipes(recipes, 2, tmp_path / "out", silent, baseline="mime")
+
+
+@pytest.mark.parametrize("name", ["{elsewhere}", "../../escaped", "..", "shared", "a\nb"])
+def test_a_task_name_that_leads_out_of_the_folder_is_refused_before_anything_is_written(
+    recipe_file: Path, task_folder: Path, tmp_path: Path, name: str
+) -> None:
+    """`labels.json` names the task, and a comparison over several tasks has a folder for each."""
+    name = name.format(elsewhere=tmp_path / "elsewhere")
+    (task_folder / "labels.json").write_text(json.dumps({"task": name}))
+    recipes = {"mine": load_recipe(str(recipe_file))}
+    comparison = Comparison.model_validate({"recipes": ["mine"], "tasks": [str(task_folder)]})
+    before = sorted(tmp_path.rglob("*"))
+    for refused in (
+        lambda: compare_tasks(comparison, recipes, 1, tmp_path / "out"),
+        lambda: list(plan_comparison(comparison, recipes, tmp_path / "out")),
+        lambda: list(plan_comparison(comparison, recipes)),
+    ):
+        with pytest.raises(WorkspaceError, match=r"the name of a task \(task.name, .*\) is .* cannot be"):
+            refused()
+    assert sorted(tmp_path.rglob("*")) == before

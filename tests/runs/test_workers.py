@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from augkd.cli.app import app
 from augkd.errors import AugkdError, DataError, RecipeError
-from augkd.evaluation.compare.summary import run_folder
 from augkd.recipe import Recipe, load_recipe
 from augkd.runs.comparison import compare_recipes
 from augkd.runs.controls import with_controls
@@ -28,6 +27,7 @@ from augkd.workspace.locks import claimed
 from augkd.workspace.manifest_kinds import StudentManifest, TeacherManifest
 from augkd.workspace.manifests import read_manifest
 from augkd.workspace.progress import silent
+from augkd.workspace.run_folder import run_folder
 
 CHANGES = ["training.epochs=1", "training.max_length=16", "teacher.epochs=1"]
 

@@ -30,13 +30,9 @@ from augkd.evaluation.compare.students import StudentPredictions, StudentScores,
 from augkd.evaluation.compare.table import comparison_table
 from augkd.evaluation.results import RunResults, Split
 from augkd.workspace.files import write_json, write_text
+from augkd.workspace.run_folder import run_folder
 
 NO_VERDICT: Verdict = {"interval": None, "p": None, "verdict": None}
-
-
-def run_folder(out: Path, recipe: str, seed: int) -> Path:
-    """Where a comparison in `out` keeps one run."""
-    return out / "runs" / f"{recipe}-s{seed}"
 
 
 def student_folders(out: Path, runs: Mapping[str, Sequence[RunResults]]) -> dict[str, list[Path]]:

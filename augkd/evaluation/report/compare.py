@@ -17,9 +17,9 @@ from augkd.evaluation.compare.schema import (
     RecipeSummary,
     SeedScores,
 )
-from augkd.evaluation.compare.summary import run_folder
 from augkd.evaluation.report.blocks import Cell, Code, Plot, Section, Table, count, decimal, duration, size
 from augkd.evaluation.report.figures import Effect, Series, StyleSheet, forest, points
+from augkd.workspace.run_folder import run_folder, task_folder
 
 
 def comparison_sections(summary: ComparisonSummary, folder: Path, page: Path, sheet: StyleSheet) -> list[Section]:
@@ -195,7 +195,7 @@ def average_section(summary: AverageSummary, folder: Path, page: Path) -> Sectio
     rows = [_average_row(row, summary["baseline"]) for row in summary["rows"]]
     rows.append(["teacher", decimal(summary["teacher"]), *[""] * 6])
     tasks: list[list[str | Cell]] = [
-        [task, metric, _link(folder / task / "report.html", page, "report")]
+        [task, metric, _link(task_folder(folder, task) / "report.html", page, "report")]
         for task, metric in zip(summary["tasks"], summary["metrics"], strict=True)
     ]
     intro = f"Over {len(summary['tasks'])} tasks. Better on, worse on: number of tasks with that verdict against "

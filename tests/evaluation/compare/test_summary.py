@@ -15,10 +15,11 @@ from safetensors.numpy import save_file
 from augkd.errors import WorkspaceError
 from augkd.evaluation.compare.average import average
 from augkd.evaluation.compare.schema import ComparisonSummary
-from augkd.evaluation.compare.summary import run_folder, summarise
+from augkd.evaluation.compare.summary import summarise
 from augkd.evaluation.compare.table import average_table, comparison_table
 from augkd.evaluation.predictions import FILE
 from augkd.evaluation.results import RunResults
+from augkd.workspace.run_folder import run_folder
 
 
 def results(name: str, seed: int, test: float | None, validation: float = 0.5, **changed: Any) -> RunResults:
