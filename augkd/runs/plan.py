@@ -205,6 +205,7 @@ def plan_comparison(comparison: Comparison, recipes: Mapping[str, Recipe], out: 
     yield f"comparison    {len(comparison.tasks)} tasks × {len(recipes)} recipes × {comparison.seeds} seeds"
     for options in comparison.tasks:
         task = load_task(**dump(options))
+        home = task_folder(out or Path(), task.name)
         yield f"task          {task.name}: {_sizes(task)}; metric {task.metric}"
         for name, recipe in recipes.items():
             if not task.labels and recipe.classification_only:
@@ -216,4 +217,3 @@ def plan_comparison(comparison: Comparison, recipes: Mapping[str, Recipe], out: 
             )
             yield f"  {name:20}{first.removeprefix('student').strip()}"
             yield from (f"  {'':20}{line.strip()}" for line in rest)
-        home = task_folder(out or Path(), task.name)
