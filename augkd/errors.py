@@ -64,7 +64,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def short_repr(value: object, width: int = 60) -> str:
     """The repr of `value`, cut to `width` characters so that it fits into a one-line message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no number of more than 4,300 digits
+        return f"a {type(value).__name__} too long to show"
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

@@ -110,7 +110,9 @@ def compare(
     out: Out,
     seeds: Annotated[
         int | None,
-        typer.Option("--seeds", min=1, help="Students per recipe, with seeds 0 to n-1 (default: 1, or the recipe's)."),
+        typer.Option(
+            "--seeds", min=1, max=10_000, help="Students per recipe, with seeds 0 to n-1 (default: 1, or the recipe's)."
+        ),
     ] = None,
     controls: Annotated[
         str,
@@ -125,7 +127,8 @@ def compare(
         typer.Option("--budget", metavar="TIME", help="Train every student for a time, like 30m, not for its epochs."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", min=1, help="Runs at once, each in a process with its share of the cores.")
+        int,
+        typer.Option("--jobs", min=1, max=1024, help="Runs at once, each in a process with its share of the cores."),
     ] = 1,
     set_: Sets = None,
     as_json: AsJson = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, show
+from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, finite, show
 from augkd.cli.views import index_lines, takedown_lines
 from augkd.errors import RecipeError, short_repr
 from augkd.models.libraries import quiet_libraries
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 index_app = typer.Typer(no_args_is_help=True, help="Build, search and describe an index of unlabelled text.")
 
-Depth = Annotated[int, typer.Option("-k", min=1, help="How many neighbours (default: 5).")]
+Depth = Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many neighbours (default: 5).")]
 
 
 @index_app.command("build")
@@ -176,11 +176,11 @@ def dropped(
 
 @index_app.command("plan")
 def plan(
-    vectors: Annotated[float, typer.Option("--vectors", min=1, help="Number of texts, like 5e9.")],
-    dim: Annotated[int, typer.Option("--dim", min=1, help="Dimensions of a vector (default: 384).")] = 384,
+    vectors: Annotated[float, typer.Option("--vectors", callback=finite(1, 1e15), help="Number of texts, like 5e9.")],
+    dim: Annotated[int, typer.Option("--dim", min=1, max=16384, help="Dimensions of a vector (default: 384).")] = 384,
     memory: Annotated[str | None, typer.Option("--memory", help="Memory budget, like 256GiB (default: none).")] = None,
     recall: Annotated[
-        float, typer.Option("--recall", min=0.01, max=1, help="Recall@10 to reach (default: 0.95).")
+        float, typer.Option("--recall", callback=finite(0.01, 1), help="Recall@10 to reach (default: 0.95).")
     ] = 0.95,
     as_json: AsJson = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from augkd.cli.terminal import AsJson, show
+from augkd.cli.terminal import AsJson, finite, show
 from augkd.cli.views import export_lines
 from augkd.models.libraries import quiet_libraries
 
@@ -73,11 +73,13 @@ def export(
 def bench_student(
     folder: Folder,
     batch: Annotated[
-        list[int] | None, typer.Option("--batch", min=1, help="Batch size, repeatable (default: 1 and 32).")
+        list[int] | None, typer.Option("--batch", min=1, max=2**20, help="Batch size, repeatable (default: 1 and 32).")
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Seconds per batch size (default: 20).")] = 20.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", callback=finite(0, 86_400), help="Seconds per batch size (default: 20).")
+    ] = 20.0,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads per forward pass (default: torch's own).")
+        int | None, typer.Option("--threads", min=1, max=1024, help="Threads per forward pass (default: torch's own).")
     ] = None,
     teacher: Annotated[
         Path | None, typer.Option("--teacher", help="The teacher to compare with (default: the run's).")

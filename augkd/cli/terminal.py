@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,17 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe (repeatable).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def finite(least: float, most: float) -> Callable[[float], float]:
+    """A check of an option: a number from `least` to `most`. Click's own range lets nan pass."""
+
+    def check(value: float) -> float:
+        if not least <= value <= most:
+            raise typer.BadParameter(f"{value:g} is not in the range {least:g}<=x<={most:g}.")
+        return value
+
+    return check
 
 
 def show(value: Any, as_json: bool, lines: list[str]) -> None:

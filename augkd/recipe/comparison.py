@@ -20,7 +20,7 @@ class Comparison(Table):
 
     recipes: list[str] = Field(min_length=1)  # files or shipped names
     tasks: list[TaskOptions] = Field(min_length=1)
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(1, ge=1, le=10_000)
     budget: float | None = None  # time budget of every student in place of epochs: seconds, 30m, 1.5h
     baseline: str | None = None  # the recipe the others are compared with; none: kd, else the first
     set: list[str] = Field(default_factory=list)  # KEY=VALUE overrides, applied to every recipe

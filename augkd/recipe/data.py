@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from augkd.recipe import options
 from augkd.recipe.index import CorpusOptions, IndexRecipe
-from augkd.recipe.table import MINILM, Table
+from augkd.recipe.table import MINILM, BatchSize, Count, Seed, Steps, Table
 from augkd.recipe.training import NamedOptions
 
 
@@ -34,10 +34,10 @@ class AdaptOptions(Table):
     """MLM adaptation: the masked language model is first trained on unlabelled text of the domain."""
 
     corpus: CorpusOptions | None = None  # none: the texts of data.neighbours.index
-    steps: int = Field(1000, ge=1)  # optimiser steps
-    batch_size: int = Field(64, ge=1)
+    steps: Steps = Field(1000, ge=1)  # optimiser steps
+    batch_size: BatchSize = 64
     learning_rate: float = Field(1e-4, gt=0)
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("corpus", mode="before")
     @classmethod
@@ -56,13 +56,13 @@ class GeneratorOptions(Table):
     samples: int = Field(1, ge=1, le=64)  # per original and step
     mask: float = Field(0.3, gt=0, lt=1)  # share of the tokens that is masked
     temperature: float = Field(1.0, gt=0)  # temperature of the Gumbel-softmax
-    ascend: int = Field(10, ge=0)  # gradient-ascent steps of the generator in a row; 0: it is never trained
-    every: int = Field(100, ge=1)  # steps of the student between two rounds of ascent
+    ascend: Steps = Field(10, ge=0)  # gradient-ascent steps of the generator in a row; 0: it is never trained
+    every: Steps = Field(100, ge=1)  # steps of the student between two rounds of ascent
     objective: Literal["kl", "cross_entropy", "squared_error"] = "kl"  # maximised; cross_entropy: as published
     learning_rate: float = Field(2e-4, gt=0)
     schedule: Literal["constant", "linear"] = "constant"
     max_grad_norm: float = Field(5.0, gt=0)
-    batch_size: int = Field(32, ge=1)  # originals per gradient-ascent step
+    batch_size: BatchSize = 32  # originals per gradient-ascent step
 
 
 class GeneratedOptions(Table):
@@ -73,7 +73,7 @@ class GeneratedOptions(Table):
     mask: float = Field(0.3, gt=0, lt=1)
     max_distance: float = Field(2.0, ge=0, le=2)  # cosine distance to the original in the encoder's space
     encoder: str = MINILM  # defines that space
-    seed: int = 0
+    seed: Seed = 0
 
 
 class SubstitutionOptions(Table):
@@ -83,11 +83,11 @@ class SubstitutionOptions(Table):
     adapt: AdaptOptions | None = None
     n: int = Field(8, ge=1, le=256)  # texts per original; the paper's N_a is 10 to 30
     probability: float = Field(0.4, gt=0, le=1)  # probability that a word is replaced
-    top_k: int = Field(15, ge=1)  # number of most probable words to draw from; the paper's K
+    top_k: int = Field(15, ge=1, le=1000)  # number of most probable words to draw from; the paper's K
     pairs: Literal["each", "both"] = "each"
     max_distance: float = Field(2.0, ge=0, le=2)
     encoder: str = MINILM
-    seed: int = 0
+    seed: Seed = 0
 
 
 def _everything() -> NamedOptions:
@@ -97,7 +97,7 @@ def _everything() -> NamedOptions:
 class DataOptions(Table):
     """The labelled texts that the student sees, the sources of candidates, and the selector that keeps some of them."""
 
-    labelled: int | None = Field(None, ge=2)  # labelled texts of the student, by class; the teacher's are all of train
+    labelled: Count | None = Field(None, ge=2)  # labelled texts of the student, by class; of the teacher: all
     neighbours: NeighbourOptions | None = None
     augmented_samples: str | None = None  # JSONL file of Minimax-kNN or Glitter
     transfer_set: str | None = None  # a finished transfer set (folder or Hub name) in place of all other sources
@@ -106,7 +106,7 @@ class DataOptions(Table):
     generator: GeneratorOptions | None = None
     select: NamedOptions = Field(default_factory=_everything)
     temperature: float = Field(2.0, gt=0)  # temperature of the divergence that minimax ranks by
-    refresh: int = Field(1, ge=1)  # epochs between two scorings; in between, the last scores are used
+    refresh: Steps = Field(1, ge=1)  # epochs between two scorings; in between, the last scores are used
     weight: float = Field(1.0, ge=0)  # loss weight of all selected candidates together, relative to the originals
 
     @field_validator("select", mode="before")

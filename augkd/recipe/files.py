@@ -22,12 +22,23 @@ _T = TypeVar("_T", bound=BaseModel)
 # Keys that describe the data set beside them; they are dropped when --set replaces that data set.
 _DATASET_KEYS = ("text", "text_pair", "label", "labels", "splits", "split", "config", "name", "metric", "regression")
 _PATH_KEYS = ("dataset", "model", "index", "logits", "augmented_samples", "transfer_set")
+_DIGITS = 40
 _TRANSFER_SET_TRAINING = {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}, "epochs": 4}
 
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-4 is a number, as in YAML 1.2, and not a string."""
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Python converts no number of more than 4,300 digits, and no key takes one of 40."""
+        if len(node.value) > _DIGITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of {len(node.value)} digits is too long", node.start_mark
+            )
+        return int(super().construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
@@ -156,7 +167,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     try:
         value = _Loader(text).get_single_data()
     except yaml.YAMLError as exc:
-        raise RecipeError(f"--set {key}: value {short_repr(text)} is not valid YAML") from exc
+        reason = getattr(exc, "problem", None) or "it cannot be parsed"
+        raise RecipeError(f"--set {key}: value {short_repr(text)} is not valid YAML: {reason}") from exc
     *parents, last = key.split(".")
     table = _subtable(tree, parents)
     change = {last: value}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augkd.recipe.table import MINILM, Table
+from augkd.recipe.table import MINILM, Count, Seed, Table
 from augkd.recipe.units import parse_bytes
 
 
@@ -17,9 +17,9 @@ class CorpusOptions(Table):
     text: str = "text"
     split: str = "train"
     config: str | None = None
-    limit: int | None = Field(None, ge=1)
-    min_chars: int = Field(1, ge=1)
-    max_chars: int = Field(2000, ge=1)
+    limit: Count | None = Field(None, ge=1)
+    min_chars: Count = Field(1, ge=1)
+    max_chars: Count = Field(2000, ge=1)
     sentences: str | None = None  # language code by whose rules documents are split; none: one text a row
     duplicates: Literal["keep", "exact", "near"] = "exact"
     near: float = Field(0.8, ge=0.5, le=1)  # Jaccard similarity at which two texts are near-duplicates
@@ -30,12 +30,12 @@ class EncoderOptions(Table):
 
     kind: Literal["sentence", "static", "lexical"] = "sentence"
     model: str = MINILM  # kind static: the model its token vectors are distilled from
-    max_length: int | None = Field(None, ge=8)
+    max_length: int | None = Field(None, ge=8, le=2**20)
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    dim: int = Field(256, ge=2)  # dimension of static vectors
-    sample: int = Field(20_000, ge=1)  # static vectors are fitted to this many texts from the start
-    rerank: int = Field(0, ge=0)  # top hits of a static index scored again by the full model; 0: off
-    workers: int | None = Field(None, ge=1)  # batches encoded in parallel on a CPU; none: one per core
+    dim: int = Field(256, ge=2, le=2**14)  # dimension of static vectors
+    sample: int = Field(20_000, ge=1, le=10**8)  # static vectors are fitted to this many texts from the start
+    rerank: int = Field(0, ge=0, le=10**6)  # top hits of a static index scored again by the full model; 0: off
+    workers: int | None = Field(None, ge=1, le=1024)  # batches encoded in parallel on a CPU; none: one per core
 
     @model_validator(mode="after")
     def _consistent(self) -> EncoderOptions:
@@ -70,7 +70,7 @@ class IndexRecipe(Table):
     corpus: CorpusOptions
     encoder: EncoderOptions = Field(default_factory=lambda: EncoderOptions.model_validate({}))
     faiss: FaissOptions = Field(default_factory=lambda: FaissOptions.model_validate({}))
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("corpus", mode="before")
     @classmethod

@@ -24,6 +24,7 @@ FAMILIES = {  # family → (file, name of the dict literal)
     "selector": ("selection/selectors.py", "SELECTORS"),
 }
 _TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
+_LARGEST = 2**63 - 1  # what a tensor's integer holds
 _LIMITS = {
     ">": lambda value, bound: value > bound,
     ">=": lambda value, bound: value >= bound,
@@ -99,6 +100,8 @@ def check_value(what: str, option: Option, value: Any) -> None:
     types = _TYPES[option.type]
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise RecipeError(f"{what} is {short_repr(value)}; give {'an' if option.type == 'int' else 'a'} {option.type}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise RecipeError(f"{what} is {short_repr(value)}; give at most {_LARGEST}")
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{what} is {value}; give a finite number")
     for limit in filter(None, option.limits.split(",")):

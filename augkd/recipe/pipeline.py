@@ -10,7 +10,7 @@ from augkd.errors import RecipeError
 from augkd.recipe import options
 from augkd.recipe.card import CardOptions
 from augkd.recipe.data import DataOptions
-from augkd.recipe.table import Table
+from augkd.recipe.table import Count, Seed, Table, Width
 from augkd.recipe.training import StructureOptions, TrainingOptions
 
 Layers = list[int] | dict[Literal["uniform", "first", "last", "distilbert"], int]  # numbers, or {rule: how many}
@@ -29,7 +29,7 @@ class TaskOptions(Table):
     name: str | None = None
     metric: str | None = None
     regression: bool | None = None
-    max_train: int | None = Field(None, ge=2)
+    max_train: Count | None = Field(None, ge=2)
 
 
 class TeacherOptions(Table):
@@ -63,10 +63,10 @@ class TeacherOptions(Table):
 class BiLSTMOptions(Table):
     """A bidirectional LSTM over the teacher's tokens (Tang et al. 2019)."""
 
-    width: int = Field(128, ge=1)
-    hidden: int = Field(256, ge=1)
-    layers: int = Field(1, ge=1)
-    dense: int = Field(200, ge=1)  # width of the hidden layer before the outputs
+    width: Width = 128
+    hidden: Width = 256
+    layers: int = Field(1, ge=1, le=64)
+    dense: Width = 200  # width of the hidden layer before the outputs
     dropout: float = Field(0.3, ge=0, lt=1)
     pretrained: bool = True  # token vectors start from the teacher's, reduced to `width` by PCA
 
@@ -74,7 +74,7 @@ class BiLSTMOptions(Table):
 class StaticOptions(Table):
     """One linear layer on the mean of token vectors."""
 
-    width: int = Field(256, ge=1)
+    width: Width = 256
     dropout: float = Field(0.1, ge=0, lt=1)
     weighted: bool = True  # a learned weight per token
     pretrained: bool = True  # token vectors start from the teacher's
@@ -83,10 +83,10 @@ class StaticOptions(Table):
 class ScratchOptions(Table):
     """A smaller configuration of the teacher's architecture with random weights."""
 
-    layers: int = Field(2, ge=1)
-    width: int = Field(128, ge=1)
-    heads: int = Field(2, ge=1)
-    intermediate: int = Field(512, ge=1)
+    layers: int = Field(2, ge=1, le=256)
+    width: Width = 128
+    heads: int = Field(2, ge=1, le=1024)
+    intermediate: Width = 512
 
 
 _STUDENT_KINDS = ("layers", "model", "scratch", "bilstm", "static")
@@ -130,7 +130,7 @@ class Recipe(Table):
     data: DataOptions = Field(default_factory=lambda: DataOptions.model_validate({}))
     training: TrainingOptions
     structure: StructureOptions | None = None  # intermediate-layer losses of all stages
-    seed: int = 0  # of the student's training; the teacher has its own, so that all seeds share it
+    seed: Seed = 0  # of the student's training; the teacher has its own, so that all seeds share it
     card: CardOptions = Field(default_factory=lambda: CardOptions.model_validate({}))
 
     @field_validator("task", mode="before")

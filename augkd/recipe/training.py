@@ -19,7 +19,7 @@ from pydantic import (
 
 from augkd.errors import RecipeError, did_you_mean, short_repr
 from augkd.recipe import options, schedules
-from augkd.recipe.table import IDENTITY, Table
+from augkd.recipe.table import IDENTITY, BatchSize, Epochs, Steps, Table
 from augkd.recipe.units import parse_seconds
 
 # What `transformers` can log to; the package has the same name, except for those in _PACKAGES.
@@ -37,7 +37,7 @@ NamedOptions = dict[str, dict[str, Any]]  # name of a loss or selector → its o
 class FreeLBOptions(Table):
     """FreeLB: adversarial perturbations of the embeddings (Zhu et al. 2020)."""
 
-    steps: int = Field(3, ge=1)  # gradient-ascent steps, each with a backward pass
+    steps: int = Field(3, ge=1, le=1000)  # gradient-ascent steps, each with a backward pass
     step_size: float = Field(0.1, gt=0)
     magnitude: float = Field(0.1, ge=0)  # norm of the initial perturbation; 0: starts from zero
     radius: float = Field(0.0, ge=0)  # largest L2 norm of a text's perturbation; 0: unbounded
@@ -70,18 +70,18 @@ class TrainingOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
-    epochs: float = Field(4, gt=0)
+    epochs: Epochs = Field(4, gt=0)
     budget: float | None = None  # time budget in place of epochs (seconds, 30m, 1.5h); split over stages by epochs
-    batch_size: int = Field(32, ge=1)  # originals per step; their candidates come on top
-    accumulation: int = Field(1, ge=1)  # batches per optimiser step
+    batch_size: BatchSize = 32  # originals per step; their candidates come on top
+    accumulation: BatchSize = 1  # batches per optimiser step
     learning_rate: float = Field(3e-4, gt=0)
     warmup_ratio: float = Field(0.06, ge=0, lt=1)  # share of the steps in which the learning rate rises
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)  # 0: no clipping
-    max_length: int = Field(128, ge=8)  # tokens; longer texts are truncated, for teacher and student alike
+    max_length: int = Field(128, ge=8, le=2**20)  # tokens; longer texts are truncated, for teacher and student alike
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    checkpoints: int = Field(0, ge=0)  # steps between extra checkpoints; 0: at the end of each epoch only
-    patience: int = Field(0, ge=0)  # epochs without a better validation score before stopping; 0: off
+    checkpoints: Steps = Field(0, ge=0)  # steps between extra checkpoints; 0: at the end of each epoch only
+    patience: Steps = Field(0, ge=0)  # epochs without a better validation score before stopping; 0: off
     report_to: str | list[str] | None = None  # experiment trackers; part of no fingerprint
     freelb: FreeLBOptions | None = None
     structure: StructureOptions | None = None  # of this stage; none: the recipe's

@@ -10,6 +10,7 @@ _BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES |= {f"{name}i": 2 ** (10 * power) for power, name in enumerate(("K", "M", "G", "T"), 1)}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*([KMGT]?i?)B?\s*", re.IGNORECASE)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MOST_BYTES, _MOST_SECONDS = 2**60, 10_000 * 86400.0  # beyond any machine, and any training
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE)
 
 
@@ -19,7 +20,10 @@ def parse_bytes(value: str | int, what: str = "a size") -> int:
     unit = match.group(2).capitalize() if match else "?"
     if match is None or unit not in _BYTES or float(match.group(1)) <= 0:
         raise RecipeError(f"{what} is {short_repr(value)}; write it like 2GiB or 500 MB")
-    return int(float(match.group(1)) * _BYTES[unit])
+    size = float(match.group(1)) * _BYTES[unit]
+    if not 1 <= size <= _MOST_BYTES:
+        raise RecipeError(f"{what} is {short_repr(value)}; give 1 byte to {format_bytes(_MOST_BYTES)}")
+    return int(size)
 
 
 def format_bytes(size: float) -> str:
@@ -38,6 +42,8 @@ def parse_seconds(value: str | float, what: str = "a time") -> float:
     seconds = sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
     if _PART.sub("", text).strip() or seconds <= 0:
         raise RecipeError(f"{what} is {short_repr(value)}; write it like 90s, 30m or 2h30m")
+    if seconds > _MOST_SECONDS:
+        raise RecipeError(f"{what} is {short_repr(value)}; give {format_seconds(_MOST_SECONDS)} at most")
     return seconds
 
 
