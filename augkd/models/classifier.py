@@ -20,8 +20,10 @@ from augkd.data.target import Target
 from augkd.errors import ModelError
 from augkd.models import small_students
 from augkd.models.devices import token_budget_of, uses_bf16
+from augkd.models.inputs import agree_on_padding, describe_inputs, longest_input
 from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
+from augkd.models.outputs import describe_outputs, head_settings
 from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 
 Pair = tuple[str, str | None]
@@ -55,7 +57,8 @@ class Classifier:
             return_token_type_ids=True,
             return_attention_mask=False,
         )
-        return Tokens.of(encoded["input_ids"], encoded["token_type_ids"])
+        ids = [row or [self.pad_id] for row in encoded["input_ids"]]  # an empty text without special tokens
+        return Tokens.of(ids, [row or [0] for row in encoded["token_type_ids"]])
 
     def logits(
         self,
@@ -116,8 +119,8 @@ class Classifier:
 
     @property
     def pad_id(self) -> int:
-        """The padding token's id."""
-        return int(self.tokenizer.pad_token_id or 0)
+        """The padding token's id, which model and tokenizer agree on (`inputs.agree_on_padding`)."""
+        return int(self.tokenizer.pad_token_id)
 
     @property
     def parameters(self) -> int:
@@ -125,7 +128,9 @@ class Classifier:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def save(self, folder: Path) -> None:
-        """A `save_pretrained` folder: safetensors, configuration, tokenizer."""
+        """A `save_pretrained` folder: safetensors, configuration, tokenizer, which say what was trained."""
+        describe_outputs(self.model.config, Target(self.labels), self.order)
+        describe_inputs(self.model, self.tokenizer, self.max_length)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -140,7 +145,14 @@ def load_backbone(
     folder = locate(name)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _load(folder, name, **head_settings(Target(labels)), ignore_mismatched_sizes=True)
+        settings = head_settings(Target(labels))
+        model, absent = _load(folder, name, **settings, ignore_mismatched_sizes=True)
+    inside = [key for key in absent if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key]
+    if inside:
+        raise ModelError(
+            f"model '{name}' has no weights of this shape for {inside[0]} ({len(inside)} such in all), which "
+            f"{type(model).__name__} needs; give a checkpoint of the whole model"
+        )
     return _classifier(model, folder, labels, max_length, precision=precision)
 
 
@@ -157,7 +169,12 @@ def load_classifier(
     and labels differ.
     """
     folder = locate(name)
-    model = _load(folder, name)
+    model, absent = _load(folder, name)
+    if absent:
+        raise ModelError(
+            f"model '{name}' is no trained classifier: it has no weights for {absent[0]}; fine-tune it on the task "
+            "with teacher.epochs, or give a trained one"
+        )
     order = match_labels(name, model.config.id2label, Target(labels), output_names)
     return _classifier(model, folder, labels, max_length, order, precision)
 
@@ -191,26 +208,18 @@ def match_labels(
     return tuple(places[label.casefold()] for label in labels)
 
 
-def head_settings(target: Target) -> dict[str, Any]:
-    """The part of a model's configuration that describes its outputs."""
-    if target.regression:
-        return {"num_labels": target.outputs, "problem_type": "regression"}
-    return {
-        "num_labels": target.outputs,
-        "id2label": dict(enumerate(target.labels)),
-        "label2id": {label: place for place, label in enumerate(target.labels)},
-        "problem_type": "single_label_classification",
-    }
-
-
-def _load(folder: Path, name: str, **settings: Any) -> Any:
+def _load(folder: Path, name: str, **settings: Any) -> tuple[Any, list[str]]:
+    """The model, and the names of the weights that its files lack and that were drawn at random."""
     small_students.register_models()
     hide_loading_bars()
     try:
-        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **settings)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **settings
+        )
     except (OSError, ValueError, RuntimeError) as exc:
         reason = str(exc).strip().split("\n")[0][:160]
         raise ModelError(f"model '{name}' cannot be loaded as a sequence classifier: {reason}") from exc
+    return model, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
 
 
 def _classifier(
@@ -222,6 +231,7 @@ def _classifier(
     precision: str = "auto",
 ) -> Classifier:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    longest = min(int(tokenizer.model_max_length), getattr(model.config, "max_position_embeddings", max_length))
+    agree_on_padding(model, tokenizer, folder.name)
+    longest = longest_input(model, tokenizer, max_length)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Classifier(model.to(device), tokenizer, labels, min(max_length, longest), order, precision)
+    return Classifier(model.to(device), tokenizer, labels, longest, order, precision)

@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification
 
 from augkd.data.target import Target
 from augkd.errors import ModelError, did_you_mean, short_repr
-from augkd.models.classifier import Classifier, head_settings
+from augkd.models.classifier import Classifier
+from augkd.models.outputs import head_settings
 from augkd.models.small_students.bilstm import BiLSTMConfig, BiLSTMForSequenceClassification
 from augkd.models.small_students.static import StaticConfig, StaticForSequenceClassification
 
@@ -27,7 +28,7 @@ _SIZE_NAMES = {
     "intermediate": ("intermediate_size", "hidden_dim", "n_inner", "d_ff"),
 }
 # Settings that follow from the above, or that list one value per layer: left to the configuration's own defaults.
-_DERIVED = ("head_dim", "num_key_value_heads", "layer_types", "pooler_hidden_size", "num_hidden_groups")
+_DERIVED = ("layer_types", "pooler_hidden_size", "num_hidden_groups")
 
 
 def build_student(
@@ -117,6 +118,7 @@ def smaller(
                 f"student.scratch: {config.model_type} has no setting for {key}; give student.model instead"
             )
         settings[name] = value
+    settings |= {name: value for name, value in _following(sizes).items() if name in settings}
     depth = int(getattr(config, "num_hidden_layers", 0))
     per_layer = [name for name, value in settings.items() if isinstance(value, list) and len(value) == depth]
     for name in {"num_labels", "id2label", "label2id", "problem_type", *per_layer}:
@@ -127,6 +129,15 @@ def smaller(
     except (ValueError, RuntimeError, TypeError, AssertionError, KeyError) as exc:
         reason = str(exc).strip().split("\n")[0][:160]
         raise ModelError(f"student.scratch: no {config.model_type} of these sizes: {reason}") from exc
+
+
+def _following(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Settings that some configurations have besides, in whose defaults the sizes would not fit."""
+    return {
+        "head_dim": sizes["width"] // sizes["heads"],
+        "num_key_value_heads": sizes["heads"],
+        "num_decoder_layers": sizes["layers"],
+    }
 
 
 @torch.no_grad()

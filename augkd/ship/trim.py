@@ -57,8 +57,7 @@ def trim(
         raise ModelError(f"the tokenizer has a token {kept[-1]} that the model has no vector for; save them together")
 
     _trim_model(classifier.model, kept)
-    classifier.model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    classifier.save(folder)
     _rewrite_tokenizer(folder, tokenizer, vocabulary, kept)
     _verify(_plain(tokenizer), _plain(AutoTokenizer.from_pretrained(folder)), kept, texts)
     return TrimmedVocabulary(kept, len(tokenizer))

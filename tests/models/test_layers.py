@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.architectures import write_model
 from support.tiny import LABELS, sentences
 
 from augkd.errors import ModelError
@@ -83,3 +84,59 @@ def test_a_student_has_the_task_s_label_order_in_its_head_and_configuration(shuf
     again = load_classifier(str(tmp_path / "student"), LABELS, 32, precision="float32")
     assert again.order == (0, 1, 2)
     assert torch.allclose(again.predict(TEXTS), teacher.predict(TEXTS), atol=1e-6)
+
+
+# ---- other architectures ----
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        *((name, [0, 2]) for name in ("roberta", "distilbert", "electra", "deberta-v2", "xlm-roberta", "mpnet")),
+        *(("modernbert", layers) for layers in ([0, 2], [0, 1])),
+        *(("gpt2", [1, 2]), ("qwen2", [0, 2]), ("qwen2", [2])),
+    ],
+)
+def test_a_student_of_any_architecture_predicts_the_same_once_saved_and_loaded(
+    name: str, layers: list[int], tmp_path: Path
+) -> None:
+    teacher = load_classifier(
+        str(write_model(name, tmp_path / "teacher", labels=SHUFFLED)), LABELS, 32, precision="float32"
+    )
+    torch.testing.assert_close(from_layers(teacher, [0, 1, 2]).predict(TEXTS), teacher.predict(TEXTS))
+    student = from_layers(teacher, layers)
+    assert not torch.allclose(student.predict(TEXTS), teacher.predict(TEXTS), atol=1e-3)
+    student.save(tmp_path / "student")
+    again = load_classifier(str(tmp_path / "student"), LABELS, 32, precision="float32")
+    assert again.model.config.num_hidden_layers == len(layers)
+    torch.testing.assert_close(again.predict(TEXTS), student.predict(TEXTS), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("modernbert", [0, 2]), ("qwen2", [2, 0])])
+def test_settings_that_list_one_value_per_layer_keep_those_of_the_layers(
+    name: str, layers: list[int], tmp_path: Path
+) -> None:
+    folder = write_model(name, tmp_path / name, labels=LABELS)
+    teacher = load_classifier(str(folder), LABELS, 32)
+    kinds = teacher.model.config.layer_types
+    assert len(set(kinds)) == 2
+    assert from_layers(teacher, layers).model.config.layer_types == [kinds[layer] for layer in layers]
+    assert teacher.model.config.layer_types == kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "message"),
+    [
+        ("t5", [0, 1], "T5ForSequenceClassification has an encoder and a decoder"),
+        ("albert", [0, 1], "AlbertForSequenceClassification has no list of 3 layers"),
+        ("modernbert", [1, 2], r"the layers are not all alike \(model.layers.0.attn_norm.weight\); choose others"),
+    ],
+)
+def test_layers_that_would_not_load_again_as_they_were_trained_are_refused(
+    name: str, layers: list[int], message: str, tmp_path: Path
+) -> None:
+    teacher = load_classifier(str(write_model(name, tmp_path / name, labels=LABELS)), LABELS, 32)
+    with pytest.raises(ModelError, match=message) as caught:
+        from_layers(teacher, layers)
+    assert str(caught.value).endswith("give student.model or student.scratch instead")
+    assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from sklearn.decomposition import PCA
+from support.architectures import write_model
 from support.tiny import LABELS
 from torch import Tensor, nn
 
@@ -340,3 +341,17 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     with pytest.raises(ModelError, match=message) as caught:
         build_student(kind, options, teacher, seed=0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "t5", "modernbert", "gpt2"])
+def test_a_smaller_model_of_any_architecture_has_all_its_sizes(name: str, tmp_path: Path) -> None:
+    teacher = load_classifier(str(write_model(name, tmp_path / name, labels=LABELS)), LABELS, 32, precision="float32")
+    student = build_student("scratch", {"layers": 2, "width": 24, "heads": 4, "intermediate": 20}, teacher, 0)
+    config = student.model.config
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (2, 24, 4)
+    assert getattr(config, "num_key_value_heads", 4) == 4
+    assert getattr(config, "num_decoder_layers", 2) == 2
+    student.save(tmp_path / "student")
+    again = load_classifier(str(tmp_path / "student"), LABELS, 32, precision="float32")
+    texts = [("the cat", None), ("is here and there", None)]
+    torch.testing.assert_close(again.predict(texts), student.predict(texts), atol=1e-5, rtol=0)
