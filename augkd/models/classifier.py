@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from augkd.data.target import Target
 from augkd.errors import ModelError
@@ -24,6 +24,7 @@ from augkd.models.inputs import agree_on_padding, describe_inputs, longest_input
 from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
 from augkd.models.outputs import describe_outputs, head_settings
+from augkd.models.pretrained import load_pretrained, load_tokenizer
 from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 
 Pair = tuple[str, str | None]
@@ -212,13 +213,8 @@ def _load(folder: Path, name: str, **settings: Any) -> tuple[Any, list[str]]:
     """The model, and the names of the weights that its files lack and that were drawn at random."""
     small_students.register_models()
     hide_loading_bars()
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **settings
-        )
-    except (OSError, ValueError, RuntimeError) as exc:
-        reason = str(exc).strip().split("\n")[0][:160]
-        raise ModelError(f"model '{name}' cannot be loaded as a sequence classifier: {reason}") from exc
+    auto, what = AutoModelForSequenceClassification, "a sequence classifier"
+    model, info = load_pretrained(auto, folder, name, what, dtype=torch.float32, output_loading_info=True, **settings)
     return model, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
 
 
@@ -230,7 +226,7 @@ def _classifier(
     order: tuple[int, ...] | None = None,
     precision: str = "auto",
 ) -> Classifier:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder, folder.name)
     agree_on_padding(model, tokenizer, folder.name)
     longest = longest_input(model, tokenizer, max_length)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -18,6 +18,7 @@ from augkd.errors import ModelError
 from augkd.models.devices import token_budget_of, uses_bf16
 from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
+from augkd.models.pretrained import load_pretrained, load_tokenizer
 from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 
 
@@ -90,16 +91,13 @@ def load_masked_lm(name: str, precision: str = "auto") -> MaskedLM:
 
     Raises ModelError when the architecture has no masked-LM head, or the tokenizer no mask token.
     """
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoModelForMaskedLM
 
     folder = locate(name)
     hide_loading_bars()
-    try:
-        model, report = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as exc:
-        reason = str(exc).strip().split("\n")[0][:160]
-        raise ModelError(f"model '{name}' cannot be loaded as a masked language model: {reason}") from exc
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    settings = {"dtype": torch.float32, "output_loading_info": True}
+    model, report = load_pretrained(AutoModelForMaskedLM, folder, name, "a masked language model", **settings)
+    tokenizer = load_tokenizer(folder, name)
     check_masked_lm(model, tokenizer, name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     missing = [key for key in report["missing_keys"] if "position_ids" not in key]

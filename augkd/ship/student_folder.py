@@ -17,6 +17,7 @@ from augkd.errors import ModelError
 from augkd.models import small_students
 from augkd.models.classifier import Classifier, load_classifier
 from augkd.models.locate import locate, weight_files
+from augkd.models.pretrained import load_config
 from augkd.recipe import Recipe
 from augkd.recipe.files import validate
 from augkd.retrieval.manifest import read_index_manifest
@@ -98,10 +99,8 @@ def weights_fingerprint(folder: Path) -> str:
 
 def _labels(folder: Path) -> tuple[str, ...]:
     """Class names of a classifier, in the order of its outputs; () for a regressor, which has one output."""
-    from transformers import AutoConfig
-
     small_students.register_models()  # so that AutoConfig knows the BiLSTM's configuration
-    return Target.of_outputs(AutoConfig.from_pretrained(folder).id2label).labels
+    return Target.of_outputs(load_config(folder, str(folder)).id2label).labels
 
 
 def _kind(folder: Path) -> str | None:

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoTokenizer
 
 from augkd.errors import ModelError, short_repr
 from augkd.models.classifier import Classifier
+from augkd.models.pretrained import load_tokenizer
 from augkd.ship.tokenizer_kinds import KINDS, TRIMMABLE, Vocabulary
 from augkd.workspace.files import write_json
 
@@ -59,7 +59,7 @@ def trim(
     _trim_model(classifier.model, kept)
     classifier.save(folder)
     _rewrite_tokenizer(folder, tokenizer, vocabulary, kept)
-    _verify(_plain(tokenizer), _plain(AutoTokenizer.from_pretrained(folder)), kept, texts)
+    _verify(_plain(tokenizer), _plain(load_tokenizer(folder, str(folder))), kept, texts)
     return TrimmedVocabulary(kept, len(tokenizer))
 
 

@@ -6,6 +6,7 @@ limit is read from the model's files here, by the rules of sentence-transformers
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from augkd.errors import ModelError, RecipeError, did_you_mean, short_repr
 from augkd.models.devices import uses_bf16
 from augkd.workspace.files import read_json
 from augkd.workspace.fingerprints import fingerprint
+from augkd.workspace.names import path_name
 
 PRECISIONS = ("auto", "bfloat16", "float32", "int8")
 _CONFIGS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")  # sentence_*_config.json
@@ -26,8 +28,10 @@ def load_model(folder: Path, name: str, device: str) -> Any:
     """The SentenceTransformer in `folder`, in evaluation mode; raises ModelError, which calls it `name`."""
     from sentence_transformers import SentenceTransformer  # several seconds to import
 
+    _check_modules(folder, name)
+    safe = {"trust_remote_code": False, "local_files_only": True, "model_kwargs": {"use_safetensors": True}}
     try:
-        loaded = SentenceTransformer(str(folder), device=device, local_files_only=True)
+        loaded = SentenceTransformer(str(folder), device=device, **safe)
     except Exception as exc:  # a damaged folder fails in any of three libraries, each with its own exceptions
         reason = str(exc).strip().split("\n")[0][:160]
         raise ModelError(f"encoder '{name}' cannot be loaded from {folder}: {reason}; give another model") from exc
@@ -60,30 +64,68 @@ def stated_max_length(folder: Path) -> int | None:
     model's number of positions.
     """
     module, config = folder, {}
-    if (folder / "modules.json").is_file():
-        first = read_json(folder / "modules.json")[0]
-        if not str(first["type"]).endswith(".Transformer"):
+    if modules := _modules(folder):
+        kind, module = modules[0]
+        if not kind.endswith(".Transformer"):
             return None
-        module = folder / first["path"]
         config = _sentence_config(module)
     if config.keys() & {*_ELSEWHERE} or (module / "processor_config.json").is_file():
         return None
-    if config.get("max_seq_length") is not None:
-        return int(config["max_seq_length"]) or None
+    if (stated := _limit(module, config, "max_seq_length")) is not None:
+        return stated or None
 
     if not (module / "tokenizer_config.json").is_file() or not (module / "config.json").is_file():
         return None
-    limit = int(read_json(module / "tokenizer_config.json").get("model_max_length", _NO_LIMIT))
-    positions = read_json(module / "config.json").get("max_position_embeddings")
+    limit = _limit(module, _table(module / "tokenizer_config.json"), "model_max_length")
+    positions = _limit(module, _table(module / "config.json"), "max_position_embeddings")
     if positions is None:  # perhaps under another name
         return None
-    return limit if positions == -1 else min(limit, int(positions))
+    limit = _NO_LIMIT if limit is None else limit
+    return limit if positions == -1 else min(limit, positions)
+
+
+def _modules(folder: Path) -> list[tuple[str, Path]]:
+    """Type and folder of each module that modules.json lists; none without one. Raises ModelError for a damaged one."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    modules = read_json(path)
+    if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
+        raise ModelError(f"{path} is no list of modules; give a folder that sentence-transformers wrote")
+    places = [(str(module.get("type")), str(module.get("path", ""))) for module in modules]
+    for _, place in places:
+        for part in place.split("/") if place else ():
+            path_name(part, f"the path of a module in {path}")
+    return [(kind, folder / place) for kind, place in places]
+
+
+def _check_modules(folder: Path, name: str) -> None:
+    """Raises ModelError where a module has only pickled weights: a pickle is code."""
+    for _, module in _modules(folder):
+        if any(module.glob("*.bin")) and not any(module.glob("*.safetensors")):
+            raise ModelError(f"encoder '{name}' has only pickled weights in {module}; save it with safetensors")
+
+
+def _limit(module: Path, config: dict[str, Any], key: str) -> int | None:
+    """A number of tokens in a configuration; None where it is not stated."""
+    value = config.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value < math.inf:
+        raise ModelError(f"{key} in {module} is {short_repr(value)}; it must be a number of tokens")
+    return int(value)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise ModelError(f"{path} is no table of settings; give a folder that save_pretrained wrote")
+    return table
 
 
 def _sentence_config(module: Path) -> dict[str, Any]:
     paths = (module / f"sentence_{name}_config.json" for name in _CONFIGS)
-    config: dict[str, Any] = next((read_json(path) for path in paths if path.is_file()), {})
-    return config
+    return next((_table(path) for path in paths if path.is_file()), {})
 
 
 def limit_length(model: Any, name: str, folder: Path, max_length: int | None) -> None:

@@ -18,6 +18,7 @@ from augkd.data.transfer_set import TransferSet
 from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, TeacherOutputs
 from augkd.errors import DataError, ModelError
 from augkd.models.locate import locate, model_fingerprint
+from augkd.models.pretrained import load_config
 from augkd.recipe import Recipe, TeacherOptions, dump
 from augkd.runs.context import RunContext
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
@@ -162,11 +163,8 @@ def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
         return ()
     if recipe.teacher.labels is not None:
         return tuple(recipe.teacher.labels)
-    if recipe.teacher.model is None:
-        raise ModelError(
-            f"task {task.name} has no labels; name the columns of teacher.logits with teacher.labels: [...]"
-        )
-    from transformers import AutoConfig
+    if recipe.teacher.network is None:
+        raise ModelError(f"task {task.name} has no labels; name the classes of the teacher with teacher.labels: [...]")
 
-    id2label = AutoConfig.from_pretrained(locate(recipe.teacher.model)).id2label
+    id2label = load_config(locate(recipe.teacher.network), recipe.teacher.network).id2label
     return tuple(id2label[place] for place in range(len(id2label)))
