@@ -342,7 +342,7 @@ REPLACED = {  # what a page, help text or error message does not say → what it
     r"goes? before|went before": "overrides",
     r"told|tells no|said": "reported, stated, given; no offset mapping",
     r"in the middle|\d+ at most": "median 19, max 92",
-    r"(?<!time )(?<!token )(?<!memory )budget": "time budget, token budget, memory budget",
+    r"(?<!time )(?<!token )(?<!memory )(?<!label )budget": "time, token, memory or label budget",
     r"dear|cheap": "expensive, fast",
     r"anew": "again; new",
     r"heard|eats?|whoever|somebody|at hand": "(say what happens, in the field's terms)",

@@ -40,12 +40,14 @@ class Judge:
     teacher_logits: Callable[[Texts], NDArray[np.float32]]  # (n, outputs); asked where validation texts have no labels
 
     def validation(self, classifier: Predictor) -> float:
-        """The metric on the labelled validation texts; if there are none, on all against the teacher's predictions."""
+        """The metric on the labelled validation texts; if there are none, against the teacher's predictions."""
         examples = [example for example in self.task.validation if example.label is not None]
         labels: Any = [example.label for example in examples]
         if not examples:
-            examples = list(self.task.validation)
-            labels = self.target.predictions(self.teacher_logits(texts_of(examples)))
+            outputs = self.teacher_logits(texts_of(self.task.validation))
+            known = ~np.isnan(outputs).any(axis=1)  # a teacher that is asked may refuse
+            examples = [example for example, has in zip(self.task.validation, known, strict=True) if has]
+            labels = self.target.predictions(outputs[known])
         logits = _outputs(classifier, examples)
         return score(self.metric, self.target, logits, labels)
 

@@ -23,13 +23,14 @@ from augkd.recipe.pipeline import (
     Recipe,
     StudentOptions,
     TaskOptions,
-    TeacherOptions,
 )
 from augkd.recipe.table import MINILM, dump
+from augkd.recipe.teacher import PLACEHOLDERS, EndpointOptions, TeacherOptions
 from augkd.recipe.training import FreeLBOptions, StructureOptions, TrainingOptions
 
 __all__ = [
     "MINILM",
+    "PLACEHOLDERS",
     "AdaptOptions",
     "AssistantOptions",
     "CardOptions",
@@ -37,6 +38,7 @@ __all__ = [
     "CorpusOptions",
     "DataOptions",
     "EncoderOptions",
+    "EndpointOptions",
     "FaissOptions",
     "FreeLBOptions",
     "GeneratedOptions",

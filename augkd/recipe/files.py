@@ -6,43 +6,24 @@ relative to that file, paths given with `--set` to the working directory; both a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from augkd.errors import RecipeError, did_you_mean, short_repr
 from augkd.recipe.index import IndexRecipe
 from augkd.recipe.pipeline import Recipe
+from augkd.recipe.yaml_text import parse_yaml
+from augkd.workspace.names import user_path
 
 _T = TypeVar("_T", bound=BaseModel)
 # Keys that describe the data set beside them; they are dropped when --set replaces that data set.
 _DATASET_KEYS = ("text", "text_pair", "label", "labels", "splits", "split", "config", "name", "metric", "regression")
 _PATH_KEYS = ("dataset", "model", "index", "logits", "augmented_samples", "transfer_set")
-_DIGITS = 40
+_NEW_PATH_KEYS = ("answers",)  # folders that need not exist yet
 _TRANSFER_SET_TRAINING = {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}, "epochs": 4}
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number, as in YAML 1.2, and not a string."""
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Python converts no number of more than 4,300 digits, and no key takes one of 40."""
-        if len(node.value) > _DIGITS:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a number of {len(node.value)} digits is too long", node.start_mark
-            )
-        return int(super().construct_yaml_int(node))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -96,7 +77,7 @@ def shipped_recipes(kind: str) -> dict[str, Path]:
 
 def find_recipe(name: str, kind: str) -> Path:
     """The file of a recipe: a path as it is, else the shipped recipe of that name; raises RecipeError."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file():
         return path
     if name in shipped_recipes(kind):
@@ -108,11 +89,10 @@ def find_recipe(name: str, kind: str) -> Path:
 def read_tree(path: Path) -> dict[str, Any]:
     """A recipe file as plain values with absolute paths; raises RecipeError for a file that is not a YAML table."""
     try:
-        tree = _Loader(path.read_text(encoding="utf-8")).get_single_data()
-    except yaml.YAMLError as exc:
-        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(exc).split())[:200]}") from exc
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise RecipeError(f"{path} cannot be read: {exc}") from exc
+    tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         kind = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise RecipeError(f"{path} holds {kind}; a recipe is a table of keys such as 'task:' or 'corpus:'")
@@ -125,8 +105,14 @@ def _make_paths_absolute(tree: Any, base: Path) -> None:
     for item in tree if isinstance(tree, list) else ():
         _make_paths_absolute(item, base)
     for key, value in tree.items() if isinstance(tree, dict) else ():
-        if key in _PATH_KEYS and isinstance(value, str):
+        if key == "model" and "endpoint" in tree:
+            continue  # a name at a server, even where a folder has the same name
+        if key in _NEW_PATH_KEYS and isinstance(value, str):
+            tree[key] = str((base / user_path(value)).resolve())
+        elif key in _PATH_KEYS and isinstance(value, str):
             tree[key] = _absolute_or_hub_name(value, base)
+        elif key == "endpoint" and isinstance(value, str):
+            tree[key] = {"url": value}  # a table, to which --set can add a key
         elif key in ("task", "corpus") and isinstance(value, str):
             tree[key] = {"dataset": _absolute_or_hub_name(value, base)}
         elif key == "tasks" and isinstance(value, list):
@@ -137,7 +123,7 @@ def _make_paths_absolute(tree: Any, base: Path) -> None:
 
 
 def _absolute_or_hub_name(value: str, base: Path) -> str:
-    path = base / Path(value).expanduser()
+    path = base / user_path(value)
     explicit = value.startswith((".", "/", "~"))
     return str(path.resolve()) if explicit or path.exists() else value
 
@@ -152,7 +138,7 @@ def _inline_index(tree: dict[str, Any]) -> None:
 
 def _index_table(index: str) -> Any:
     """The table of an index recipe given as a file or shipped name; the folder of a built index stays a path."""
-    if Path(index).is_dir():
+    if user_path(index).is_dir():
         return index
     return read_tree(find_recipe(index, "indexes"))
 
@@ -164,15 +150,12 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {short_repr(override)} has no '='; write --set dotted.key=value")
     if not key:
         raise RecipeError(f"--set {short_repr(override)} has no key before '='; write --set dotted.key=value")
-    try:
-        value = _Loader(text).get_single_data()
-    except yaml.YAMLError as exc:
-        reason = getattr(exc, "problem", None) or "it cannot be parsed"
-        raise RecipeError(f"--set {key}: value {short_repr(text)} is not valid YAML: {reason}") from exc
+    value = parse_yaml(text, f"--set {short_repr(key)}: value {short_repr(text)}")
     *parents, last = key.split(".")
     table = _subtable(tree, parents)
     change = {last: value}
-    _make_paths_absolute(change, Path.cwd())
+    if last != "model" or "endpoint" not in table:
+        _make_paths_absolute(change, Path.cwd())
     if last == "dataset":
         for name in _DATASET_KEYS:
             table.pop(name, None)

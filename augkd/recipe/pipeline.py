@@ -11,9 +11,8 @@ from augkd.recipe import options
 from augkd.recipe.card import CardOptions
 from augkd.recipe.data import DataOptions
 from augkd.recipe.table import Count, Seed, Table, Width
+from augkd.recipe.teacher import Layers, TeacherOptions
 from augkd.recipe.training import StructureOptions, TrainingOptions
-
-Layers = list[int] | dict[Literal["uniform", "first", "last", "distilbert"], int]  # numbers, or {rule: how many}
 
 
 class TaskOptions(Table):
@@ -29,35 +28,8 @@ class TaskOptions(Table):
     name: str | None = None
     metric: str | None = None
     regression: bool | None = None
+    merge_labels: bool | None = None  # whether labels that differ in white space or composed accents only are one
     max_train: Count | None = Field(None, ge=2)
-
-
-class TeacherOptions(Table):
-    """A checkpoint used as it is (`epochs: 0`), a backbone to fine-tune, several teachers, or stored logits."""
-
-    model: str | None = None
-    epochs: float = Field(0, ge=0)
-    learning_rate: float = Field(1e-4, gt=0)
-    batch_size: int = Field(32, ge=1)
-    labels: list[str] | None = None  # class names, for a checkpoint whose labels are LABEL_0, LABEL_1, …
-    seed: int = 0
-    layers: Layers | None = None  # keeps only these layers of the backbone: a smaller teacher
-    ensemble: list[TeacherOptions] | None = Field(None, min_length=2)  # several teachers whose outputs are averaged
-    average: Literal["logits", "probabilities"] = "logits"
-    logits: str | None = None  # Parquet file with texts and a list column, in place of a model
-    column: Literal["logits", "probabilities"] = "logits"
-    missing: Literal["error", "drop"] = "error"  # a candidate without logits stops the run, or is dropped
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> TeacherOptions:
-        if sum(given is not None for given in (self.model, self.logits, self.ensemble)) != 1:
-            raise ValueError("give one of 'model', 'logits' and 'ensemble'")
-        beside = self.model_fields_set - {"ensemble", "average", "model", "logits"}
-        if self.ensemble is not None and beside:
-            raise ValueError(f"'{min(beside)}' stands beside 'ensemble'; move it into the members")
-        if self.layers is not None and (self.model is None or self.epochs == 0):
-            raise ValueError("'layers' cuts a backbone before it is fine-tuned; give 'model' and 'epochs'")
-        return self
 
 
 class BiLSTMOptions(Table):
@@ -151,11 +123,11 @@ class Recipe(Table):
         if self.data.transfer_set is not None and self.teacher.logits != self.data.transfer_set:
             raise ValueError("data.transfer_set holds the teacher's logits; drop teacher")
         for student in (*self.assistants, self.student):
-            if student.model is None and self.teacher.model is None:
+            if student.model is None and self.teacher.network is None:
                 raise ValueError(f"student.{student.kind} needs a teacher.model; give one, or give student.model")
-        if self.teacher.model is None and any(stage.structure for stage in self.training_stages):
+        if self.teacher.network is None and any(stage.structure for stage in self.training_stages):
             raise ValueError("structure needs the layers of one teacher; give teacher.model")
-        if self.data.generator and self.teacher.model is None:
+        if self.data.generator and self.teacher.network is None:
             raise ValueError("data.generator needs a teacher that labels new texts; give teacher.model")
         if self.ensemble and not self.assistants:
             raise ValueError("ensemble averages assistants and student; give assistants or drop it")

@@ -59,7 +59,7 @@ def _evaluation(recipe: Recipe, results: RunResults) -> list[Any]:
 
 
 def _base_model(recipe: Recipe) -> str | None:
-    return hub_name(recipe.student.model or recipe.teacher.model)
+    return hub_name(recipe.student.model or recipe.teacher.network)
 
 
 def _datasets(recipe: Recipe) -> Iterator[str]:

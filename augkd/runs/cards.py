@@ -37,7 +37,7 @@ def write_cards(out: Path, transfer: Path | None = None) -> list[Path]:
     counts = read_manifest(folder, TransferSetManifest).data.on_disk()
     title = str(read_json(out / "results.json")["task"])
     lines = [f"{name.replace('_', ' ')}: {count}" for name, count in counts.items() if name not in _COUNTS]
-    card = transfer_card(transfer_set.table, transfer_set.labels, title, lines, recipe.get("card"))
+    card = transfer_card(transfer_set.table, transfer_set.target, title, lines, recipe.get("card"))
     cards = {out / "student" / "README.md": student_card(out, transfer_set), folder / "README.md": card}
     for path, text in cards.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:  # leaves an unchanged card untouched
@@ -93,6 +93,10 @@ def _teacher(recipe: Recipe) -> str:
         return "a model known only by its outputs for each text"
     if teacher.ensemble is not None:
         return f"the mean of {len(teacher.ensemble)} models"
+    if teacher.endpoint is not None:
+        return f"the language model `{teacher.model}`, asked for the class of each text"
+    if teacher.answers is not None:
+        return "people, or a model, known by their answers about each text"
     epochs = f"{teacher.epochs:g} epoch{'' if teacher.epochs == 1 else 's'}"
     fine_tuned = f", fine-tuned on the task for {epochs}" if teacher.epochs else ", without further fine-tuning"
     return f"`{portable(str(teacher.model))}`{fine_tuned}"
@@ -217,6 +221,9 @@ def as_written(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a person would write it: without defaults, and without the paths of this machine."""
     tree: dict[str, Any] = portable(recipe.model_dump(mode="json", exclude_defaults=True))
     tree.get("training", {}).pop("report_to", None)
+    for teacher in (tree["teacher"], *tree["teacher"].get("ensemble", ())):
+        if "endpoint" in teacher:
+            teacher["endpoint"]["url"] = "https://your-server/v1"  # a server's address is nobody else's business
     return tree
 
 

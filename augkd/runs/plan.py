@@ -1,29 +1,32 @@
 """What a recipe would do: stages, sizes, costs, and what is finished already.
 
-Imports no torch, writes nothing.
+Imports no torch (but for layers of an unusual model), writes nothing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from augkd.data.corpus import CorpusSource
 from augkd.data.task import Task, load_task, with_labelled
+from augkd.distill.teacher.prompt import question_for
 from augkd.errors import DataError
 from augkd.models.locate import locate
 from augkd.recipe import Comparison, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dump
 from augkd.recipe.units import format_seconds
 from augkd.retrieval.dense.rerank import texts_to_rerank
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
+from augkd.runs.model_checks import check_models
 from augkd.runs.task import read_task
 from augkd.workspace.folders import unfinished
 from augkd.workspace.manifest_kinds import DenseManifest
 from augkd.workspace.manifests import MANIFEST
+from augkd.workspace.run_folder import run_folder, task_folder
 
 _NAMES_SHOWN = 12  # classes named in a plan; the others are counted
-from augkd.workspace.run_folder import run_folder, task_folder
 
 
 def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
@@ -31,6 +34,7 @@ def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     task = read_task(recipe)
     if task.target.regression:
         recipe.check_regression()
+    check_models(recipe)
     yield f"task          {task.name}: {_sizes(task)}"
     yield f"              {_classes(task.labels)}; metric {task.metric}"
     yield from (f"              note: {note}" for note in task.notes)
@@ -98,9 +102,11 @@ def _teacher_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str
         yield f"teacher       {_teacher(member)}{_state(out, 'teacher') if member.epochs else ''}"
     if teacher.ensemble:
         yield f"              {len(teacher.ensemble)} teachers, their {teacher.average} averaged"
-    if teacher.logits is None:
+    if teacher.kind in ("model", "ensemble"):
         texts = len(task.train) + _candidates(recipe, task) + len(task.validation) + len(task.test)
         yield f"              labels at most {texts} texts, each distinct one once"
+    if teacher.kind in ("endpoint", "answers"):
+        yield from _asking_lines(teacher, task, len(task.train) + _candidates(recipe, task))
 
 
 def _teacher(options: TeacherOptions) -> str:
@@ -108,11 +114,31 @@ def _teacher(options: TeacherOptions) -> str:
         if not Path(options.logits).exists():
             raise DataError(f"teacher.logits {options.logits} does not exist; give a Parquet file or a folder of them")
         return f"numbers from {options.logits}, column {options.column}"
+    if options.endpoint is not None:
+        return f"{options.model} at {options.endpoint.url}"
+    if options.answers is not None:
+        return f"answers in {options.answers}"
     if str(options.model).startswith(("/", ".", "~")):
         locate(str(options.model))
     layers = "" if options.layers is None else f", layers {_value(options.layers)}"
     tuned = f"fine-tuned for {options.epochs:g} epochs" if options.epochs else "used as it is"
     return f"{options.model}{layers}, {tuned}"
+
+
+def _asking_lines(teacher: TeacherOptions, task: Task, texts: int) -> Iterator[str]:
+    """What is asked about; raises RecipeError where the question does not fit the task. Nothing is contacted."""
+    endpoint = teacher.endpoint
+    evaluates = endpoint is None or endpoint.evaluate
+    evaluation = [*task.validation, *task.test] if evaluates else [e for e in task.validation if e.label is None]
+    texts += len(evaluation)
+    yield f"              is asked about at most {texts} texts, each distinct one once"
+    if endpoint is None:
+        return
+    orders = len(question_for(teacher, task.target, task.is_pair).orders)
+    known = "is set" if os.environ.get(endpoint.key) else "is not set"
+    yield f"              at most {texts * orders} requests; {endpoint.key} {known}"
+    if not evaluates:
+        yield "              its own scores are not measured (teacher.endpoint.evaluate asks about test texts too)"
 
 
 def _transfer_set_lines(recipe: Recipe, task: Task, student_task: Task, out: Path | None) -> Iterator[str]:
@@ -202,6 +228,8 @@ def _state(out: Path | None, stage: str) -> str:
 
 def plan_comparison(comparison: Comparison, recipes: Mapping[str, Recipe], out: Path | None = None) -> Iterator[str]:
     """Lines for each task of a comparison, with the students that each recipe trains."""
+    for recipe in recipes.values():
+        check_models(recipe)
     yield f"comparison    {len(comparison.tasks)} tasks × {len(recipes)} recipes × {comparison.seeds} seeds"
     for options in comparison.tasks:
         task = load_task(**dump(options))

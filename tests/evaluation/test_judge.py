@@ -59,3 +59,8 @@ def test_the_test_split_has_a_score_and_its_interval() -> None:
 
 def test_a_test_split_that_lacks_a_label_has_no_score() -> None:
     assert judge(NUMBER, [0.5], [1.0, None]).test(Constant(0.0)) == {"test": None, "test_interval": None}
+
+
+def test_a_validation_text_that_the_teacher_has_no_output_for_is_not_scored() -> None:
+    teacher = [[2.0, 1.0], [np.nan, np.nan], [0.0, 3.0], [0.0, 0.5]]
+    assert judge(CLASSES, [None] * 4, teacher=teacher).validation(Constant(0.0, 1.0)) == pytest.approx(2 / 3)

@@ -1,4 +1,4 @@
-"""The teacher: a checkpoint, a backbone fine-tuned here, numbers from elsewhere, or the average of several of them.
+"""The teacher: a checkpoint, a backbone fine-tuned here, numbers from elsewhere, an LLM, people, or several of them.
 
 The transfer set asks for logits and does not care which it is. Intermediate-layer losses, and a student made of the
 teacher's layers, need one model.
@@ -10,13 +10,19 @@ import shutil
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from augkd.data.given_transfer_set import locate_transfer_set
-from augkd.data.task import Task
+from augkd.data.task import Task, texts_of
 from augkd.data.transfer_set import TransferSet
+from augkd.distill.teacher.answer_store import FILE, AnswerStore
+from augkd.distill.teacher.asked import AskedTeacher
+from augkd.distill.teacher.chat import ChatEndpoint
+from augkd.distill.teacher.endpoint import EndpointSource
+from augkd.distill.teacher.imported import ImportedAnswers
 from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, TeacherOutputs
-from augkd.errors import DataError, ModelError
+from augkd.distill.teacher.prompt import question_for
+from augkd.errors import DataError, ModelError, RecipeError
 from augkd.models.locate import locate, model_fingerprint
 from augkd.models.pretrained import load_config
 from augkd.recipe import Recipe, TeacherOptions, dump
@@ -62,9 +68,9 @@ class Teacher:
     def folder(self) -> Path | None:
         """The folder of the weights, fine-tuned where the recipe asks for it; None without a model."""
         options, context = self.options, self._context
-        if options.model is None:
+        if options.network is None:
             return None
-        backbone = locate(options.model)
+        backbone = locate(options.network)
         if options.epochs == 0:
             return backbone
         if all(example.label is None for example in context.task.train):
@@ -72,7 +78,7 @@ class Teacher:
         made_from = {
             "backbone": model_fingerprint(backbone),
             "task": context.task.fingerprint,
-            "teacher": dump(options) | {"model": None},
+            "teacher": _without_asking(options) | {"model": None},
             "max_length": context.recipe.training.max_length,
             "precision": context.recipe.training.precision,
         }
@@ -119,7 +125,9 @@ class Teacher:
         if self._context.recipe.data.transfer_set is not None:
             return file_fingerprint(locate_transfer_set(self._context.recipe.data.transfer_set) / "data")
         if options.logits is not None:
-            return fingerprint([file_fingerprint(Path(options.logits)), dump(options) | {"logits": None}])
+            return fingerprint([file_fingerprint(Path(options.logits)), _without_asking(options) | {"logits": None}])
+        if options.network is None:
+            return self._asking_fingerprint()
         assert self.folder is not None
         precision = self._context.recipe.training.precision
         names = self._output_names
@@ -137,7 +145,40 @@ class Teacher:
         if options.logits is not None:
             drop = options.missing == "drop"
             return GivenTeacher(Path(options.logits), options.column, labels, options.labels, drop)
+        if options.network is None:
+            return self._asked()
         return stored_outputs(self._context, self)
+
+    @property
+    def answers(self) -> Path:
+        """The folder of the answers of a teacher that is asked: the recipe's, or the run's."""
+        return Path(self.options.answers or self._context.folders.of("teacher_answers", "all"))
+
+    def _asked(self) -> AskedTeacher:
+        """An LLM or people, calibrated on the labelled texts that the student sees."""
+        options, target, endpoint = self.options, self._context.target, self.options.endpoint
+        store = AnswerStore(self.answers)
+        examples = [e for e in self._context.originals if e.label is not None] if options.calibrate else []
+        classes = target.encode([example.label for example in examples]).tolist()
+        labelled = list(zip(texts_of(examples), classes, strict=True))
+        if endpoint is None:
+            if target.problem_type != "single_label_classification":
+                raise RecipeError("teacher.answers holds one class per text; give another teacher for this task")
+            return AskedTeacher(ImportedAnswers(options, target.labels, store), target.outputs, labelled)
+        asked = question_for(options, target, self._context.task.is_pair)
+        source = EndpointSource(options, asked, store, lambda: ChatEndpoint(endpoint, str(options.model)))
+        return AskedTeacher(source, target.outputs, labelled, endpoint.evaluate)
+
+    def _asking_fingerprint(self) -> str:
+        """What decides the outputs of a teacher that is asked."""
+        options, labels = self.options, self._context.target.labels
+        settings: list[object] = [labels, options.labels, options.smoothing, options.calibrate, options.missing]
+        if options.endpoint is None:
+            file = self.answers / FILE
+            return fingerprint([*settings, file_fingerprint(file) if file.exists() else None])
+        endpoint = options.endpoint
+        asked = [endpoint.probabilities, endpoint.permutations, endpoint.parameters]
+        return fingerprint([*settings, options.model, options.prompt, options.descriptions, *asked])
 
     @property
     def _average(self) -> str:
@@ -147,6 +188,12 @@ class Teacher:
     def _output_names(self) -> list[str] | None:
         """Names for the outputs of a checkpoint that does not know them; one fine-tuned here has the task's."""
         return None if self.options.epochs else self.options.labels
+
+
+def _without_asking(options: TeacherOptions) -> dict[str, Any]:
+    """The options that decide what a model or a file of numbers gives."""
+    own = ("endpoint", "prompt", "descriptions", "answers", "smoothing", "calibrate")
+    return {name: value for name, value in dump(options).items() if name not in own}
 
 
 def stored_outputs(context: RunContext, tutor: Tutor) -> CachedTeacher:

@@ -35,6 +35,7 @@ from augkd.retrieval.manifest import index_identity
 from augkd.retrieval.retriever import Retriever
 from augkd.runs.context import RunContext
 from augkd.runs.stages.index import IndexStage
+from augkd.runs.stages.left_out import without_output, write_left_out
 from augkd.runs.stages.masked_lm import MaskedLMStage
 from augkd.runs.stages.teacher import Tutor
 from augkd.workspace.files import write_json
@@ -133,21 +134,26 @@ def _write(
 
     texts = [*texts_of(train), *((c.text, c.text_pair) for c in itertools.chain.from_iterable(pools))]
     logits = tutor.outputs.logits(texts, partial(context.progress, "teacher logits"))
-    _check_originals(train, logits)
+    unknown = without_output(train, logits, tutor.outputs)
     outside = _outside_teacher_bounds(pools, logits, options.neighbours)
-    logits[len(train) :][outside] = np.nan  # left out like those the teacher does not know
+    orphaned = np.repeat(unknown, [len(pool) for pool in pools])
+    logits[len(train) :][outside | orphaned] = np.nan  # left out like those the teacher does not know
 
     write_rows(folder, _rows(train, pools, logits, labels), labels)
     write_json(folder / "withheld.json", [dataclasses.asdict(copy) for copy in gathered.found.withheld])
     if any(gathered.made.pools):
         write_json(folder / "drift.json", _drift(train, pools, gathered.made, logits))
 
-    known = ~np.isnan(logits.sum(axis=1))
-    labelled = [texts[place] for place in np.flatnonzero(known)[len(train) :]]  # without those left out
-    counts = _counts(len(train), labelled, gathered, int(outside.sum())) | _labelled(context)
+    asked = write_left_out(folder, tutor.outputs, texts)
+    known = ~np.isnan(logits[len(train) :].sum(axis=1))
+    labelled = [texts[len(train) + place] for place in np.flatnonzero(known)]  # without those left out
+    originals = len(train) - int(unknown.sum())
+    counts = _counts(originals, labelled, gathered, int(outside.sum())) | _labelled(context)
+    if asked:
+        counts["left_out"] = sum(sum(teacher["left_out"].values()) for teacher in asked["asked"])
     write_card(folder, context.task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()])
     teacher_rows = tutor.outputs.rows - rows_before
-    return {"data": counts, "teacher_rows": teacher_rows, "generator_rows": gathered.made.rows}
+    return {"data": counts, "teacher_rows": teacher_rows, "generator_rows": gathered.made.rows, **asked}
 
 
 def _gather(folder: Path, context: RunContext, index: IndexStage, masked_lms: MaskedLMStage) -> _Gathered:
@@ -184,13 +190,6 @@ def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progres
     )
 
 
-def _check_originals(train: Sequence[Example], logits: NDArray[np.float32]) -> None:
-    unknown = np.isnan(logits[: len(train)].sum(axis=1))  # a row is known or it is all nan
-    if unknown.any():
-        text = train[int(unknown.argmax())].text[:60]
-        raise DataError(f"the teacher has no output for the labelled text '{text}'; add it")
-
-
 def _outside_teacher_bounds(
     pools: Sequence[Sequence[Candidate]], logits: NDArray[np.float32], options: NeighbourOptions | None
 ) -> NDArray[np.bool_]:  # (candidates,)
@@ -221,6 +220,8 @@ def _rows(
             if not np.isnan(values).any()
         ]
         start += len(pool)
+        if np.isnan(logits[row]).any():
+            continue  # a teacher that is asked gave no answer
         yield original_row(example, logits[row], candidates, labels)
 
 
