@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from augkd.errors import ModelError, did_you_mean, short_repr
 
@@ -33,6 +34,27 @@ def layer_map(choice: str | Sequence[int], teacher_layers: int, student_layers: 
         return tuple((j + 1) * teacher_layers // m - 1 for j in range(m))
     steps = max(1, m - 1)  # a student of one layer takes layer 0
     return tuple((2 * j * deepest + steps) // (2 * steps) for j in range(m))  # j·(L-1)/(m-1), halves rounded up
+
+
+def layer_positions(
+    layers: Sequence[int] | Mapping[Any, int],
+    total: int,  # layers of the model that they are taken from
+    key: str = "student.layers",  # for messages
+) -> list[int]:
+    """The 0-based layers that a student keeps: as listed, or by a rule and a number, like {"uniform": 3}.
+
+    Raises ModelError when a layer does not exist.
+    """
+    if isinstance(layers, Mapping):
+        if len(layers) != 1:
+            raise ModelError(f"{key} is {dict(layers)}; give one rule, like {{uniform: 2}}, or a list of positions")
+        ((rule, count),) = layers.items()
+        return list(layer_map(rule, total, count))
+    unknown = [layer for layer in layers if not 0 <= layer < total]
+    if unknown or not layers:
+        owner = "backbone" if key == "teacher.layers" else "teacher"
+        raise ModelError(f"{key} is {list(layers)}; the {owner} has layers 0 to {total - 1}")
+    return list(layers)
 
 
 def _explicit(choice: Sequence[int], teacher_layers: int, student_layers: int) -> tuple[int, ...]:

@@ -16,21 +16,23 @@ from torch import nn
 from augkd.data.target import Target
 from augkd.errors import ModelError, first_line
 from augkd.models.classifier import Classifier
-from augkd.models.layer_map import layer_map
+from augkd.models.layer_map import layer_positions
 from augkd.models.outputs import describe_outputs
 
 _PER_LAYER = ("attention_window",)
 _INSTEAD = "give student.model or student.scratch instead"
 
 
-def from_layers(teacher: Classifier, layers: Sequence[int] | Mapping[Any, int]) -> Classifier:
+def from_layers(
+    teacher: Classifier, layers: Sequence[int] | Mapping[Any, int], key: str = "student.layers"
+) -> Classifier:
     """A student of the teacher's width made of its `layers`, with its embeddings and its head.
 
     `layers` are 0-based positions, or a rule and a number of layers, like {"uniform": 3} (the rules: `layer_map`).
-    Raises ModelError when a layer does not exist, or cannot be taken without the others.
+    `key` is what messages call them. Raises ModelError when a layer does not exist, or cannot be taken alone.
     """
-    model = model_of_layers(teacher.model, layers)
-    state = _kept_weights(teacher.model, _positions(layers, len(layer_list(teacher.model))))
+    model = model_of_layers(teacher.model, layers, key)
+    state = _kept_weights(teacher.model, layer_positions(layers, len(layer_list(teacher.model)), key))
     model.load_state_dict(state)
     if teacher.order is not None:
         _reorder_head(model, teacher.order)
@@ -39,14 +41,14 @@ def from_layers(teacher: Classifier, layers: Sequence[int] | Mapping[Any, int]) 
     return Classifier(student, teacher.tokenizer, teacher.labels, teacher.max_length, precision=teacher.precision)
 
 
-def model_of_layers(model: Any, layers: Sequence[int] | Mapping[Any, int]) -> Any:
+def model_of_layers(model: Any, layers: Sequence[int] | Mapping[Any, int], key: str = "student.layers") -> Any:
     """A new model of the architecture that has these layers of `model`, on its kind of device, before any weights.
 
     What is trained is thus exactly what the saved configuration builds again: settings that list one value per layer
     lose those of the layers left out. Raises ModelError where the weights of the layers do not fit the new model.
     """
     name = type(model).__name__
-    positions = _positions(layers, len(layer_list(model)))
+    positions = layer_positions(layers, len(layer_list(model)), key)
     config = copy.deepcopy(model.config)
     for key, values in model.config.to_dict().items():
         if _lists_layers(key, values, model.config.num_hidden_layers):
@@ -65,21 +67,6 @@ def model_of_layers(model: Any, layers: Sequence[int] | Mapping[Any, int]) -> An
             f"choose others, or {_INSTEAD}"
         )
     return student
-
-
-def _positions(layers: Sequence[int] | Mapping[Any, int], total: int) -> list[int]:
-    """The 0-based positions that `layers` means in a model of `total` layers."""
-    if isinstance(layers, Mapping):
-        if len(layers) != 1:
-            raise ModelError(
-                f"student.layers is {dict(layers)}; give one rule, like {{uniform: 2}}, or a list of positions"
-            )
-        ((rule, count),) = layers.items()
-        return list(layer_map(rule, total, count))
-    unknown = [layer for layer in layers if not 0 <= layer < total]
-    if unknown or not layers:
-        raise ModelError(f"student.layers is {list(layers)}; the teacher has layers 0 to {total - 1}")
-    return list(layers)
 
 
 def _lists_layers(key: str, values: Any, total: int) -> bool:
@@ -111,6 +98,8 @@ def _layers_of(model: Any) -> tuple[nn.Module, str, str]:
     count, kind = model.config.num_hidden_layers, type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(f"{kind} has an encoder and a decoder, so none of its layers can be taken; {_INSTEAD}")
+    if hasattr(model.config, "num_hidden_groups"):
+        raise ModelError(f"all layers of {kind} share their weights, so none of them can be taken; {_INSTEAD}")
     for name, module in model.named_modules():
         for attribute, child in module.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:

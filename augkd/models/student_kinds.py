@@ -105,6 +105,7 @@ def smaller(
     width: int = 128,
     heads: int = 2,
     intermediate: int = 512,
+    device: str = "cpu",  # meta: no weights, to see whether the sizes fit
 ) -> Any:
     """A model of `config`'s architecture with these sizes and random weights; ModelError when they do not fit."""
     if width % heads:
@@ -125,7 +126,8 @@ def smaller(
         settings.pop(name, None)
     try:
         small = type(config)(**settings, **head_settings(target))
-        return AutoModelForSequenceClassification.from_config(small, dtype=torch.float32)
+        with torch.device(device):
+            return AutoModelForSequenceClassification.from_config(small, dtype=torch.float32)
     except (ValueError, RuntimeError, TypeError, AssertionError, KeyError) as exc:
         reason = str(exc).strip().split("\n")[0][:160]
         raise ModelError(f"student.scratch: no {config.model_type} of these sizes: {reason}") from exc
@@ -147,12 +149,8 @@ def embeddings_from(model: Any, width: int) -> Tensor:  # (vocabulary, width) fl
     The sign of each component makes its largest entry positive, so that machines agree. Raises ModelError where the
     model's vectors are narrower than `width`.
     """
+    check_width(model, width)
     vectors: Tensor = model.get_input_embeddings().weight.detach().float().cpu()
-    if width > vectors.shape[1]:
-        raise ModelError(
-            f"student width {width} is more than the teacher's vectors have ({vectors.shape[1]}); "
-            "make it smaller, or set pretrained: false"
-        )
     if width == vectors.shape[1]:
         return vectors.clone()
     centred = vectors.double() - vectors.double().mean(dim=0)
@@ -160,6 +158,16 @@ def embeddings_from(model: Any, width: int) -> Tensor:  # (vocabulary, width) fl
     largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
     projected: Tensor = centred @ (axes * largest.sign())
     return projected.float()
+
+
+def check_width(model: Any, width: int) -> None:
+    """Raises ModelError where the model's word vectors are narrower than `width`."""
+    own = model.get_input_embeddings().weight.shape[1]
+    if width > own:
+        raise ModelError(
+            f"student width {width} is more than the teacher's vectors have ({own}); "
+            "make it smaller, or set pretrained: false"
+        )
 
 
 def _initialised(model: Any, source: Classifier, width: int, pretrained: bool) -> Any:

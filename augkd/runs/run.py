@@ -28,6 +28,7 @@ from augkd.retrieval.retriever import Retriever
 from augkd.runs.candidate_notes import candidate_notes
 from augkd.runs.cards import write_cards
 from augkd.runs.context import RunContext, StageFolders
+from augkd.runs.model_checks import check_models
 from augkd.runs.results import run_results
 from augkd.runs.stages.index import IndexStage
 from augkd.runs.stages.masked_lm import MaskedLMStage
@@ -39,7 +40,7 @@ from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.locks import locked
 from augkd.workspace.manifest_kinds import MaskedLMManifest, StudentManifest, TeacherManifest, TransferSetManifest
-from augkd.workspace.manifests import read_manifest, write_manifest
+from augkd.workspace.manifests import MANIFEST, read_manifest, write_manifest
 from augkd.workspace.progress import Progress, silent
 from augkd.workspace.run_folder import relative_stages
 
@@ -263,6 +264,8 @@ def _context(recipe: Recipe, folders: StageFolders, progress: Progress, name: st
     metric_of(metric, target)
     if target.regression:
         recipe.check_regression()
+    if not (folders.out / "student" / MANIFEST).exists():
+        check_models(recipe)
     return RunContext(recipe, task, with_labelled(task, recipe.data.labelled), target, metric, folders, progress, name)
 
 

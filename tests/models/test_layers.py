@@ -128,7 +128,7 @@ def test_settings_that_list_one_value_per_layer_keep_those_of_the_layers(
     ("name", "layers", "message"),
     [
         ("t5", [0, 1], "T5ForSequenceClassification has an encoder and a decoder"),
-        ("albert", [0, 1], "AlbertForSequenceClassification has no list of 3 layers"),
+        ("albert", [0, 1], "all layers of AlbertForSequenceClassification share their weights"),
         ("modernbert", [1, 2], r"the layers are not all alike \(model.layers.0.attn_norm.weight\); choose others"),
     ],
 )

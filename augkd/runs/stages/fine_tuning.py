@@ -31,7 +31,7 @@ def fine_tune(context: RunContext, options: TeacherOptions, stage_name: str, fol
     labels = context.target.labels
     model = load_backbone(str(options.model), labels, training.max_length, options.seed, training.precision)
     if options.layers is not None:
-        model = from_layers(model, options.layers)
+        model = from_layers(model, options.layers, "teacher.layers")
     settings: dict[str, Any] = {
         "ce": {},
         "epochs": options.epochs,
