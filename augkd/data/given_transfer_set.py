@@ -18,6 +18,7 @@ from augkd.data.cleaning import normalised
 from augkd.data.task import Task, load_task
 from augkd.data.transfer_set import TransferSet, write_rows
 from augkd.errors import DataError, short_repr
+from augkd.workspace.names import user_path
 
 
 def locate_transfer_set(name: str) -> Path:
@@ -25,7 +26,7 @@ def locate_transfer_set(name: str) -> Path:
 
     Raises DataError when it is neither.
     """
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir():
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") != 1:

@@ -15,6 +15,7 @@ from typing import Any
 from augkd.data.formats import SUPPORTED, Damaged, Row, format_of, head_of, rows_of, unsupported
 from augkd.data.parquet import parquet_column
 from augkd.errors import DamagedFileError, DataError, did_you_mean, first_line
+from augkd.workspace.names import user_path
 
 DOCSTRINGS = "augkd:docstrings"  # the name of the built-in task and corpus
 _SIDECARS = {"labels.json", "manifest.json", "building.json", "dataset_infos.json", "dataset_info.json", "state.json"}
@@ -27,7 +28,7 @@ _RAW_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as `surro
 
 def local_path(dataset: str) -> Path | None:
     """The file or folder `dataset` names, None when it can only be a Hub name; raises DataError for a missing path."""
-    path = Path(dataset).expanduser()
+    path = user_path(dataset)
     if path.exists():
         return path
     if dataset.startswith((".", "/", "~")) or format_of(path):

@@ -15,6 +15,7 @@ from augkd.models.layer_map import layer_positions
 from augkd.models.locate import BUNDLED
 from augkd.models.pretrained import load_config
 from augkd.workspace.files import read_json
+from augkd.workspace.names import user_path
 
 Layers = Sequence[int] | Mapping[Any, int]
 
@@ -66,7 +67,7 @@ def skeleton(folder: Path, name: str) -> Any:
 
 def folder_at_hand(name: str) -> Path | None:
     """The folder of a model's configuration if it is on this machine; the Hub is not asked."""
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir():
         return folder if (folder / "config.json").is_file() else None
     if name.startswith((".", "/", "~")) or name.count("/") > 1:

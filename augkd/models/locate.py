@@ -13,6 +13,7 @@ from pathlib import Path
 
 from augkd.errors import ModelError
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
+from augkd.workspace.names import user_path
 
 BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # upstream model.safetensors
@@ -32,7 +33,7 @@ def locate(name: str) -> Path:
 
     Raises ModelError when it is neither, or has no safetensors weights.
     """
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir():
         return _checked(folder, name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:

@@ -79,7 +79,10 @@ def check_member(kind: str, name: str, values: Mapping[str, Any], also: tuple[Op
     """
     members = family(kind)
     if name not in members:
-        raise RecipeError(f"there is no {kind} '{name}'{did_you_mean(name, members)}")
+        raise RecipeError(f"there is no {kind} {short_repr(name)}{did_you_mean(str(name), members)}")
+    if not isinstance(values, Mapping):
+        example = ", ".join(f"{option.name}: {option.default}" for option in members[name].options[:1])
+        raise RecipeError(f"{kind} '{name}' is {short_repr(values)}; give a table of its options, e.g. {{{example}}}")
     return check_options(f"{kind} '{name}'", (*also, *members[name].options), values)
 
 
@@ -88,7 +91,7 @@ def check_options(what: str, known: Iterable[Option], values: Mapping[str, Any])
     options = {option.name: option for option in known}
     for key, value in values.items():
         if key not in options:
-            raise RecipeError(f"{what} has no option '{key}'{did_you_mean(str(key), options)}")
+            raise RecipeError(f"{what} has no option {short_repr(key)}{did_you_mean(str(key), options)}")
         check_value(f"{what} option '{key}'", options[key], value)
     return dict(values)
 

@@ -1,4 +1,4 @@
-"""Names from a file or the network that become part of a path: all of them go through `path_name`.
+"""Names that become paths: one component of a stranger's naming through `path_name`, a user's path through `user_path`.
 
 A task's name becomes a folder of a comparison, and the names in a manifest become files that are read, copied and
 deleted. A stranger may have written either, so a name must be one plain component of a path.
@@ -6,12 +6,15 @@ deleted. A stranger may have written either, so a name must be one plain compone
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Collection
+from pathlib import Path
 
 from augkd.errors import WorkspaceError, short_repr
 
 LONGEST = 200  # bytes of UTF-8: file systems allow 255, and a temporary name adds a process id and a suffix
+_COMPONENT, _WHOLE = 255, 4000  # bytes of a part of a path, and of a whole one, that Linux and macOS accept
 # Names that are devices on some systems, with any extension: a folder that is copied there must not lose a file.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 _CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, invisible and direction characters, surrogates, line separators
@@ -45,3 +48,21 @@ def name_problem(name: object, reserved: Collection[str] = ()) -> str | None:
     if name in reserved or name.lower().split(".")[0] in _DEVICES:
         return "it is reserved"
     return None
+
+
+def user_path(name: str) -> Path:
+    """The path that a user or a recipe names, with ~ expanded; raises WorkspaceError for one that can be no path."""
+    try:
+        path = Path(name).expanduser()
+        encoded = [os.fsencode(part) for part in path.parts]
+    except RuntimeError as exc:
+        raise WorkspaceError(f"path {short_repr(name)} begins with an unknown user; write its folder in full") from exc
+    except UnicodeEncodeError as exc:
+        raise WorkspaceError(f"path {short_repr(name)} contains half a character; correct it") from exc
+    if b"\0" in b"".join(encoded):
+        raise WorkspaceError(f"path {short_repr(name)} contains a null character; correct it")
+    if max(map(len, encoded), default=0) > _COMPONENT or sum(map(len, encoded)) + len(encoded) > _WHOLE:
+        raise WorkspaceError(
+            f"path {short_repr(name)} is longer than a path can be ({_COMPONENT} bytes a part, {_WHOLE} in all)"
+        )
+    return path
