@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from augkd.candidates.candidate import Candidate
 from augkd.candidates.words import WORD
+from augkd.data.target import Target, present
 from augkd.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ class Drift:
     source: tuple[str, ...]  # (m,)
     cosine: NDArray[np.float32]  # (m,) to the original
     replaced: NDArray[np.float64]  # (m,) share of the original's words that are gone
-    confidence: NDArray[np.float64]  # (m,) the teacher's highest probability on the candidate
-    agreement: NDArray[np.float64]  # (m,) 1 where the teacher predicts the same class as for the original, else 0
-    gold_agreement: NDArray[np.float64]  # (m,) 1 where the teacher predicts the example's label, else 0
+    confidence: NDArray[np.float64]  # (m,) the probability of what the teacher predicts for the candidate
+    agreement: NDArray[np.float64]  # (m,) of that with what it predicts for the original: 1 for the same class, else 0
+    gold_agreement: NDArray[np.float64]  # (m,) of that with the example's label
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,20 @@ def measure(
     cosine: NDArray[np.float32],  # (m,)
     original: NDArray[np.float32],  # (n, outputs) teacher logits of the examples
     candidate: NDArray[np.float32],  # (m, outputs) teacher logits of the candidates; nan where there are none
+    target: Target,
 ) -> Drift:
     """All measurements of the candidates, pool after pool."""
     owner = np.repeat(np.arange(len(pools)), [len(pool) for pool in pools])
-    labels = [None if example.label is None or original.shape[1] == 1 else int(example.label) for example in examples]
-    gold = np.array([np.nan if label is None else label for label in labels], dtype=np.float64)
     owned = [(example, extra) for example, pool in zip(examples, pools, strict=True) for extra in pool]
+    gold = target.encode([example.label for example in examples])
+    predicted = np.where(unknown(original), target.missing, target.predictions(original).T).T
     return Drift(
         source=tuple(extra.source for _, extra in owned),
         cosine=cosine,
         replaced=np.array([replaced_share(example, extra) for example, extra in owned], dtype=np.float64),
-        confidence=confidence(candidate),
-        agreement=agreement(candidate, classes(original)[owner]),
-        gold_agreement=agreement(candidate, gold[owner]),
+        confidence=np.where(unknown(candidate), np.nan, target.confidence(candidate)),
+        agreement=agreement(target, candidate, predicted[owner]),
+        gold_agreement=agreement(target, candidate, gold[owner]),
     )
 
 
@@ -145,28 +147,21 @@ def replaced_share(example: Example, candidate: Candidate) -> float:
     return (before - after).total() / before.total() if before else 0.0
 
 
-def confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:  # (m, outputs) -> (m,)
-    """The highest probability; nan for one output (regression)."""
-    if logits.shape[1] == 1:
-        return np.full(len(logits), np.nan)
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(1 / np.exp(shifted).sum(axis=1))
-
-
-def classes(logits: NDArray[np.float32]) -> NDArray[np.float64]:  # (m, outputs) -> (m,)
-    """The class with the highest logit; nan for one output, or where the logits are nan."""
-    if logits.shape[1] == 1:
-        return np.full(len(logits), np.nan)
-    return np.where(np.isnan(logits).any(axis=1), np.nan, logits.argmax(axis=1))
-
-
 def agreement(
+    target: Target,
     logits: NDArray[np.float32],  # (m, outputs)
-    expected: NDArray[np.float64],  # (m,) classes; nan: none
+    expected: NDArray[Any],  # (m,) labels as `Target.encode` gives them
 ) -> NDArray[np.float64]:  # (m,)
-    """1 where the highest logit is that of the expected class, 0 where it is another's, nan where either is unknown."""
-    predicted = classes(logits)
-    return np.where(np.isnan(predicted) | np.isnan(expected), np.nan, predicted == expected)
+    """`Target.agreement` of what the logits predict with what is expected; nan where either is unknown, or a number."""
+    if target.regression:
+        return np.full(len(logits), np.nan)
+    agreement = target.agreement(target.predictions(logits), expected)
+    return np.where(unknown(logits) | ~present(expected), np.nan, agreement)
+
+
+def unknown(logits: NDArray[np.float32]) -> NDArray[np.bool_]:  # (m, outputs) → (m,)
+    """Which rows the teacher does not know."""
+    return np.asarray(np.isnan(logits).any(axis=1))
 
 
 def _sides(example: Example, candidate: Candidate) -> list[tuple[str, str]]:

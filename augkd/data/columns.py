@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from augkd.data.formats import Row
+from augkd.data.label_columns import LabelColumns
 from augkd.data.sources import RawTask
 from augkd.errors import DataError, did_you_mean, short_repr
 
@@ -21,7 +22,7 @@ class Columns:
 
     text: str
     text_pair: str | None
-    label: str | None
+    label: LabelColumns
     pair_required: bool
 
 
@@ -36,8 +37,19 @@ class TextRow:
     label: Any
 
 
-def find_columns(raw: RawTask, text: str, text_pair: str | None, label: str, notes: list[str]) -> Columns:
-    """The columns of a task, from the options and what the data says; raises DataError for one that is not there."""
+def find_columns(
+    raw: RawTask,
+    text: str,
+    text_pair: str | None,
+    label: str | Sequence[str],
+    notes: list[str],
+    separator: str | None = None,
+    empty_is_none: bool = False,
+) -> Columns:
+    """The columns of a task, from the options and what the data says; raises DataError for one that is not there.
+
+    `separator` and `empty_is_none` are those of `LabelColumns`.
+    """
     listed = list(raw.facts.text_columns)
     if not listed and "text" not in raw.columns and "text_a" in raw.columns:
         listed = [name for name in ("text_a", "text_b") if name in raw.columns]  # Minimax-kNN and Glitter
@@ -50,16 +62,19 @@ def find_columns(raw: RawTask, text: str, text_pair: str | None, label: str, not
     for option, column in (("text", text), ("text_pair", pair)):
         if column is not None and column not in raw.columns:
             raise _no_column(raw, option, column)
-    return Columns(text, pair, _label_column(raw, label, notes), pair_required=text_pair is not None)
+    names = _label_columns(raw, (label,) if isinstance(label, str) else tuple(label), notes)
+    labels = LabelColumns(names, not isinstance(label, str), separator, empty_is_none, raw.null)
+    return Columns(text, pair, labels, pair_required=text_pair is not None)
 
 
-def _label_column(raw: RawTask, label: str, notes: list[str]) -> str | None:
-    if label in raw.columns:
-        return label
-    if label != "label":
-        raise _no_column(raw, "label", label)
+def _label_columns(raw: RawTask, names: tuple[str, ...], notes: list[str]) -> tuple[str, ...]:
+    missing = next((name for name in names if name not in raw.columns), None)
+    if missing is None:
+        return names
+    if names != ("label",):
+        raise _no_column(raw, "label", missing)
     notes.append("no label column: the task has no labels, only the teacher's outputs")
-    return None
+    return ()
 
 
 def _no_column(raw: RawTask, option: str, column: str) -> DataError:
@@ -78,8 +93,7 @@ def text_rows(raw: RawTask, split: str, columns: Columns, notes: list[str]) -> l
         if not text.strip():
             continue
         pair = _text(row, columns.text_pair, where) if columns.text_pair else ""
-        label = _label(row.get(columns.label), raw.null) if columns.label else None
-        kept.append(TextRow(number, key, text, pair if pair.strip() else None, label))
+        kept.append(TextRow(number, key, text, pair if pair.strip() else None, columns.label.read(row, where)))
     if not kept:
         raise DataError(
             f"{raw.where[split]}: no row of {split} has a text in column {columns.text!r} ({len(rows)} rows); fill it"
@@ -103,11 +117,6 @@ def _text(row: Row, column: str, where: str) -> str:
     if isinstance(value, list | dict):
         raise DataError(f"{where}: column {column!r} is {short_repr(value)}, not a text; name another column")
     return "" if value is None else str(value)
-
-
-def _label(value: Any, null: int | None) -> Any:
-    empty = isinstance(value, str) and not value.strip()
-    return None if empty or (null is not None and value == null) else value
 
 
 def check_pairs(rows: Mapping[str, Sequence[TextRow]], columns: Columns, where: Mapping[str, str]) -> None:

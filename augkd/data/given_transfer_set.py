@@ -8,7 +8,7 @@ their texts.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,14 @@ def locate_transfer_set(name: str) -> Path:
 
 def task_of(transfer: TransferSet, seed: int = 0) -> Task:
     """The labelled texts of a transfer set as a task; validation and test are cut from them, a tenth each."""
-    return load_task(
+    task = load_task(
         dataset=str(transfer.folder / "data"),
         labels=list(transfer.labels) or None,
         regression=None if transfer.labels else True,
         name=transfer.folder.name,
         seed=seed,
     )
+    return replace(task, multi_label=transfer.target.multi_label)  # rows without labels do not show it
 
 
 @dataclass
@@ -70,7 +71,7 @@ def copy_training_rows(source: TransferSet, target: Path, ids: Collection[str], 
     Raises DataError when an original that would be trained on is itself a validation or test text.
     """
     counts, evaluation = CopyCounts(), {normalised(text) for text in task.evaluation_texts()} - {""}
-    write_rows(target, _rows(source, set(ids), evaluation, counts), source.labels)
+    write_rows(target, _rows(source, set(ids), evaluation, counts), source.target)
     if counts.originals != len(ids):
         raise DataError(f"{source.folder} has rows that share an id; give each its own in the column id")
     return counts

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from augkd.data.target import Target
 from augkd.errors import DataError, short_repr
 
-Label = int | float
+Label = int | float | tuple[int, ...]  # a class, a number, or the indices of several labels, ascending
 Written = Mapping[str, Sequence[tuple[int, Any]]]  # split → (row number, label as written; None where there is none)
-Labels = dict[str, list[Label | None]]  # split → class indices or numbers
+Labels = dict[str, list[Label | None]]  # split → class indices, numbers or indices of several labels
 
 _INTEGER = re.compile(r"[+-]?\d+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
@@ -30,8 +30,11 @@ def map_labels(
 ) -> tuple[Labels, Target]:
     """Labels by split, and the target they mean, which has no class names where no row has a label.
 
-    Raises DataError, with file and row, for a label that does not fit the others.
+    A list is any number of labels, and then all rows have lists. Raises DataError, with file and row, for a label that
+    does not fit the others.
     """
+    if any(isinstance(value, list) for _, value in _all_rows(values)):
+        return _map_lists(values, where, given, regression)
     _check_scalars(values, where)
     by_name = bool(given) and all(value is None or str(value) in given for _, value in _all_rows(values))
     if not by_name:
@@ -49,6 +52,45 @@ def map_labels(
     return _to_own_classes(values, where)
 
 
+def _map_lists(
+    values: Written, where: Mapping[str, str], given: tuple[str, ...], regression: bool | None
+) -> tuple[Labels, Target]:
+    """Indices of several labels: each label of a list is mapped as a single one is."""
+    _check_lists(values, where, regression)
+    flat = {split: [(n, one) for n, value in rows for one in value or ()] for split, rows in values.items()}
+    indices, target = map_labels(flat, where, given, regression=False)
+    if len(target.labels) < 2:
+        raise DataError(
+            f"{where['train']}: the lists of labels name {len(target.labels)} label ({_listed(target.labels)}); a task "
+            "of several labels needs at least 2, list all names in `labels`"
+        )
+    labels: Labels = {}
+    for split, rows in values.items():
+        left = iter(indices[split])
+        labels[split] = [None if value is None else _set_of(next(left) for _ in value) for _, value in rows]
+    return labels, Target(target.labels, multi_label=True)
+
+
+def _set_of(indices: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(sorted({int(index) for index in indices}))
+
+
+def _check_lists(values: Written, where: Mapping[str, str], regression: bool | None) -> None:
+    for split, rows in values.items():
+        for number, value in rows:
+            if value is None:
+                continue
+            if regression:
+                raise DataError(f"{where[split]} row {number}: label {short_repr(value)} is no number; drop regression")
+            if not isinstance(value, list):
+                raise DataError(
+                    f"{where[split]} row {number}: label {short_repr(value)} is not a list, as other rows have; "
+                    f"write [{short_repr(value)}]"
+                )
+            if None in value:
+                raise DataError(f"{where[split]} row {number}: label {short_repr(value)} has an empty entry; remove it")
+
+
 def _all_rows(values: Written) -> list[tuple[int, Any]]:
     return [item for rows in values.values() for item in rows]
 
@@ -59,7 +101,7 @@ def _check_scalars(values: Written, where: Mapping[str, str]) -> None:
             if value is not None and not isinstance(value, str | int | float):
                 raise DataError(
                     f"{where[split]} row {number}: label {short_repr(value)} is a {type(value).__name__}; "
-                    "give one name or number per row (several labels per row are not supported)"
+                    "give one name or number, or a list of them"
                 )
 
 

@@ -152,8 +152,14 @@ def _read_hub(dataset: str, splits: Mapping[str, str] | None, config: str | None
                 f"Hub data set {dataset!r} has no split {split!r} (it has: {', '.join(there)}); use `splits`"
             )
     features = loaded[chosen["train"]].features
-    names = getattr(features.get(label), "names", None)
+    names = _class_names(features.get(label))
     rows = {split: list(loaded[theirs]) for split, theirs in chosen.items()}
     where = {split: f"Hub data set {dataset!r} split {theirs!r}" for split, theirs in chosen.items()}
     facts = TaskFacts(label_names=tuple(names or ()))
     return RawTask(config or dataset.rsplit("/", 1)[-1], rows, where, list(features), facts, null=-1 if names else None)
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """The names of a `ClassLabel`, or of a sequence of them (several labels per text)."""
+    names: list[str] | None = getattr(getattr(feature, "feature", feature), "names", None)
+    return names

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from augkd.data.columns import check_pairs, find_columns, text_rows
+from augkd.data.columns import Columns, check_pairs, find_columns, text_rows
 from augkd.data.labels import Label, map_labels
 from augkd.data.sources import SPLITS, RawTask, read_task
 from augkd.data.splits import cut, subsample
@@ -18,14 +18,21 @@ from augkd.data.target import Target
 from augkd.errors import DataError, RecipeError, did_you_mean, short_repr
 from augkd.workspace.fingerprints import fingerprint
 
+EMPTY_LABELS = ("missing", "none")
 CUT_SHARE = 0.1  # of the training rows, for each split that is missing
 
-_METRIC_NAMES = {"matthews_corrcoef": "matthews", "mcc": "matthews", "pearsonr": "pearson", "spearmanr": "spearman"}
+_METRIC_NAMES = {
+    **{"matthews_corrcoef": "matthews", "mcc": "matthews", "pearsonr": "pearson", "spearmanr": "spearman"},
+    **{"f1_micro": "micro_f1", "f1_macro": "macro_f1", "map": "mAP", "mean_average_precision": "mAP"},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One text or pair; `label` is a class index, a number to regress on, or None where only the teacher labels it."""
+    """One text or pair; `label` is a class index, the indices of several labels, or a number to regress on.
+
+    None where only the teacher labels it.
+    """
 
     id: str
     text: str
@@ -41,15 +48,16 @@ class Task:
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
-    labels: tuple[str, ...]  # class names in the order of a model's outputs; () for regression
+    labels: tuple[str, ...]  # names in the order of a model's outputs; () for regression
     metric: str
     notes: tuple[str, ...]  # what was changed that the user should know
     fingerprint: str  # sha256 over the content of all splits and the labels
+    multi_label: bool = False  # whether a text has any number of the labels
 
     @property
     def target(self) -> Target:
         """What the task predicts."""
-        return Target(self.labels)
+        return Target(self.labels, self.multi_label)
 
     @property
     def is_pair(self) -> bool:
@@ -78,8 +86,10 @@ def load_task(
     dataset: str,
     text: str = "text",
     text_pair: str | None = None,
-    label: str = "label",
+    label: str | Sequence[str] = "label",
     labels: Sequence[str] | None = None,
+    separator: str | None = None,
+    empty_label: str = "missing",
     splits: Mapping[str, str] | None = None,
     config: str | None = None,
     name: str | None = None,
@@ -91,17 +101,23 @@ def load_task(
     """Reads, checks and completes a task; raises DataError, and RecipeError for an option out of range.
 
     `splits` maps our split names to files of the folder (or splits of a Hub data set) and is the complete list: a split
-    it leaves out is cut from train. `regression=None` decides by the labels.
+    it leaves out is cut from train. `regression=None` decides by the labels. A text may have several labels: a list,
+    a string of names with a `separator` between them, or a column of 0 and 1 for each (`label` names all of them); an
+    `empty_label` is then `missing`, or `none` of them.
     """
     _check_options(labels, splits, regression, max_train)
-    raw = read_task(dataset, splits, config, label)
+    _check_label_options(label, separator, empty_label, labels, regression)
+    raw = read_task(dataset, splits, config, label if isinstance(label, str) else label[0])
     notes: list[str] = []
     class_names = tuple(labels) if labels is not None else raw.facts.label_names
+    if not isinstance(label, str):
+        class_names = tuple(label)
     if regression is None and labels is None:
         regression = raw.facts.regression
-    examples, target = _labelled_examples(raw, (text, text_pair, label), class_names, regression, notes)
+    columns = find_columns(raw, text, text_pair, label, notes, separator, empty_label == "none")
+    examples, target = _labelled_examples(raw, columns, class_names, regression, notes)
 
-    _check_unlabelled(examples, raw.where, notes)
+    _check_unlabelled(examples, target, raw.where, notes)
     _cut_missing_splits(examples, raw.where["train"], target, seed, notes)
     if max_train is not None and max_train < len(examples["train"]):
         notes.append(f"train: {max_train} of {len(examples['train'])} rows taken (max_train, seed {seed})")
@@ -119,6 +135,7 @@ def load_task(
         metric=_METRIC_NAMES.get(metric, metric),
         notes=tuple(notes),
         fingerprint=fingerprint({"labels": target.labels, **content}),
+        multi_label=target.multi_label,
     )
 
 
@@ -141,7 +158,7 @@ def with_labelled(task: Task, size: int | None, seed: int = 0) -> Task:
             f"data.labelled is {size}, but task {task.name} has {len(task.labels)} classes; "
             f"give at least {len(task.labels)}, so that each has a text"
         )
-    strata = [task.train[row].label if task.labels else 0 for row in labelled]
+    strata = task.target.strata([task.train[row].label for row in labelled])
     kept = {labelled[place] for place in subsample(strata, size, seed)}
     train = (example for row, example in enumerate(task.train) if example.label is None or row in kept)
     return replace(task, train=tuple(train))
@@ -163,15 +180,33 @@ def _check_options(
         raise RecipeError(f"task labels {short_repr(list(labels))} must be two or more different names")
 
 
+def _check_label_options(
+    label: str | Sequence[str],
+    separator: str | None,
+    empty_label: str,
+    labels: Sequence[str] | None,
+    regression: bool | None,
+) -> None:
+    if empty_label not in EMPTY_LABELS:
+        raise RecipeError(f"task empty_label is {empty_label!r}{did_you_mean(empty_label, EMPTY_LABELS)}")
+    if separator is not None and not separator.strip():
+        raise RecipeError(f"task separator is {separator!r}; give the character between labels, such as '|'")
+    if isinstance(label, str):
+        return
+    if len(set(label)) < max(2, len(label)):
+        raise RecipeError(f"task label {short_repr(list(label))} must name two or more different columns")
+    if labels is not None or separator is not None or regression:
+        raise RecipeError("task label names a column of 0 and 1 for each label; drop labels, separator and regression")
+
+
 def _labelled_examples(
     raw: RawTask,
-    names: tuple[str, str | None, str],  # of the text, pair and label column
+    columns: Columns,
     class_names: tuple[str, ...],  # () where the labels decide
     regression: bool | None,
     notes: list[str],
 ) -> tuple[_Splits, Target]:
     """The examples of each split that the data has, and the target their labels mean."""
-    columns = find_columns(raw, *names, notes)
     rows = {split: text_rows(raw, split, columns, notes) for split in raw.rows}
     check_pairs(rows, columns, raw.where)
     written = {split: [(row.number, row.label) for row in split_rows] for split, split_rows in rows.items()}
@@ -189,8 +224,9 @@ def _labelled_examples(
 # ---- checks and completion ----
 
 
-def _check_unlabelled(examples: _Splits, where: Mapping[str, str], notes: list[str]) -> None:
+def _check_unlabelled(examples: _Splits, target: Target, where: Mapping[str, str], notes: list[str]) -> None:
     """Train may lack labels, evaluation may not, unless no training row has one."""
+    advice = "; or set empty_label: none if an empty label is none of them" if target.multi_label else ""
     missing = {split: [e.id for e in split_examples if e.label is None] for split, split_examples in examples.items()}
     if len(missing["train"]) == len(examples["train"]):
         return
@@ -202,7 +238,7 @@ def _check_unlabelled(examples: _Splits, where: Mapping[str, str], notes: list[s
         if missing.get(split):
             raise DataError(
                 f"{where[split]}: {len(missing[split])} of {len(examples[split])} {split} rows have no label "
-                f"(first: {missing[split][0]}); label them, or name only the labelled splits with `splits`"
+                f"(first: {missing[split][0]}); label them, or name only the labelled splits with `splits`{advice}"
             )
 
 
@@ -213,7 +249,10 @@ def _cut_missing_splits(examples: _Splits, where: str, target: Target, seed: int
     if not missing:
         return
     labelled = any(example.label is not None for example in train)
-    strata = [None if labelled and e.label is None else _stratum(e, target) for e in train]
+    strata = [
+        None if labelled and example.label is None else stratum
+        for example, stratum in zip(train, target.strata([e.label for e in train]), strict=True)
+    ]
     if not labelled:
         strata = [0] * len(train)  # a None would keep every row in train
     texts = [" ".join(f"{e.text}\0{e.text_pair or ''}".casefold().split()) for e in train]
@@ -228,12 +267,7 @@ def _cut_missing_splits(examples: _Splits, where: str, target: Target, seed: int
 
 
 def _subsample(train: list[Example], size: int, target: Target, seed: int) -> list[Example]:
-    return [train[row] for row in subsample([_stratum(e, target) for e in train], size, seed)]
-
-
-def _stratum(example: Example, target: Target) -> Label | None:
-    """The class of an example; all numbers are one stratum."""
-    return 0 if target.regression else example.label
+    return [train[row] for row in subsample(target.strata([e.label for e in train]), size, seed)]
 
 
 def _check_train(train: list[Example], target: Target, where: str) -> None:

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from augkd.data.target import Target
+
 TAGS = ["augkd", "knowledge-distillation"]
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _SOURCES = {
@@ -32,7 +34,7 @@ def sources_of(table: pa.Table) -> dict[str, int]:
 
 def transfer_card(
     table: pa.Table,  # of a transfer set
-    labels: Sequence[str],  # () for regression
+    target: Target,  # what its labels and logits predict
     title: str,
     lines: Sequence[str] = (),  # on how it was made, one list item each
     terms: Mapping[str, Any] | None = None,  # license, data_license, language of `CardOptions`
@@ -61,9 +63,9 @@ def transfer_card(
             "## Contents",
             "",
             *(f"- {line}" for line in (f"labelled texts: {rows}", *_source_lines(sources), *lines)),
-            f"- {_label_line(table, labels)}",
+            f"- {_label_line(table, target)}",
             "",
-            *_column_table(labels),
+            *_column_table(target),
             "",
             "## Exclusions",
             "",
@@ -106,28 +108,30 @@ def _source_lines(sources: Mapping[str, int]) -> list[str]:
     return [f"candidates, {_SOURCES.get(name, name)} (`{name}`): {count}" for name, count in sources.items()]
 
 
-def _label_line(table: pa.Table, labels: Sequence[str]) -> str:
-    counts = Counter(table["label"].to_pylist())
-    if labels:
-        return "labels: " + ", ".join(f"{name} {counts[name]}" for name in labels) + _without(counts[None])
-    known = [value for value in counts if value is not None]
-    limits = f" from {min(known):g} to {max(known):g}" if known else ""
-    return f"labels: numbers{limits}{_without(counts[None])}"
+def _label_line(table: pa.Table, target: Target) -> str:
+    values = table["label"].to_pylist()
+    known = [value for value in values if value is not None]
+    without = _without(len(values) - len(known))
+    if target.regression:
+        limits = f" from {min(known):g} to {max(known):g}" if known else ""
+        return f"labels: numbers{limits}{without}"
+    counts = target.counts(known)
+    return "labels: " + ", ".join(f"{name} {counts.get(name, 0)}" for name in target.labels) + without
 
 
 def _without(count: int) -> str:
     return f"; without a label: {count}" if count else ""
 
 
-def _column_table(labels: Sequence[str]) -> list[str]:
-    kind = "name of the class" if labels else "number"
-    order = f", in the order {', '.join(labels)}" if labels else ", one number"
+def _column_table(target: Target) -> list[str]:
+    kind = {"softmax": "name of the class", "sigmoid": "list of the names of its labels", "identity": "number"}
+    order = f", in the order {', '.join(target.labels)}" if target.labels else ", one number"
     return [
         "| column | content |",
         "|---|---|",
         "| `id` | the id of the row in the task |",
         "| `text`, `text_pair` | the labelled text, and its second text where the task has pairs |",
-        f"| `label` | {kind}, from the task |",
+        f"| `label` | {kind[target.activation]}, from the task |",
         f"| `teacher_logits` | list of float32{order} |",
         "| `candidates` | list of `id, text, text_pair, source, score, teacher_logits` |",
     ]

@@ -37,14 +37,17 @@ _CANDIDATE = pa.struct(
     ]
 )
 _ROW_GROUP = 10_000  # originals
+_MULTI_LABEL = b"augkd.multi_label"  # in the schema's metadata, where a text has several labels
+
+Labels = Target | Sequence[str]  # what is predicted; class names alone mean one class per text
 
 
 @dataclass(frozen=True)
 class TransferSet:
-    """A memory-mapped transfer set; `labels` are the class names in the order of the logits, () for regression."""
+    """A memory-mapped transfer set; its `target` is what labels and logits predict."""
 
     table: pa.Table
-    labels: tuple[str, ...]
+    target: Target
     folder: Path
 
     @classmethod
@@ -58,16 +61,16 @@ class TransferSet:
         except (pa.ArrowException, OSError) as exc:
             raise DataError(f"{files[0]} is not a readable Parquet file ({exc}); build the transfer set again") from exc
         stored = (table.schema.metadata or {}).get(b"augkd.labels")
-        missing = [name for name in schema(()).names if name not in table.schema.names]
+        missing = [name for name in schema(Target()).names if name not in table.schema.names]
         if stored is None or missing:
             reason = f"lacks {', '.join(missing)}" if missing else "has no label names"
             raise DataError(f"{folder} is not a transfer set of augkd ({reason}); build one with `augkd augment`")
-        return cls(table, tuple(json.loads(stored)), folder)
+        return cls(table, Target(tuple(json.loads(stored)), _MULTI_LABEL in table.schema.metadata), folder)
 
     @property
-    def target(self) -> Target:
-        """What the labels and logits predict."""
-        return Target(self.labels)
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes or labels in the order of the logits; () for regression."""
+        return self.target.labels
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -118,25 +121,27 @@ class Candidates:
     teacher: NDArray[np.float32]  # (m, outputs) logits
 
 
-def schema(labels: Sequence[str]) -> pa.Schema:
-    """The Parquet schema; a label is stored as the name of its class, or as a float for regression."""
+def schema(target: Target) -> pa.Schema:
+    """The Parquet schema; a label is stored as the name of its class, as a list of names, or as a float."""
+    label = pa.list_(pa.string()) if target.multi_label else pa.float64() if target.regression else pa.string()
+    metadata: dict[str | bytes, str | bytes] = {"augkd.labels": json.dumps(list(target.labels))}
     return pa.schema(
         [
             ("id", pa.string()),
             ("text", pa.string()),
             ("text_pair", pa.string()),
-            ("label", pa.string() if labels else pa.float64()),
+            ("label", label),
             ("teacher_logits", pa.list_(pa.float32())),
             ("candidates", pa.list_(_CANDIDATE)),
         ],
-        metadata={"augkd.labels": json.dumps(list(labels))},
+        metadata=metadata | ({_MULTI_LABEL: "true"} if target.multi_label else {}),
     )
 
 
-def write_rows(folder: Path, rows: Iterator[Mapping[str, Any]], labels: Sequence[str]) -> None:
+def write_rows(folder: Path, rows: Iterator[Mapping[str, Any]], labels: Labels) -> None:
     """Writes `data/train-00000.parquet`, a row group at a time; the caller writes the manifest, last."""
     with replacing(folder / "data" / "train-00000.parquet") as temporary:
-        columns = schema(labels)
+        columns = schema(Target.of(labels))
         with pq.ParquetWriter(temporary, columns, compression="zstd") as writer:
             group: list[Mapping[str, Any]] = []
             for row in rows:
@@ -147,15 +152,16 @@ def write_rows(folder: Path, rows: Iterator[Mapping[str, Any]], labels: Sequence
             writer.write_table(pa.Table.from_pylist(group, schema=columns))
 
 
-def in_memory(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> TransferSet:
+def in_memory(rows: Sequence[Mapping[str, Any]], labels: Labels) -> TransferSet:
     """A transfer set of these rows that is on no disk."""
-    return TransferSet(pa.Table.from_pylist(list(rows), schema=schema(labels)), tuple(labels), Path())
+    target = Target.of(labels)
+    return TransferSet(pa.Table.from_pylist(list(rows), schema=schema(target)), target, Path())
 
 
 def write_card(folder: Path, title: str, lines: Sequence[str]) -> None:
     """Writes README.md of the transfer set in `folder`, with `lines` on how it was made."""
     transfer = TransferSet.open(folder)
-    write_text(folder / "README.md", transfer_card(transfer.table, transfer.labels, title, lines))
+    write_text(folder / "README.md", transfer_card(transfer.table, transfer.target, title, lines))
 
 
 def write_card_again(folder: Path, title: str | None = None) -> Path:
@@ -170,11 +176,12 @@ def write_card_again(folder: Path, title: str | None = None) -> Path:
     return folder / "README.md"
 
 
-def describe(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[str]:
+def describe(row: Mapping[str, Any], labels: Labels) -> Iterator[str]:
     """One original and its candidates as lines of text: score, source, text, and the teacher's prediction."""
-    yield f"[{row['id']}] {_joined(row)}  (label {row['label']}; teacher {_prediction(row['teacher_logits'], labels)})"
+    target = Target.of(labels)
+    yield f"[{row['id']}] {_joined(row)}  (label {row['label']}; teacher {_prediction(row['teacher_logits'], target)})"
     for candidate in row["candidates"]:
-        prediction = _prediction(candidate["teacher_logits"], labels)
+        prediction = _prediction(candidate["teacher_logits"], target)
         yield f"    {candidate['score']:.3f} {candidate['source']}: {_joined(candidate)}  (teacher {prediction})"
 
 
@@ -182,13 +189,12 @@ def _joined(row: Mapping[str, Any]) -> str:
     return str(row["text"]) if row["text_pair"] is None else f"{row['text']} ‖ {row['text_pair']}"
 
 
-def _prediction(logits: Sequence[float], labels: Sequence[str]) -> str:
-    """The most probable class with its probability, or the number."""
-    if not labels:
+def _prediction(logits: Sequence[float], target: Target) -> str:
+    """What the logits predict, each class or label with its probability; or the number."""
+    if target.regression:
         return f"{logits[0]:.2f}"
-    weights = np.exp(np.array(logits) - max(logits))
-    index = int(weights.argmax())
-    return f"{labels[index]} {weights[index] / weights.sum():.2f}"
+    (predicted,) = target.predicted_names(np.array([logits]))
+    return ", ".join(f"{name} {probability:.2f}" for name, probability in predicted.items()) or "no label"
 
 
 def _matrix(lists: pa.ListArray, outputs: int, folder: Path) -> NDArray[np.float32]:  # (rows, outputs)
@@ -217,14 +223,14 @@ def _jsonl_row(original: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def original_row(
-    example: Example, logits: NDArray[Any], candidates: list[dict[str, Any]], labels: Sequence[str]
+    example: Example, logits: NDArray[Any], candidates: list[dict[str, Any]], labels: Labels
 ) -> dict[str, Any]:
     """One row of a transfer set: an original with its label by name, its logits (outputs,) and its candidates."""
     return {
         "id": example.id,
         "text": example.text,
         "text_pair": example.text_pair,
-        "label": Target(tuple(labels)).decode(example.label),
+        "label": Target.of(labels).decode(example.label),
         "teacher_logits": logits.tolist(),
         "candidates": candidates,
     }

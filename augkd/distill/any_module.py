@@ -83,11 +83,13 @@ def distill_modules(
         student: a module that returns logits (n, outputs), or an object that has them as `.logits`.
         teacher: a module of the same kind, its logits (n, outputs) for `inputs`, or None for losses that need none.
         inputs: a tensor (n, …), a tuple of them, or a mapping of argument names to them.
-        labels: (n,) class indices (-100: no label) or float targets (nan: no label); None when no row has one.
+        labels: (n,) class indices (-100: no label) or float targets (nan: no label); (n, outputs) floats, 0 or 1, where
+            a row has several labels; None when no row has one, or no label at all.
         stages: one stage or several; each starts from the weights of the one before.
         seed: of the order of the rows and of dropout; the global seed is left alone.
-        validation: a function of the student, higher is better; or inputs and labels for accuracy (float targets: minus
-            the mean squared error). A stage keeps its best epoch's weights; None: those of its last epoch.
+        validation: a function of the student, higher is better; or inputs and labels for accuracy, of several
+            labels that of all decisions (float targets: minus the mean squared error). A stage keeps its best epoch's
+            weights; None: those of its last epoch.
         device: where to train; None: where the student is.
         progress: called with (steps done, steps in all) after each step.
 
@@ -254,14 +256,19 @@ def _teacher_logits(
 
 
 def _labels(labels: Tensor | None, targets: Tensor) -> Tensor:  # (n,)
+    if labels is not None and labels.is_floating_point():
+        several = labels.dim() == 2 and labels.shape[1] == targets.shape[1] > 1
+        return labels.float() if several else labels.float().flatten()
     if labels is not None:
-        return labels.float().flatten() if labels.is_floating_point() else labels.long()
+        return labels.long()
     return torch.full((len(targets),), torch.nan if targets.shape[1] == 1 else NO_CLASS)
 
 
 def _judge(inputs: Inputs, labels: Tensor) -> Validation:
     def score(student: nn.Module) -> float:
         logits = logits_of(student, inputs)
+        if labels.dim() == 2 and logits.shape[1] > 1:
+            return float(((logits > 0) == (labels.cpu() > 0.5)).float().mean())
         if labels.is_floating_point():
             return -float((logits[:, 0] - labels.cpu().flatten()).square().mean())
         return float((logits.argmax(dim=1) == labels.cpu()).float().mean())

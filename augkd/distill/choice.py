@@ -54,7 +54,7 @@ class Choice:
     ):
         """`adversary` adds candidates to every pool; `trace` records the choice among the stored ones."""
         ((self._selector, self._options),) = args.selector.items()
-        self._args, self._adversary = args, adversary
+        self._args, self._adversary, self._activation = args, adversary, data.target.activation
         self._most = data.most + (adversary.samples if adversary else 0)
         # of each stored candidate, as last scored; nan: never
         self._divergences = torch.full((len(data.candidate_tokens),), torch.nan)
@@ -91,7 +91,7 @@ class Choice:
         rows = values.isnan().nonzero().flatten()
         if len(rows):
             logits = scorer.logits(pool.tokens.take(rows))
-            values[rows] = divergence(logits, pool.teacher[rows], self._args.selection_temperature)
+            values[rows] = divergence(logits, pool.teacher[rows], self._args.selection_temperature, self._activation)
             self._divergences[pool.row[stored]] = values[stored]
         return values
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from augkd.data.target import Target
 from augkd.data.transfer_set import TransferSet
 from augkd.models.classifier import Classifier
 from augkd.selection.pool import Batch, Pool
@@ -25,7 +24,7 @@ class DistillationDataset(Dataset[int]):
     def __init__(self, student: Classifier, transfer_set: TransferSet):
         originals = list(zip(transfer_set.column("text"), transfer_set.column("text_pair"), strict=True))
         candidates = transfer_set.candidates()
-        self.target = Target(tuple(transfer_set.labels))
+        self.target = transfer_set.target
         self.tokens = student.tokens(originals)
         self.labels = torch.from_numpy(self.target.encode(transfer_set.column("label")))
         self.teacher = torch.from_numpy(transfer_set.teacher())

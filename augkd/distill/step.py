@@ -40,7 +40,7 @@ class StepRows:
             tokens,
             RowGroups.of(tokens, token_budget),
             torch.cat([batch.teacher, chosen.teacher]),
-            torch.cat([batch.labels, torch.full((len(chosen),), missing, dtype=batch.labels.dtype)]),
+            torch.cat([batch.labels, batch.labels.new_full((len(chosen), *batch.labels.shape[1:]), missing)]),
             weights,
         )
 

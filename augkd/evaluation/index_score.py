@@ -30,8 +30,8 @@ class IndexScore:
     coverage: float  # share of originals with at least k candidates
     distinct: int  # number of distinct candidate texts
     similarity: float | None  # mean cosine of a candidate to its original
-    confidence: float | None  # mean of the largest probability; None for regression
-    agreement: float | None  # share of candidates with the original's label; regression: Pearson's r with it
+    confidence: float | None  # mean probability of the prediction; None for regression
+    agreement: float | None  # with the original's label, mean of `Target.agreement`; regression: Pearson's r with it
     entropy: float | None  # of the mean class distribution, over its maximum log(classes): 1 is balanced
     deviation: float  # of the teacher's mean probability (regression: output) over samples of 320 originals
 
@@ -52,15 +52,15 @@ def index_score(
     Raises DataError for arrays whose sizes do not match and for missing logits.
     """
     _check(original_logits, labels, owner, candidate_logits, similarity, texts)
-    original, candidate = _outputs(target, original_logits), _outputs(target, candidate_logits)
-    known = np.where(present(labels), labels, target.predictions(original_logits))
+    original, candidate = target.probabilities(original_logits), target.probabilities(candidate_logits)
+    known = np.where(present(labels), labels.T, target.predictions(original_logits).T).T
     per_original = np.bincount(owner, minlength=len(original))
     return IndexScore(
         coverage=float((per_original >= k).mean()),
         distinct=len(set(texts)),
         similarity=_mean(similarity),
-        confidence=None if target.regression else _mean(candidate.max(axis=1)),
-        agreement=_agreement(target, known[owner], candidate),
+        confidence=None if target.regression else _mean(target.confidence(candidate_logits)),
+        agreement=_agreement(target, known[owner], candidate_logits),
         entropy=None if target.regression or not len(candidate) else _balance(candidate),
         deviation=deviation(original, owner, candidate),
     )
@@ -136,23 +136,14 @@ def _check(
         raise DataError("index score needs the teacher's output for every text; drop the rows without one")
 
 
-def _outputs(target: Target, logits: NDArray[np.float32]) -> NDArray[np.float64]:  # (n, outputs)
-    """Probabilities; for regression the output itself."""
-    values = logits.astype(np.float64)
-    if target.regression:
-        return values
-    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-
 def _agreement(
     target: Target,
     labels: NDArray[Any],  # (m,) of each candidate's original
-    candidate: NDArray[np.float64],  # (m, outputs)
+    candidate: NDArray[np.float32],  # (m, outputs) logits
 ) -> float | None:
     predicted = target.predictions(candidate)
     if not target.regression:
-        return _mean(predicted == labels)
+        return _mean(target.agreement(predicted, labels))
     if len(candidate) < 2 or np.ptp(labels) == 0 or np.ptp(predicted) == 0:
         return None
     return float(np.corrcoef(labels, predicted)[0, 1])
@@ -160,6 +151,7 @@ def _agreement(
 
 def _balance(probabilities: NDArray[np.float64]) -> float:
     mean = probabilities.mean(axis=0)
+    mean = mean / mean.sum()  # several labels need not sum to 1
     return float(-(mean * np.log(np.maximum(mean, 1e-300))).sum() / np.log(len(mean)))
 
 

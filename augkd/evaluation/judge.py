@@ -16,6 +16,7 @@ from augkd.data.task import Texts, texts_of
 from augkd.errors import TrainingError, short_repr
 from augkd.evaluation.metrics import interval, score
 from augkd.evaluation.results import ScoreOnTest
+from augkd.evaluation.thresholds import with_thresholds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,26 +41,39 @@ class Judge:
     teacher_logits: Callable[[Texts], NDArray[np.float32]]  # (n, outputs); asked where validation texts have no labels
 
     def validation(self, classifier: Predictor) -> float:
-        """The metric on the labelled validation texts; if there are none, against the teacher's predictions."""
+        """The metric on the labelled validation texts; if there are none, against the teacher's predictions.
+
+        Of several labels it is that of the best thresholds for these texts, which are chosen on them.
+        """
+        logits, labels = self._on_validation(classifier)
+        return score(self.metric, with_thresholds(self.target, self.metric, logits, labels), logits, labels)
+
+    def fitted(self, classifier: Predictor) -> Target:
+        """The target with the classifier's own thresholds, chosen on validation, where several labels need them."""
+        if self.target.activation != "sigmoid":
+            return self.target
+        return with_thresholds(self.target, self.metric, *self._on_validation(classifier))
+
+    def _on_validation(self, classifier: Predictor) -> tuple[NDArray[np.float32], Any]:
+        """Logits and labels of the labelled validation texts; if there are none, the teacher's predictions."""
         examples = [example for example in self.task.validation if example.label is not None]
         labels: Any = [example.label for example in examples]
         if not examples:
             outputs = self.teacher_logits(texts_of(self.task.validation))
-            known = ~np.isnan(outputs).any(axis=1)  # a teacher that is asked may refuse
+            known = np.asarray(~np.isnan(outputs).any(axis=1))  # a teacher that is asked may refuse
             examples = [example for example, has in zip(self.task.validation, known, strict=True) if has]
             labels = self.target.predictions(outputs[known])
-        logits = _outputs(classifier, examples)
-        return score(self.metric, self.target, logits, labels)
+        return _outputs(classifier, examples), labels
 
     def test(self, classifier: Predictor) -> ScoreOnTest:
         """The metric on the test texts with its 95 % interval; None for both where labels are missing."""
         labels = [example.label for example in self.task.test]
         if None in labels:
             return {"test": None, "test_interval": None}
-        logits = _outputs(classifier, self.task.test)
+        target, logits = self.fitted(classifier), _outputs(classifier, self.task.test)
         return {
-            "test": score(self.metric, self.target, logits, labels),
-            "test_interval": interval(self.metric, self.target, logits, labels),
+            "test": score(self.metric, target, logits, labels),
+            "test_interval": interval(self.metric, target, logits, labels),
         }
 
 

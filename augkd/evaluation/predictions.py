@@ -25,15 +25,11 @@ class Predictions:
     """Logits on the labelled examples of one split, in the task's order."""
 
     split: str
-    labels: NDArray[Any]  # (n,) class indices, or numbers for regression
+    labels: NDArray[Any]  # (n,) as `Target.encode` gives them
     student: NDArray[np.float32]  # (n, outputs)
     teacher: NDArray[np.float32] | None  # (n, outputs); None where its outputs are not known for every example
-
-    @property
-    def target(self) -> Target:
-        """What is predicted. Names of classes are not recorded, so they are numbered."""
-        regression = self.labels.dtype.kind == "f"
-        return Target() if regression else Target(tuple(map(str, range(self.student.shape[1]))))
+    target: Target  # what the student predicts; names of classes are not recorded, so they are numbered
+    teacher_target: Target  # the same with the teacher's thresholds, where several labels have any
 
 
 def read_predictions(student: Path, split: str) -> Predictions | None:
@@ -47,10 +43,24 @@ def read_predictions(student: Path, split: str) -> Predictions | None:
     try:
         tensors = load_file(path)
         labels, logits, teacher = (tensors[name] for name in (f"{split}_labels", split, f"teacher_{split}"))
+        target, teacher_target = (
+            _target(labels, logits.shape[1], tensors.get(name)) for name in ("thresholds", "teacher_thresholds")
+        )
     except (OSError, SafetensorError, KeyError) as exc:
         raise WorkspaceError(f"cannot read predictions from {path} ({exc}); remove {student} and run again") from exc
     labelled = present(labels)
     if not labelled.any():
         return None
-    known = teacher[labelled]
-    return Predictions(split, labels[labelled], logits[labelled], None if np.isnan(known).any() else known)
+    known = None if np.isnan(teacher[labelled]).any() else teacher[labelled]
+    return Predictions(split, labels[labelled], logits[labelled], known, target, teacher_target)
+
+
+def _target(labels: NDArray[Any], outputs: int, thresholds: NDArray[np.float64] | None) -> Target:
+    """What is predicted, as the array of labels shows it."""
+    if labels.ndim == 2:
+        return Target(_numbered(outputs), True, tuple(map(float, () if thresholds is None else thresholds)))
+    return Target() if labels.dtype.kind == "f" else Target(_numbered(outputs))
+
+
+def _numbered(outputs: int) -> tuple[str, ...]:
+    return tuple(map(str, range(outputs)))

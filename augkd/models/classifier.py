@@ -44,6 +44,12 @@ class Classifier:
     order: tuple[int, ...] | None = None
     precision: str = "auto"
     rows: Counter[str] = field(default_factory=Counter)
+    multi_label: bool = False  # whether a text has any number of the labels
+
+    @property
+    def target(self) -> Target:
+        """What it predicts."""
+        return Target(self.labels, self.multi_label)
 
     def tokens(self, texts: Sequence[Pair]) -> Tokens:
         """Tokenises single texts or pairs, truncated to `max_length`."""
@@ -130,7 +136,7 @@ class Classifier:
 
     def save(self, folder: Path) -> None:
         """A `save_pretrained` folder: safetensors, configuration, tokenizer, which say what was trained."""
-        describe_outputs(self.model.config, Target(self.labels), self.order)
+        describe_outputs(self.model.config, self.target, self.order)
         describe_inputs(self.model, self.tokenizer, self.max_length)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -140,26 +146,25 @@ class Classifier:
 
 
 def load_backbone(
-    name: str, labels: tuple[str, ...], max_length: int, seed: int, precision: str = "auto"
+    name: str, labels: Target | tuple[str, ...], max_length: int, seed: int, precision: str = "auto"
 ) -> Classifier:
-    """A pre-trained model with a fresh head for `labels` (one output when there are none), drawn from `seed`."""
-    folder = locate(name)
+    """A pre-trained model with a fresh head for a target (names alone: one class per text), drawn from `seed`."""
+    folder, target = locate(name), Target.of(labels)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        settings = head_settings(Target(labels))
-        model, absent = _load(folder, name, **settings, ignore_mismatched_sizes=True)
+        model, absent = _load(folder, name, **head_settings(target), ignore_mismatched_sizes=True)
     inside = [key for key in absent if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key]
     if inside:
         raise ModelError(
             f"model '{name}' has no weights of this shape for {inside[0]} ({len(inside)} such in all), which "
             f"{type(model).__name__} needs; give a checkpoint of the whole model"
         )
-    return _classifier(model, folder, labels, max_length, precision=precision)
+    return _classifier(model, folder, target, max_length, precision=precision)
 
 
 def load_classifier(
     name: str,
-    labels: tuple[str, ...],
+    labels: Target | tuple[str, ...],
     max_length: int,
     output_names: Sequence[str] | None = None,
     precision: str = "auto",
@@ -176,8 +181,8 @@ def load_classifier(
             f"model '{name}' is no trained classifier: it has no weights for {absent[0]}; fine-tune it on the task "
             "with teacher.epochs, or give a trained one"
         )
-    order = match_labels(name, model.config.id2label, Target(labels), output_names)
-    return _classifier(model, folder, labels, max_length, order, precision)
+    order = match_labels(name, model.config.id2label, Target.of(labels), output_names)
+    return _classifier(model, folder, Target.of(labels), max_length, order, precision)
 
 
 def match_labels(
@@ -221,7 +226,7 @@ def _load(folder: Path, name: str, **settings: Any) -> tuple[Any, list[str]]:
 def _classifier(
     model: Any,
     folder: Path,
-    labels: tuple[str, ...],
+    target: Target,
     max_length: int,
     order: tuple[int, ...] | None = None,
     precision: str = "auto",
@@ -230,4 +235,6 @@ def _classifier(
     agree_on_padding(model, tokenizer, folder.name)
     longest = longest_input(model, tokenizer, max_length)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Classifier(model.to(device), tokenizer, labels, longest, order, precision)
+    return Classifier(
+        model.to(device), tokenizer, target.labels, longest, order, precision, multi_label=target.multi_label
+    )

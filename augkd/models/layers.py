@@ -7,13 +7,14 @@ labels.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from augkd.data.target import Target
 from augkd.errors import ModelError, first_line
 from augkd.models.classifier import Classifier
 from augkd.models.layer_map import layer_positions
@@ -36,9 +37,8 @@ def from_layers(
     model.load_state_dict(state)
     if teacher.order is not None:
         _reorder_head(model, teacher.order)
-    describe_outputs(model.config, Target(teacher.labels))
-    student = model.to(teacher.device)
-    return Classifier(student, teacher.tokenizer, teacher.labels, teacher.max_length, precision=teacher.precision)
+    describe_outputs(model.config, teacher.target)
+    return replace(teacher, model=model.to(teacher.device), order=None, rows=Counter())
 
 
 def model_of_layers(model: Any, layers: Sequence[int] | Mapping[Any, int], key: str = "student.layers") -> Any:

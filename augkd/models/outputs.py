@@ -26,6 +26,12 @@ def head_settings(target: Target) -> dict[str, Any]:
     }
 
 
+def record_thresholds(config: Any, target: Target) -> None:
+    """Writes the thresholds of a target with several labels into a configuration, in place; no other has any."""
+    if target.thresholds:
+        config.thresholds = dict(zip(target.labels, target.thresholds, strict=True))
+
+
 def describe_outputs(
     config: Any,
     target: Target,

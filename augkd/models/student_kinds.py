@@ -51,7 +51,12 @@ def build_student(
         torch.manual_seed(seed)
         model = STUDENTS[kind](source, pairs, **options)
     return Classifier(
-        model.to(source.device), source.tokenizer, source.labels, source.max_length, precision=source.precision
+        model.to(source.device),
+        source.tokenizer,
+        source.labels,
+        source.max_length,
+        precision=source.precision,
+        multi_label=source.multi_label,
     )
 
 
@@ -91,7 +96,7 @@ def scratch(
     source: Classifier, pairs: bool, *, layers: int = 2, width: int = 128, heads: int = 2, intermediate: int = 512
 ) -> Any:
     """A smaller model of the teacher's architecture, with random weights; it reads pairs as the teacher does."""
-    return smaller(source.model.config, Target(source.labels), layers, width, heads, intermediate)
+    return smaller(source.model.config, source.target, layers, width, heads, intermediate)
 
 
 Builder = Callable[..., Any]
@@ -195,7 +200,7 @@ def _input_settings(source: Classifier, pairs: bool) -> dict[str, Any]:
         "type_vocab_size": 2 if pairs and has_types else 1,
         "separator": tokenizer.sep_token_id if pairs else None,
         "pad_token_id": source.pad_id,
-        **head_settings(Target(source.labels)),
+        **head_settings(source.target),
     }
 
 

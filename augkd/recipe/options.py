@@ -63,13 +63,13 @@ def family(kind: str) -> Mapping[str, Member]:
 
 
 @functools.cache
-def classification_only() -> tuple[str, ...]:
-    """The losses that a regression task cannot use: `NEEDS_CLASSES` of the losses' source."""
+def unsuited_losses(problem_type: str) -> tuple[str, ...]:
+    """The losses that a task of this kind (`Target.problem_type`) cannot use: `UNSUITED` of the losses' source."""
     tree = ast.parse((_PACKAGE / FAMILIES["loss"][0]).read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NEEDS_CLASSES":
-            return tuple(ast.literal_eval(node.value))
-    raise AssertionError("no NEEDS_CLASSES")
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "UNSUITED":
+            return tuple(ast.literal_eval(node.value).get(problem_type, ()))
+    raise AssertionError("no UNSUITED")
 
 
 def check_member(kind: str, name: str, values: Mapping[str, Any], also: tuple[Option, ...] = ()) -> dict[str, Any]:

@@ -14,6 +14,11 @@ from augkd.recipe.table import Count, Seed, Table, Width
 from augkd.recipe.teacher import Layers, TeacherOptions
 from augkd.recipe.training import StructureOptions, TrainingOptions
 
+_NEEDS = {
+    "regression": ("classes", "regression"),
+    "multi_label_classification": ("one class per text", "multi-label"),
+}
+
 
 class TaskOptions(Table):
     """Labelled text; the options of `augkd.data.task.load_task`."""
@@ -21,8 +26,10 @@ class TaskOptions(Table):
     dataset: str
     text: str = "text"
     text_pair: str | None = None
-    label: str = "label"
+    label: str | list[str] = "label"  # a list: a column of 0 and 1 for each label
     labels: list[str] | None = None
+    separator: str | None = None  # between the labels of a cell: several per text
+    empty_label: Literal["missing", "none"] = "missing"  # of several: a text without labels, or with none of them
     splits: dict[Literal["train", "validation", "test"], str] | None = None
     config: str | None = None
     name: str | None = None
@@ -141,12 +148,11 @@ class Recipe(Table):
             for stage in self.training.training_stages
         ]
 
-    @property
-    def classification_only(self) -> list[str]:
-        """The losses of this recipe that a regression task cannot use."""
+    def unsuited_losses(self, problem_type: str) -> list[str]:
+        """The losses of this recipe that a task of this kind (`Target.problem_type`) cannot use."""
         trainings = [assistant.training for assistant in self.assistants if assistant.training]
         stages = [*self.training_stages, *(stage for training in trainings for stage in training.training_stages)]
-        return sorted({name for stage in stages for name in stage.losses} & set(options.classification_only()))
+        return sorted({name for stage in stages for name in stage.losses} & set(options.unsuited_losses(problem_type)))
 
     def for_assistant(self, number: int) -> Recipe:
         """The recipe of an assistant, counted from 1: its own student, taught by the assistants before it."""
@@ -159,7 +165,8 @@ class Recipe(Table):
         }
         return self.model_copy(update=changes)
 
-    def check_regression(self) -> None:
-        """Raises RecipeError for a loss that a regression task cannot use; called before a teacher is trained."""
-        if losses := self.classification_only:
-            raise RecipeError(f"loss '{losses[0]}' needs classes, but this task is regression; use kd or annealed")
+    def check_losses(self, problem_type: str) -> None:
+        """Raises RecipeError for a loss that a task of this kind cannot use; called before a teacher is trained."""
+        if losses := self.unsuited_losses(problem_type):
+            needs, kind = _NEEDS[problem_type]
+            raise RecipeError(f"loss '{losses[0]}' needs {needs}, but this task is {kind}; use kd or annealed")

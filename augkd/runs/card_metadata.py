@@ -12,7 +12,11 @@ from augkd.evaluation.results import RunResults
 from augkd.recipe import Recipe
 
 # augkd's names of metrics → the Hub's.
-_METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
+_METRICS = {
+    **{"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"},
+    **{"micro_f1": "f1", "macro_f1": "f1", "mAP": "mean_average_precision"},
+}
+_TAGS = {"softmax": [], "sigmoid": ["multi-label-classification"], "identity": ["regression"]}  # by activation
 _OWN_MODEL_TYPES = {"augkd_bilstm", "augkd_static"}  # in config.json; transformers opens them once they are registered
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -30,7 +34,7 @@ def metadata(name: str, recipe: Recipe, results: RunResults, config: Mapping[str
         pipeline_tag="text-classification",
         base_model=None if own else _base_model(recipe),
         datasets=datasets or None,
-        tags=[*TAGS, *(["regression"] if target_of(config).regression else [])],
+        tags=[*TAGS, *_TAGS[target_of(config).activation]],
         metrics=[_METRICS.get(results["metric"], results["metric"])],
         model_name=name,
         eval_results=_evaluation(recipe, results) or None,
@@ -83,4 +87,4 @@ def is_own_model(config: Mapping[str, Any]) -> bool:
 
 def target_of(config: Mapping[str, Any]) -> Target:
     """What the model of a config.json predicts; a single output is a number."""
-    return Target.of_outputs(config.get("id2label", {}))
+    return Target.of_config(config)

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from augkd.data.target import Target
 from augkd.data.transfer_card import licence_line, sources_of, transfer_card
 from augkd.data.transfer_set import TransferSet
 from augkd.evaluation.results import RunResults
@@ -75,9 +76,13 @@ def student_card(out: Path, transfer: TransferSet) -> str:
 
 
 def _summary(recipe: Recipe, results: RunResults, config: Mapping[str, Any], pairs: bool) -> list[str]:
-    labels = target_of(config).labels
-    texts = "pairs of texts" if pairs else "texts"
-    purpose = f"assigns {texts} to {len(labels)} classes ({', '.join(labels)})" if labels else f"rates {texts}"
+    target = target_of(config)
+    texts, names = "pairs of texts" if pairs else "texts", ", ".join(target.labels)
+    purpose = {
+        "softmax": f"assigns {texts} to {len(target.labels)} classes ({names})",
+        "sigmoid": f"gives {texts} any number of {len(target.labels)} labels ({names})",
+        "identity": f"rates {texts}",
+    }[target.activation]
     return [
         f"A model with {results['student']['parameters']:,} parameters that {purpose}.",
         "It was trained with augkd by knowledge distillation, to reproduce the predictions of a larger teacher.",
@@ -135,10 +140,24 @@ def _usage(config: Mapping[str, Any], recipe: Recipe, pairs: bool) -> list[str]:
         lines += ["", "# pip install augkd: transformers alone does not know this architecture"]
         lines += ["import augkd", "", "augkd.register_models()"]
     argument = '{"text": "the first text", "text_pair": "the second"}' if pairs else '"a text"'
-    raw = ', function_to_apply="none"' if target_of(config).regression else ""
+    target = target_of(config)
+    raw = {"softmax": "", "sigmoid": ", top_k=None", "identity": ', function_to_apply="none"'}[target.activation]
     model = 'pipeline("text-classification", model="this folder or repository")'
     lines += ["", f"classify = {model}", f"print(classify({argument}{raw}))", "```", ""]
-    return [*lines, f"The maximum length is {recipe.training.max_length} tokens, as in training.", ""]
+    lines.append(f"The maximum length is {recipe.training.max_length} tokens, as in training.")
+    return [*lines, *_thresholds(target), ""]
+
+
+def _thresholds(target: Target) -> list[str]:
+    """Above which probability a text has each of several labels."""
+    if not target.thresholds:
+        return []
+    limits = ", ".join(f"{name} {limit:.3f}" for name, limit in zip(target.labels, target.thresholds, strict=True))
+    return [
+        "",
+        "A text has a label when its score is above the label's threshold, chosen on the validation split for the",
+        f"metric and kept in `config.json` under `thresholds`: {limits}.",
+    ]
 
 
 def _scores(results: RunResults) -> list[str]:
@@ -188,14 +207,15 @@ def _training_data(results: RunResults, sources: Mapping[str, int]) -> list[str]
 
 
 def _limitations(config: Mapping[str, Any], recipe: Recipe, results: RunResults) -> list[str]:
-    regression = target_of(config).regression
-    output = "a number" if regression else "one of its classes"
+    target = target_of(config)
+    output = {"softmax": "one of its classes", "sigmoid": "scores of its labels", "identity": "a number"}
     return [
         "## Limitations",
         "",
-        f"- It was trained for the task `{results['task']}` only, and returns {output} even for an unrelated text.",
+        f"- It was trained for the task `{results['task']}` only, and returns {output[target.activation]} "
+        "even for an unrelated text.",
         "- It was trained on the teacher's predictions, so it has the teacher's errors and biases besides its own.",
-        *([] if regression else ["- Its probabilities are not calibrated."]),
+        *([] if target.regression else ["- Its probabilities are not calibrated."]),
         f"- {licence_line(recipe.card.license, 'the teacher, the labelled texts and the corpus')}",
         "",
     ]

@@ -108,7 +108,7 @@ def _plans(
         fitting = {
             name: recipe.model_copy(update={"task": options})
             for name, recipe in recipes.items()
-            if task.labels or not recipe.classification_only
+            if not recipe.unsuited_losses(task.target.problem_type)
         }
         plans[task.name] = _plan(fitting, seeds or comparison.seeds, task_folder(out, task.name), time_budget)
     return plans

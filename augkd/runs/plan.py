@@ -6,11 +6,12 @@ Imports no torch (but for layers of an unusual model), writes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from augkd.data.corpus import CorpusSource
+from augkd.data.target import Target
 from augkd.data.task import Task, load_task, with_labelled
 from augkd.distill.teacher.prompt import question_for
 from augkd.errors import DataError
@@ -32,11 +33,10 @@ _NAMES_SHOWN = 12  # classes named in a plan; the others are counted
 def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     """Lines that describe each stage; raises what the run itself would raise at its start."""
     task = read_task(recipe)
-    if task.target.regression:
-        recipe.check_regression()
+    recipe.check_losses(task.target.problem_type)
     check_models(recipe)
     yield f"task          {task.name}: {_sizes(task)}"
-    yield f"              {_classes(task.labels)}; metric {task.metric}"
+    yield f"              {_predicted(task.target)}; metric {task.metric}"
     yield from (f"              note: {note}" for note in task.notes)
     student_task = with_labelled(task, recipe.data.labelled)
     if recipe.data.neighbours:
@@ -51,11 +51,12 @@ def _sizes(task: Task) -> str:
     return f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test"
 
 
-def _classes(labels: Sequence[str]) -> str:
+def _predicted(target: Target) -> str:
+    labels = target.labels
     if not labels:
         return "regression"
     more = f", … ({len(labels) - _NAMES_SHOWN} more)" if len(labels) > _NAMES_SHOWN else ""
-    return f"{len(labels)} classes: {', '.join(labels[:_NAMES_SHOWN])}{more}"
+    return f"{target.describe()}: {', '.join(labels[:_NAMES_SHOWN])}{more}"
 
 
 # ---- index ----
@@ -236,8 +237,8 @@ def plan_comparison(comparison: Comparison, recipes: Mapping[str, Recipe], out: 
         home = task_folder(out or Path(), task.name)
         yield f"task          {task.name}: {_sizes(task)}; metric {task.metric}"
         for name, recipe in recipes.items():
-            if not task.labels and recipe.classification_only:
-                yield f"  {name:20}left out: {', '.join(recipe.classification_only)} needs classes"
+            if unsuited := recipe.unsuited_losses(task.target.problem_type):
+                yield f"  {name:20}left out: {', '.join(unsuited)} does not apply to {task.target.problem_type}"
                 continue
             folder = None if out is None else run_folder(home, name, 0)
             first, *rest = _student_lines(

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augkd.data.target import Target
 from augkd.data.task import Task, texts_of, with_labelled
 from augkd.data.transfer_set import TransferSet
 from augkd.distill.teacher.outputs import TeacherOutputs, known_logits
 from augkd.evaluation.metrics import metric_of, score
 from augkd.evaluation.results import RunResults, TeacherResults
+from augkd.evaluation.thresholds import with_thresholds
 from augkd.models.locate import model_fingerprint, parameter_count
 from augkd.recipe import Recipe, dump, load_transfer_set_recipe
 from augkd.retrieval.retriever import Retriever
@@ -33,7 +33,7 @@ from augkd.runs.results import run_results
 from augkd.runs.stages.index import IndexStage
 from augkd.runs.stages.masked_lm import MaskedLMStage
 from augkd.runs.stages.student import StudentStage
-from augkd.runs.stages.teacher import Teacher, Tutor, stored_outputs, teacher_labels
+from augkd.runs.stages.teacher import Teacher, Tutor, stored_outputs, teacher_target
 from augkd.runs.stages.transfer_set import make_transfer_set
 from augkd.runs.task import read_task
 from augkd.workspace.files import write_json
@@ -209,13 +209,15 @@ class Run:
 
     def _teacher_results(self) -> TeacherResults:
         """The teacher's scores and size; None where it does not know the texts, or they have no labels."""
-        task, teacher = self.task, self._stages.teacher
+        task, teacher, target = self.task, self._stages.teacher, self.context.target
         scores: dict[str, float | None] = {}
         for split, examples in (("validation", task.validation), ("test", task.test)):
             labels = [example.label for example in examples]
-            logits = known_logits(teacher.outputs, texts_of(examples), self.context.target.outputs)
+            logits = known_logits(teacher.outputs, texts_of(examples), target.outputs)
             known = None not in labels and not np.isnan(logits).any()
-            scores[split] = score(self.context.metric, self.context.target, logits, labels) if known else None
+            if known and split == "validation":
+                target = with_thresholds(target, self.context.metric, logits, labels)
+            scores[split] = score(self.context.metric, target, logits, labels) if known else None
         parameters = parameter_count(teacher.folder) if teacher.folder else None
         return {"validation": scores["validation"], "test": scores["test"], "parameters": parameters}
 
@@ -259,11 +261,10 @@ def distill_transfer_set(
 
 def _context(recipe: Recipe, folders: StageFolders, progress: Progress, name: str) -> RunContext:
     task = read_task(recipe)
-    target = Target(task.labels or teacher_labels(task, recipe))
+    target = task.target if task.labels else teacher_target(task, recipe)
     metric = target.metrics[0] if target.labels and not task.labels else task.metric  # classes only the teacher knows
     metric_of(metric, target)
-    if target.regression:
-        recipe.check_regression()
+    recipe.check_losses(target.problem_type)
     if not (folders.out / "student" / MANIFEST).exists():
         check_models(recipe)
     return RunContext(recipe, task, with_labelled(task, recipe.data.labelled), target, metric, folders, progress, name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +81,17 @@ def survey_task(
     return TaskSurvey(
         columns=columns,
         task=task,
-        class_counts={} if target.regression else {str(target.decode(v)): n for v, n in Counter(labels).most_common()},
-        label_range=(float(min(labels)), float(max(labels))) if target.regression and labels else None,
+        class_counts=target.counts(labels),
+        label_range=_range(labels) if target.regression and labels else None,
         lengths=lengths_of(_whole_text(example) for example in (*task.train, *task.validation, *task.test)),
         repeated=repeated,
         conflicting=conflicting,
         leaked=leaked,
     )
+
+
+def _range(labels: Sequence[Any]) -> tuple[float, float]:
+    return float(min(labels)), float(max(labels))
 
 
 def _whole_text(example: Example) -> str:

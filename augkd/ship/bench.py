@@ -137,7 +137,7 @@ def _contenders(student: StudentFolder, task: Task | None, teacher: Path | None)
     if folder is None:
         notes.append("no teacher to compare with; name its folder with --teacher")
     else:
-        model = student.load(task, folder, classifier.labels)
+        model = student.load(task, folder, classifier.target)
         score = scores.get("teacher") if teacher is None else None
         contenders.append(_pytorch("teacher", model, folder, False, score))
     contenders.append(_pytorch("student", classifier, student.folder, False, scores.get("student")))
@@ -146,7 +146,7 @@ def _contenders(student: StudentFolder, task: Task | None, teacher: Path | None)
     for name, place in (("student", student.folder), ("trimmed", trimmed_folder(student.folder))):
         record = read_record(place, student.folder)
         if record is not None:
-            contenders += _onnx(name, student.load(task, place, classifier.labels), place, record)
+            contenders += _onnx(name, student.load(task, place, classifier.target), place, record)
     if contenders[-1].precision not in ("onnx", "int8"):
         notes.append(f"no ONNX files to time; write them with: augkd export {student.run or student.folder}")
     return contenders, notes

@@ -191,7 +191,7 @@ def _trim(
 ) -> tuple[Classifier, TrimmedSizes]:
     """Trims a copy of the student into `target`. Raises ModelError unless it gives the same logits, bit for bit."""
     vocabulary = trim(student.load(task), texts, target, characters=characters)
-    trimmed = student.load(task, target, whole.labels)
+    trimmed = student.load(task, target, whole.target)
     sample: list[Pair] = [(text, None) for text, _ in zip(texts(), range(_COMPARED), strict=False)]
     if not torch.equal(whole.predict(sample), trimmed.predict(sample)):
         raise ModelError(

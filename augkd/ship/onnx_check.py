@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augkd.data.target import Target
 from augkd.data.task import Task, texts_of
 from augkd.evaluation.metrics import score
 from augkd.models.classifier import Classifier, Pair
@@ -25,7 +24,7 @@ class OnnxCheck:
     """PyTorch's logits of the check texts, computed once and compared with those of each ONNX graph."""
 
     def __init__(self, classifier: Classifier, task: Task | None) -> None:
-        self._classifier, self._target = classifier, Target(classifier.labels)
+        self._classifier, self._target = classifier, classifier.target
         self._texts = texts_of(task.validation) if task else random_texts(classifier)
         self._labels = [example.label for example in task.validation] if task else []
         metrics = self._target.metrics
@@ -56,7 +55,7 @@ class OnnxCheck:
 
     def _agreement(self, logits: Tensor) -> float:
         predict = self._target.predictions
-        return float((predict(logits.numpy()) == predict(self._logits.numpy())).mean())
+        return float(self._target.same(predict(logits.numpy()), predict(self._logits.numpy())).mean())
 
     def _score(self, logits: Tensor) -> float | None:
         if not self._labels or None in self._labels:

@@ -45,11 +45,11 @@ class StudentFolder:
         """The run's task, read again; None when the recipe is unknown."""
         return read_task(validate(Recipe, dict(self.recipe), self.folder / MANIFEST)) if self.recipe else None
 
-    def load(self, task: Task | None, folder: Path | None = None, labels: tuple[str, ...] = ()) -> Classifier:
+    def load(self, task: Task | None, folder: Path | None = None, target: Target | None = None) -> Classifier:
         """The student, or the task's classifier in `folder`, in float32 on the CPU, in eval mode."""
         folder = folder or self.folder
-        labels = labels or (task.labels if task else ()) or _labels(folder)
-        classifier = load_classifier(str(folder), labels, self.max_length, precision="float32")
+        target = target or (task.target if task and task.labels else target_of(folder))
+        classifier = load_classifier(str(folder), target, self.max_length, precision="float32")
         classifier.model.cpu().eval()
         return classifier
 
@@ -97,10 +97,10 @@ def weights_fingerprint(folder: Path) -> str:
     return fingerprint([file_fingerprint(path) for path in weight_files(folder)])
 
 
-def _labels(folder: Path) -> tuple[str, ...]:
-    """Class names of a classifier, in the order of its outputs; () for a regressor, which has one output."""
+def target_of(folder: Path) -> Target:
+    """What a saved classifier predicts, its labels in the order of its outputs."""
     small_students.register_models()  # so that AutoConfig knows the BiLSTM's configuration
-    return Target.of_outputs(load_config(folder, str(folder)).id2label).labels
+    return Target.of_config(load_config(folder, str(folder)).to_dict())
 
 
 def _kind(folder: Path) -> str | None:

@@ -13,15 +13,16 @@ from augkd.candidates.candidate import Candidate
 from augkd.candidates.drift import (
     agreement,
     bound_drift,
-    classes,
-    confidence,
     cosines,
     measure,
     replaced_share,
     summary,
 )
+from augkd.data.target import NO_CLASS, Target
 from augkd.data.task import Example
 from augkd.errors import RecipeError
+
+TWO = Target(("a", "b"))
 
 
 class Angles:
@@ -138,22 +139,22 @@ def test_both_sides_of_a_pair_count_as_one_text() -> None:
 LOGITS = np.array([[2, 0, 0], [0, 1, 0], [np.nan] * 3, [0, 0, 5]], dtype=np.float32)
 
 
-def test_confidence_is_the_highest_softmax_probability() -> None:
-    expected = [np.exp(2) / (np.exp(2) + 2), np.e / (np.e + 2), np.nan, np.exp(5) / (np.exp(5) + 2)]
-    assert confidence(LOGITS) == pytest.approx(expected, nan_ok=True)
-    assert confidence(np.array([[1000, 0]], dtype=np.float32)) == pytest.approx([1.0])  # without overflow
-
-
 def test_agreement_compares_the_highest_logit_and_unknown_stays_unknown() -> None:
-    assert classes(LOGITS) == pytest.approx([0, 1, np.nan, 2], nan_ok=True)
-    expected = np.array([0, 0, 0, np.nan])
-    assert agreement(LOGITS, expected) == pytest.approx([1, 0, np.nan, np.nan], nan_ok=True)
+    expected = np.array([0, 0, 0, NO_CLASS])
+    assert agreement(Target(("a", "b", "c")), LOGITS, expected) == pytest.approx([1, 0, np.nan, np.nan], nan_ok=True)
+
+
+def test_several_labels_agree_by_the_share_that_both_have() -> None:
+    target = Target(("a", "b", "c"), multi_label=True)
+    logits = np.array([[1, 1, -1], [-1, -1, -1], [np.nan] * 3], dtype=np.float32)
+    expected = target.encode([["a", "c"], [], ["a"]])
+    assert agreement(target, logits, expected) == pytest.approx([1 / 3, 1, np.nan], nan_ok=True)
 
 
 def test_everything_is_measured_against_the_owner() -> None:
     original = np.array([[3, 0], [3, 0]], dtype=np.float32)  # the teacher is wrong about the second
     of_candidates = np.array([[1, 0], [0, 1], [1, 0], [1, 0], [0, 1], [0, 1]], dtype=np.float32)
-    drift = measure([SINGLE, PAIR], POOLS, COSINES.astype(np.float32), original, of_candidates)
+    drift = measure([SINGLE, PAIR], POOLS, COSINES.astype(np.float32), original, of_candidates, TWO)
     assert drift.agreement.tolist() == [1, 0, 1, 1, 0, 0]
     assert drift.gold_agreement.tolist() == [1, 0, 1, 0, 1, 1]
     assert drift.confidence == pytest.approx([np.e / (1 + np.e)] * 6)
@@ -164,18 +165,18 @@ def test_everything_is_measured_against_the_owner() -> None:
 def test_regression_and_missing_labels_leave_no_agreement() -> None:
     example = Example("a", "0 deg", None, 2.5)
     logits = np.array([[2.0]], dtype=np.float32)
-    drift = measure([example], [POOLS[0][:1]], COSINES[:1].astype(np.float32), logits, logits)
+    drift = measure([example], [POOLS[0][:1]], COSINES[:1].astype(np.float32), logits, logits, Target())
     assert np.isnan([*drift.agreement, *drift.gold_agreement, *drift.confidence]).all()
     assert set(summary(drift)["substitution"]) == {"cosine", "replaced"}
     unlabelled = Example("a", "0 deg")
     two = np.array([[1.0, 0]], dtype=np.float32)
-    drift = measure([unlabelled], [POOLS[0][:1]], COSINES[:1].astype(np.float32), two, two)
+    drift = measure([unlabelled], [POOLS[0][:1]], COSINES[:1].astype(np.float32), two, two, TWO)
     assert set(summary(drift)["substitution"]) == {"cosine", "replaced", "confidence", "agreement"}
 
 
 def test_the_summary_is_numpy_s_mean_and_quantiles_of_each_source_and_json() -> None:
     logits = np.array([[1, 0]] * 6, dtype=np.float32)
-    drift = measure([SINGLE, PAIR], POOLS, COSINES.astype(np.float32), logits[:2], logits)
+    drift = measure([SINGLE, PAIR], POOLS, COSINES.astype(np.float32), logits[:2], logits, TWO)
     by_source = summary(drift)
     assert list(by_source) == ["generator", "neighbours", "substitution"]
     of_substitution = COSINES[[0, 2, 3, 4]]
@@ -194,6 +195,7 @@ def test_the_summary_is_numpy_s_mean_and_quantiles_of_each_source_and_json() -> 
 
 def test_without_candidates_the_summary_is_empty() -> None:
     none = np.zeros((0, 3), dtype=np.float32)
-    drift = measure([SINGLE], [[]], np.zeros(0, dtype=np.float32), np.zeros((1, 3), dtype=np.float32), none)
+    target = Target(("a", "b", "c"))
+    drift = measure([SINGLE], [[]], np.zeros(0, dtype=np.float32), np.zeros((1, 3), dtype=np.float32), none, target)
     assert summary(drift) == {}
     assert bound_drift([[]], np.zeros(0, dtype=np.float32), 0.5, {"substitution"}).rejected == {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
-from augkd.data.target import CLASSIFICATION_METRICS, REGRESSION_METRICS, Target
+from augkd.data.target import CLASSIFICATION_METRICS, MULTI_LABEL_METRICS, REGRESSION_METRICS, Target
 from augkd.errors import DataError
 from augkd.evaluation.metrics import METRICS, f1, interval, metric_of, score
 
@@ -85,7 +87,7 @@ def test_a_metric_for_the_other_kind_of_task_is_an_error_and_a_typo_gets_a_sugge
 
 
 def test_every_metric_of_a_target_is_defined_and_no_other() -> None:
-    assert set(METRICS) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
+    assert set(METRICS) == {*CLASSIFICATION_METRICS, *MULTI_LABEL_METRICS, *REGRESSION_METRICS}
 
 
 def test_the_interval_is_the_binomial_interval_and_narrows_with_the_root_of_n() -> None:
@@ -108,3 +110,44 @@ def test_the_interval_repeats_with_its_seed_and_changes_with_another() -> None:
 
 def test_the_interval_of_a_perfect_classifier_has_no_width() -> None:
     assert interval("accuracy", CLASSES, one_hot([0, 1] * 10, 2), [0, 1] * 10) == (1, 1)
+
+
+SEVERAL = Target(("a", "b", "c", "d"), multi_label=True)
+
+
+def several(seed: int, n: int = 40) -> tuple[Any, Any]:
+    """Logits with ties, and labels of which the last occurs nowhere."""
+    rng = np.random.default_rng(seed)
+    true = (rng.random((n, 4)) < [0.5, 0.2, 0.1, 0.0]).astype(np.float32)
+    return np.round(rng.normal(size=(n, 4)) + true, 1).astype(np.float32), true
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_of_several_labels_equal_scikit_learn(seed: int) -> None:
+    logits, true = several(seed)
+    chosen = logits > 0
+    for name, average in (("micro_f1", "micro"), ("macro_f1", "macro")):
+        wanted = sklearn.metrics.f1_score(true, chosen, average=average, zero_division=0.0)
+        assert score(name, SEVERAL, logits, true) == pytest.approx(wanted)
+    some = true.any(axis=0)  # scikit-learn gives 0 for a label that no text has, which says nothing of the model
+    assert not some[3]
+    wanted = sklearn.metrics.average_precision_score(true[:, some], logits[:, some], average="macro")
+    assert score("mAP", SEVERAL, logits, true) == pytest.approx(wanted)
+
+
+def test_thresholds_decide_the_f1_and_leave_the_mean_average_precision_alone() -> None:
+    logits, true = several(0)
+    moved = Target(SEVERAL.labels, True, thresholds=(0.1, 0.2, 0.3, 0.9))
+    limits = np.log(np.array(moved.thresholds) / (1 - np.array(moved.thresholds)))
+    wanted = sklearn.metrics.f1_score(true, logits > limits, average="micro")
+    assert score("micro_f1", moved, logits, true) == pytest.approx(wanted)
+    assert wanted != score("micro_f1", SEVERAL, logits, true)
+    assert score("mAP", moved, logits, true) == pytest.approx(score("mAP", SEVERAL, logits, true), abs=1e-6)
+
+
+def test_labels_of_examples_are_scored_as_their_array() -> None:
+    logits, true = several(1)
+    lists = [tuple(np.flatnonzero(row).tolist()) for row in true]
+    assert score("macro_f1", SEVERAL, logits, lists) == score("macro_f1", SEVERAL, logits, true)
+    low, high = interval("micro_f1", SEVERAL, logits, lists)
+    assert low < score("micro_f1", SEVERAL, logits, lists) < high

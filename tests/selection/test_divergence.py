@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from augkd.selection.divergence import divergence, kl, squared_error
+from augkd.selection.divergence import binary_kl, divergence, kl, squared_error
 
 STUDENT = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 0.0]])
 TEACHER = torch.tensor([[2.0, -1.0, 0.0], [0.0, 1.0, 1.0]])
@@ -73,3 +73,17 @@ def test_divergence_of_half_precision_logits_is_computed_in_float32() -> None:
     rows = divergence(STUDENT.bfloat16(), TEACHER.bfloat16())
     assert rows.dtype == torch.float32
     assert rows.mean().item() == pytest.approx(0.152781, abs=1e-6)  # the fixture is exact in bf16
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1, 2])
+def test_the_divergence_of_several_labels_is_the_sum_of_bernoulli_kls(temperature: float) -> None:
+    def bernoulli(student: float, teacher: float) -> float:
+        s, t = (1 / (1 + math.exp(-value / temperature)) for value in (student, teacher))
+        return t * math.log(t / s) + (1 - t) * math.log((1 - t) / (1 - s))
+
+    rows = zip(STUDENT.tolist(), TEACHER.tolist(), strict=True)
+    wanted = [sum(map(bernoulli, student, teacher)) for student, teacher in rows]
+    assert binary_kl(STUDENT, TEACHER, temperature).tolist() == pytest.approx(wanted, abs=1e-6)
+    assert divergence(STUDENT, TEACHER, temperature, "sigmoid").tolist() == pytest.approx(wanted, abs=1e-6)
+    extreme = torch.tensor([[1e4, -1e4]])
+    assert binary_kl(extreme, -extreme).isfinite().all()

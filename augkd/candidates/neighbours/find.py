@@ -30,8 +30,6 @@ from augkd.errors import RecipeError, did_you_mean
 from augkd.workspace.progress import Steps
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from augkd.data.task import Example
     from augkd.retrieval.retriever import Retriever
 
@@ -115,25 +113,6 @@ def find_neighbours(
     candidates = _candidates(examples, chosen, retriever)
     short = sum(len(pool) < k for pool in candidates)
     return Neighbours(candidates, len(guard.equal), short, len(guard.near), guard.withheld())
-
-
-def teacher_distance(
-    original: NDArray[np.float32],  # (n, outputs) logits
-    candidate: NDArray[np.float32],  # (n, outputs) logits
-) -> NDArray[np.float64]:  # (n,)
-    """The distance of each candidate from its original in the teacher's outputs, 0 to 1.
-
-    It is the total variation of the softmaxes, half the sum of the absolute differences: the probability that moved
-    from one class to others. With one output (regression), the absolute difference in the unit of the labels.
-    """
-    if original.shape[1] == 1:
-        return np.abs(candidate[:, 0].astype(np.float64) - original[:, 0])
-    return np.asarray(np.abs(_softmax(candidate) - _softmax(original)).sum(axis=1) / 2)
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _check(

@@ -35,10 +35,22 @@ def cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:  # (n, classes) l
     return -(teacher.float().softmax(dim=-1) * student.float().log_softmax(dim=-1)).sum(dim=-1)
 
 
+def binary_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:  # (n, labels) logits → (n,)
+    """H(teacher, student) of each label's yes and no, summed over the labels."""
+    return cross_entropy(divergence.yes_no(student), divergence.yes_no(teacher)).sum(dim=-1)
+
+
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "kl": divergence.kl,
     "cross_entropy": cross_entropy,
     "squared_error": divergence.squared_error,
+}
+_BY_ACTIVATION: dict[
+    str, dict[str, Callable[[Tensor, Tensor], Tensor]]
+] = {  # what the divergence of a recipe is for the outputs of a target
+    "softmax": OBJECTIVES,
+    "sigmoid": OBJECTIVES | {"kl": divergence.binary_kl, "cross_entropy": binary_cross_entropy},
+    "identity": dict.fromkeys(OBJECTIVES, divergence.squared_error),  # KL of one output is always 0
 }
 
 
@@ -131,8 +143,7 @@ class Adversary:
         return number
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:  # (n, outputs) logits → ()
-        has_classes = student.shape[-1] > 1  # KL of one output is always 0
-        return OBJECTIVES[self.ascent.objective if has_classes else "squared_error"](student, teacher).mean()
+        return _BY_ACTIVATION[self.teacher.target.activation][self.ascent.objective](student, teacher).mean()
 
     def _update(self, value: Tensor, progress: float) -> None:
         """One step of the generator's optimiser up the gradient of `value`."""

@@ -3,7 +3,8 @@
 One convention for all: a loss returns one value per row, summed over classes; the trainer alone takes the mean over
 rows, so no loss can be off by a factor of C or of the batch size. Rows without a label have no hard-label loss (0, no
 gradient). Differences of logits are averaged over classes where the paper averages. With one output (regression) a loss
-is a squared error, or, where it is about classes, a RecipeError.
+is a squared error, or, where it is about classes, a RecipeError. Labels are as `Target.encode` gives them: a row of 0
+and 1 for each text means several labels, each a task of two classes of its own, over which a loss sums.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from augkd.selection import divergence
 def kd(
     student: Tensor, teacher: Tensor, labels: Tensor, progress: float, *, temperature: Annotated[float, "> 0"] = 2.0
 ) -> Tensor:  # (n,)
-    """T²·KL(teacher ‖ student), both softened by T (Hinton et al. 2015); squared error for one output."""
+    """T²·KL(teacher ‖ student), both softened by T (Hinton et al. 2015); squared error for one output.
+
+    Of several labels it is the sum of their binary KLs.
+    """
     if student.shape[-1] == 1:
         return divergence.squared_error(student, teacher)
-    return temperature**2 * divergence.kl(student, teacher, temperature)
+    return temperature**2 * _divergence_of(labels)(student, teacher, temperature)
 
 
 def reverse_kd(
@@ -39,13 +43,19 @@ def reverse_kd(
     """
     if student.shape[-1] == 1:
         return divergence.squared_error(student, teacher)
-    return temperature**2 * divergence.kl(teacher, student, temperature)
+    return temperature**2 * _divergence_of(labels)(teacher, student, temperature)
 
 
 def ce(student: Tensor, teacher: Tensor, labels: Tensor, progress: float) -> Tensor:  # (n,)
-    """Cross-entropy with the hard label; squared error for a regression target. Rows without a label give 0."""
+    """Cross-entropy with the hard label; binary cross-entropy of several labels; squared error for a number.
+
+    Rows without a label give 0.
+    """
     # three classes against float targets would use one column; one output against classes would always be 0
-    assert labels.is_floating_point() == (student.shape[-1] == 1), (labels.dtype, student.shape)
+    assert labels.is_floating_point() == (student.shape[-1] == 1 or labels.dim() == 2), (labels.dtype, student.shape)
+    if labels.dim() == 2:
+        rows = functional.binary_cross_entropy_with_logits(student.float(), labels.nan_to_num(), reduction="none")
+        return torch.where(_labelled(labels), rows.sum(dim=-1), 0.0)
     if labels.is_floating_point():
         return torch.where(~labels.isnan(), (student.float()[:, 0] - labels.nan_to_num()).square(), 0.0)
     return functional.cross_entropy(student.float(), labels, ignore_index=NO_CLASS, reduction="none")
@@ -64,9 +74,10 @@ def label_smoothing(
     0 is plain cross-entropy. Rows without a label give 0. Raises RecipeError for one output.
     """
     _needs_classes("label_smoothing", student)
-    target = _virtual(student, labels, 1 - smoothing)
-    rows = -(target * functional.log_softmax(student.float(), dim=-1)).sum(dim=-1)
-    return torch.where(labels != NO_CLASS, rows, 0.0)
+    logits = _class_logits(student, labels)
+    target = _virtual(logits, labels, 1 - smoothing)
+    rows = -(target * functional.log_softmax(logits.float(), dim=-1)).sum(dim=-1)
+    return torch.where(_labelled(labels), _over_labels(rows), 0.0)
 
 
 def tf_kd(
@@ -85,9 +96,10 @@ def tf_kd(
     label give 0. Raises RecipeError for one output.
     """
     _needs_classes("tf_kd", student)
-    log_virtual = _virtual(student, labels, correct).log()
-    rows = temperature**2 * divergence.kl(student, log_virtual, temperature)
-    return torch.where(labels != NO_CLASS, rows, 0.0)
+    logits = _class_logits(student, labels)
+    log_virtual = _virtual(logits, labels, correct).log()
+    rows = temperature**2 * divergence.kl(logits, log_virtual, temperature)
+    return torch.where(_labelled(labels), _over_labels(rows), 0.0)
 
 
 def logit_regression(
@@ -96,9 +108,9 @@ def logit_regression(
     """Squared difference of the logits, averaged over classes (Bucila et al. 2006).
 
     `centre` first subtracts each row's mean from both: softmax ignores it, so the student need not match it. One output
-    is its own mean, so `centre` leaves it unchanged.
+    is its own mean, so `centre` leaves it unchanged; and so is each of several labels, whose sigmoids ignore nothing.
     """
-    if centre:
+    if centre and labels.dim() == 1:
         student, teacher = _centred(student), _centred(teacher)
     return divergence.squared_error(student, teacher)
 
@@ -148,7 +160,7 @@ def cwtm(student: Tensor, teacher: Tensor, labels: Tensor, progress: float) -> T
     The weight is the teacher's largest probability over its mean in the labelled rows: the one loss whose rows depend
     on the rows beside them. Rows without a label give 0. Raises RecipeError for one output.
     """
-    _needs_classes("cwtm", student)
+    _needs_classes("cwtm", student, labels)
     labelled = (labels != NO_CLASS).float()
     confidence = teacher.float().softmax(dim=-1).amax(dim=-1) * labelled
     mean = confidence.sum() / labelled.sum().clamp_min(1)
@@ -164,7 +176,7 @@ def dkpp(
     row's permutation is a hash of its teacher logits, so a text keeps its permutation for the whole training.
     Raises RecipeError for one output.
     """
-    _needs_classes("dkpp", student)
+    _needs_classes("dkpp", student, labels)
     return kd(student, permuted(teacher), labels, progress, temperature=temperature)
 
 
@@ -190,24 +202,50 @@ def _mixed(numbers: Tensor) -> Tensor:
     return mixed ^ (mixed >> 16)
 
 
-def _virtual(student: Tensor, labels: Tensor, correct: float) -> Tensor:  # (n, classes) probabilities
+def _divergence_of(labels: Tensor) -> Callable[[Tensor, Tensor, float], Tensor]:
+    return divergence.DIVERGENCES["sigmoid" if labels.dim() == 2 else "softmax"]
+
+
+def _class_logits(logits: Tensor, labels: Tensor) -> Tensor:  # (n, classes), or (n, labels, 2)
+    return divergence.yes_no(logits) if labels.dim() == 2 else logits
+
+
+def _over_labels(rows: Tensor) -> Tensor:  # (n,) or (n, labels) → (n,)
+    return rows.sum(dim=-1) if rows.dim() == 2 else rows
+
+
+def _labelled(labels: Tensor) -> Tensor:  # (n,)
+    return ~labels.isnan().any(dim=-1) if labels.dim() == 2 else labels != NO_CLASS
+
+
+def _virtual(student: Tensor, labels: Tensor, correct: float) -> Tensor:  # (…, classes) probabilities
     classes = student.shape[-1]
     target = torch.full(student.shape, (1 - correct) / (classes - 1), device=student.device)
-    return target.scatter(-1, labels.clamp_min(0)[:, None], correct)
+    index = labels.nan_to_num().long() if labels.dim() == 2 else labels.clamp_min(0)
+    return target.scatter(-1, index[..., None], correct)
 
 
 def _centred(logits: Tensor) -> Tensor:
     return logits.float() - logits.float().mean(dim=-1, keepdim=True) if logits.shape[-1] > 1 else logits
 
 
-def _needs_classes(name: str, student: Tensor) -> None:
+def _needs_classes(name: str, student: Tensor, labels: Tensor | None = None) -> None:
+    """Raises RecipeError for one output and, where the labels are given, for several of them per text."""
     if student.shape[-1] == 1:
-        others = ", ".join(other for other in LOSSES if other not in NEEDS_CLASSES)
-        raise RecipeError(f"loss '{name}' needs classes, but this task's labels are numbers; use one of {others}")
+        needs, kind = "needs classes, but this task's labels are numbers", "regression"
+    elif labels is not None and labels.dim() == 2:
+        needs, kind = "needs one class per text, but this task is multi-label", "multi_label_classification"
+    else:
+        return
+    others = ", ".join(other for other in LOSSES if other not in UNSUITED[kind])
+    raise RecipeError(f"loss '{name}' {needs}; use one of {others}")
 
 
 Loss = Callable[..., Tensor]
-NEEDS_CLASSES = ("label_smoothing", "tf_kd", "cwtm", "dkpp")  # raise RecipeError for one output
+UNSUITED = {  # by `Target.problem_type`: the losses that raise RecipeError
+    "regression": ("label_smoothing", "tf_kd", "cwtm", "dkpp"),
+    "multi_label_classification": ("cwtm", "dkpp"),  # they weigh or permute the classes that compete for a text
+}
 LABELLED = ("ce", "label_smoothing", "tf_kd")  # 0 for a row without a label, and so for every candidate
 LOSSES: dict[str, Loss] = {
     "kd": kd,

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -118,7 +118,9 @@ class CachedTeacher:
 class GivenTeacher:
     """A teacher that is only numbers: a Parquet file with the texts and a list column of logits or probabilities."""
 
-    def __init__(self, path: Path, column: str, labels: Sequence[str], order: Sequence[str] | None, drop: bool):
+    def __init__(
+        self, path: Path, column: str, labels: Target | Sequence[str], order: Sequence[str] | None, drop: bool
+    ):
         """`order` names the label of each value of the column; with `drop`, `logits` gives nan for a missing text.
 
         Raises DataError when the file is missing or does not fit the labels.
@@ -127,13 +129,16 @@ class GivenTeacher:
         self._path = path
         self.rows = 0
         values, texts = _read_given(path, column)
-        if values.shape[1] != (outputs := Target(tuple(labels)).outputs):
-            raise DataError(f"{path}: column '{column}' has {values.shape[1]} values per row, the task needs {outputs}")
-        if labels:
-            values = values[:, _label_columns(path, labels, order)]
+        target = Target.of(labels)
+        if values.shape[1] != target.outputs:
+            raise DataError(
+                f"{path}: column '{column}' has {values.shape[1]} values per row, the task needs {target.outputs}"
+            )
+        if target.labels:
+            values = values[:, _label_columns(path, target.labels, order)]
         if column == "probabilities":
-            _check_probabilities(path, values, texts)
-            values = np.log(np.clip(values, 1e-9, None))  # softmax gives them back; 1e-9 keeps the logarithm finite
+            _check_probabilities(path, values, texts, target)
+            values = target.logits_of(values).astype(np.float32)
         self._values = values
         self._rows = {text: row for row, text in enumerate(texts)}
 
@@ -162,10 +167,10 @@ class GivenTeacher:
 class AveragedTeacher:
     """Several teachers as one: the mean of their logits or of their probabilities (Bucila et al. 2006)."""
 
-    def __init__(self, members: Sequence[TeacherOutputs], average: str):
-        """`average` is logits or probabilities."""
+    def __init__(self, members: Sequence[TeacherOutputs], average: str, activation: str = "softmax"):
+        """`average` is logits or probabilities; `activation` makes the latter of the former (a key of `MEANS`)."""
         self.members = list(members)
-        self._average = average
+        self._average = MEANS[activation] if average == "probabilities" else _mean
 
     @property
     def rows(self) -> int:
@@ -179,9 +184,27 @@ class AveragedTeacher:
     def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
         """The average; nan for a text that a member has no logits for."""
         outputs = np.stack([member.logits(texts, progress) for member in self.members])
-        if self._average == "logits":
-            return np.asarray(outputs.mean(axis=0), dtype=np.float32)
-        return np.asarray(logsumexp(log_softmax(outputs, axis=-1), axis=0) - np.log(len(outputs)), dtype=np.float32)
+        return np.asarray(self._average(outputs), dtype=np.float32)
+
+
+def _mean(outputs: NDArray[Any]) -> NDArray[Any]:  # (members, n, outputs) → (n, outputs)
+    return np.asarray(outputs.mean(axis=0))
+
+
+def _mean_softmax(outputs: NDArray[Any]) -> NDArray[Any]:  # (members, n, classes) → (n, classes)
+    return np.asarray(logsumexp(log_softmax(outputs, axis=-1), axis=0) - np.log(len(outputs)))
+
+
+def _mean_sigmoid(outputs: NDArray[Any]) -> NDArray[Any]:  # (members, n, labels) → (n, labels)
+    classes = _mean_softmax(np.stack([np.zeros_like(outputs), outputs], axis=-1))  # no and yes
+    return np.asarray(classes[..., 1] - classes[..., 0])
+
+
+MEANS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {  # of probabilities, as logits
+    "softmax": _mean_softmax,
+    "sigmoid": _mean_sigmoid,
+    "identity": _mean,
+}
 
 
 def _check_finite(logits: NDArray[np.float32], texts: Sequence[Pair]) -> None:
@@ -221,16 +244,20 @@ def _label_columns(path: Path, labels: Sequence[str], order: Sequence[str] | Non
     return [list(order).index(label) for label in labels]
 
 
-def _check_probabilities(path: Path, values: NDArray[np.float32], texts: Sequence[Pair]) -> None:
+def _check_probabilities(path: Path, values: NDArray[np.float32], texts: Sequence[Pair], target: Target) -> None:
     """Raises DataError for a row that is no distribution: logits in the wrong column would be trained on."""
-    if values.shape[1] == 1:
+    if target.regression:
         raise DataError(f"{path}: a regression task has no probabilities; set teacher.column: logits")
-    wrong = ((values < 0) | (values > 1)).any(axis=1) | (np.abs(values.sum(axis=1) - 1) > _SUM)
+    wrong = ((values < 0) | (values > 1)).any(axis=1)
+    sums = ""
+    if target.activation == "softmax":
+        sums = " with sum 1"
+        wrong |= np.abs(values.sum(axis=1) - 1) > _SUM
     if wrong.any():
         row = int(wrong.argmax())
         shown = ", ".join(f"{value:.4g}" for value in values[row, :8])
         raise DataError(
-            f"{path}: {wrong.sum()} of {len(values)} rows of column 'probabilities' are not in [0, 1] with sum 1, "
+            f"{path}: {wrong.sum()} of {len(values)} rows of column 'probabilities' are not in [0, 1]{sums}, "
             f"first row {row}, {short_repr(texts[row][0], 30)}: {shown}; set teacher.column: logits if these are logits"
         )
 

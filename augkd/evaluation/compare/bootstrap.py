@@ -1,7 +1,7 @@
 """Every metric of every recipe and seed on thousands of bootstrap resamples of the test set at once.
 
 A resample is a vector of counts: how often each example was drawn. Accuracy, F1 and the Matthews correlation need only
-sums of those counts, Pearson their moments and Spearman their running totals, so a block of resamples is a matrix
+sums of those counts, Pearson their moments, Spearman and mAP their running totals, so a block of resamples is a matrix
 product instead of a loop over scikit-learn. All recipes and seeds see the same resamples (Koehn 2004, "Statistical
 Significance Tests for Machine Translation Evaluation"): an example that is hard for all of them cancels out of a
 difference.
@@ -26,8 +26,8 @@ _BLOCK = 4_000_000  # counts in memory at once: 32 MB
 
 def bootstrap_scores(
     metric: str,
-    predicted: Values,  # (models, n) classes, or numbers for regression
-    true: Values,  # (n,)
+    predicted: Values,  # (models, n) classes or numbers; (models, n, labels) as `Target.judged` gives several labels
+    true: Values,  # (n,), or (n, labels)
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -103,10 +103,55 @@ def _spearman(counts: Floats, predicted: Values, true: Values) -> Floats:
     return np.stack([_correlation(counts, _ranks(counts, row), target) for row in predicted], axis=1)
 
 
+def _micro_f1(counts: Floats, predicted: Values, true: Values) -> Floats:
+    real = (true > 0).sum(axis=1).astype(np.float64)  # (n,)
+    hits = ((predicted > 0) & (true > 0)).sum(axis=2).astype(np.float64).T  # (n, models)
+    chosen = (predicted > 0).sum(axis=2).astype(np.float64).T
+    f1: Floats = 2 * _sums(counts, hits) / np.maximum(1, _sums(counts, chosen + real[:, None]))
+    return f1
+
+
+def _macro_f1(counts: Floats, predicted: Values, true: Values) -> Floats:
+    real = _sums(counts, (true > 0).astype(np.float64))  # (resamples, labels)
+    columns = []
+    for row in predicted:
+        hits = _sums(counts, ((row > 0) & (true > 0)).astype(np.float64))
+        either = real + _sums(counts, (row > 0).astype(np.float64))
+        columns.append((2 * hits / np.maximum(1, either)).mean(axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _mean_average_precision(counts: Floats, predicted: Values, true: Values) -> Floats:
+    real = true > 0
+    positives = _sums(counts, real.astype(np.float64))  # (resamples, labels)
+    columns = []
+    for row in predicted:
+        totals = np.zeros(len(counts))
+        for place in range(true.shape[1]):
+            totals += _average_precision(counts, row[:, place], real[:, place])
+        columns.append(totals / np.maximum(1, (positives > 0).sum(axis=1)))
+    return np.stack(columns, axis=1)
+
+
+def _average_precision(counts: Floats, scores: Values, real: Values) -> Floats:  # (resamples,)
+    """Σ (recall gained) · precision over the distinct scores, from the highest; 0 without a positive."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])  # the last text of each distinct score
+    ranked = counts[:, order]
+    hits = np.cumsum(ranked * real[order], axis=1)[:, ends]
+    gained = np.diff(hits, axis=1, prepend=0)
+    precision = hits / np.maximum(1, np.cumsum(ranked, axis=1)[:, ends])
+    total: Floats = (gained * precision).sum(axis=1) / np.maximum(1, hits[:, -1])
+    return total
+
+
 RESAMPLED_METRICS: dict[str, Callable[[Floats, Values, Values], Floats]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "matthews": _matthews,
+    "micro_f1": _micro_f1,
+    "macro_f1": _macro_f1,
+    "mAP": _mean_average_precision,
     "pearson": _pearson,
     "spearman": _spearman,
 }

@@ -21,9 +21,9 @@ class StudentPredictions:
     """Predictions of recipes × seeds on the labelled examples of one split."""
 
     recipes: tuple[str, ...]
-    students: NDArray[Any]  # (recipes, seeds, n) class indices, or numbers for regression
-    labels: NDArray[Any]  # (n,)
-    teacher: NDArray[Any] | None  # (n,); None where its outputs are not known for every example
+    students: NDArray[Any]  # (recipes, seeds, n) as `Target.judged` gives them: classes, numbers, or (…, n, labels)
+    labels: NDArray[Any]  # (n,) as `Target.encode` gives them
+    teacher: NDArray[Any] | None  # (n,) or (n, labels); None where its outputs are not known for every example
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,23 @@ def read_students(students: Mapping[str, Sequence[Path]], split: str) -> Student
         for folder, one in zip(students[name], predictions, strict=True):
             if not np.array_equal(one.labels, first.labels):
                 raise WorkspaceError(f"{folder / FILE} has other {split} examples; remove {folder} and run again")
-    target = first.target
     return StudentPredictions(
         tuple(complete),
-        np.array([[target.predictions(one.student) for one in row] for row in complete.values()]),
+        np.array([[one.target.judged(one.student) for one in row] for row in complete.values()]),
         first.labels,
-        None if first.teacher is None else target.predictions(first.teacher),
+        None if first.teacher is None else first.teacher_target.judged(first.teacher),
     )
 
 
 def measure(
     metric: str,
-    students: NDArray[Any],  # (recipes, seeds, n)
-    labels: NDArray[Any],  # (n,)
+    students: NDArray[Any],  # (recipes, seeds, n), or (recipes, seeds, n, labels)
+    labels: NDArray[Any],  # (n,), or (n, labels)
     resamples: int,
     seed: int = 0,
 ) -> StudentScores:
     """Scores of every student, on the examples and on `resamples` bootstrap resamples of them."""
-    flat, shape = students.reshape(-1, students.shape[-1]), students.shape[:2]
+    flat, shape = students.reshape(-1, *students.shape[2:]), students.shape[:2]
     scores = np.array([METRICS[metric](predicted, labels) for predicted in flat])
     resampled = bootstrap_scores(metric, flat, labels, resamples=resamples, seed=seed)
     return StudentScores(scores.reshape(shape), resampled.reshape(resamples, *shape))

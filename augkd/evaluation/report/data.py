@@ -5,14 +5,10 @@ Nothing is computed again and no model is loaded. What a run did not record is N
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from augkd.data.target import Target
 from augkd.data.transfer_set import Candidates, TransferSet
@@ -85,15 +81,6 @@ def read_run(folder: Path) -> RunData:
     )
 
 
-def most_probable_class(
-    logits: NDArray[np.float32],  # (n, classes)
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # (n,), (n,)
-    """The most probable class of each row, and its probability."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probability = exponentials.max(axis=1) / exponentials.sum(axis=1)
-    return logits.argmax(axis=1), probability.astype(np.float32)
-
-
 def _transfer_set(run: RunFolder, fingerprint: str) -> TransferSet | None:
     """The transfer set that the student was trained on; None where it was removed or replaced."""
     folder = run.stage("transfer_set")
@@ -126,7 +113,7 @@ def _trace(path: Path, transfer: TransferSet | None) -> Trace | None:
 
 
 def _target(config: Path) -> Target:
-    return Target.of_outputs(read_json(config).get("id2label") or {})
+    return Target.of_config(read_json(config))
 
 
 def _sizes(student: Path, teacher: Path | None) -> dict[str, int]:

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from augkd.data.target import Target
+from augkd.data.target import Target, present
 from augkd.data.transfer_set import Candidates, TransferSet
 from augkd.distill.trace import Trace
-from augkd.evaluation.report.data import most_probable_class
 
 EPOCHS = 12  # maximum in a sparkline; of more, evenly spaced ones with the first and the last
 REWRITTEN = frozenset({"generator", "substitution"})  # sources whose texts are the original's with words replaced
@@ -57,12 +56,12 @@ class _Columns:
     """The columns of a whole transfer set; `take` gives those of some originals."""
 
     def __init__(self, transfer: TransferSet, candidates: Candidates, trace: Trace | None):
-        self._labels = transfer.labels
+        self._names = list(transfer.target.answers)
         self._text, self._pair = transfer.column("text"), transfer.column("text_pair")
-        self._label = _encoded_labels(transfer.column("label"), transfer.target)
-        self._teacher = _encoded_predictions(transfer.teacher(), transfer.target)
+        self._label = _encoded_labels(transfer.column("label"), transfer.target, self._names)
+        self._teacher = _encoded_predictions(transfer.teacher(), transfer.target, self._names)
         self._candidates = candidates
-        self._candidate_teacher = _encoded_predictions(candidates.teacher, transfer.target)
+        self._candidate_teacher = _encoded_predictions(candidates.teacher, transfer.target, self._names)
         self._score = [None if np.isnan(value) else round(float(value), 2) for value in candidates.score]
         self._sources = sorted(set(candidates.source))
         self._scale = _Scale(trace, len(candidates.owner)) if trace is not None and len(trace.picked) else None
@@ -71,7 +70,7 @@ class _Columns:
         kept = np.flatnonzero(np.isin(self._candidates.owner, rows))
         texts: dict[str, int] = {}
         value: dict[str, Any] = {
-            "labels": self._labels,
+            "labels": self._names,
             "sources": self._sources,
             "text": [_place(texts, self._text[row]) for row in rows],
             "pair": _pairs(texts, [self._pair[row] for row in rows]),
@@ -142,22 +141,34 @@ def _pairs(texts: dict[str, int], pairs: Sequence[str | None]) -> list[int] | No
     return [-1 if pair is None else _place(texts, pair) for pair in pairs]
 
 
-def _encoded_labels(labels: Sequence[Any], target: Target) -> list[float | None]:
-    """Class indices; for regression the labels themselves. None for a missing one."""
+def _encoded_labels(labels: Sequence[Any], target: Target, names: list[str]) -> list[float | None]:
+    """Places in `names`; for regression the labels themselves. None for a missing one."""
     if target.regression:
         return [None if label is None else round(label, 3) for label in labels]
-    indices = {name: index for index, name in enumerate(target.labels)}
-    return [None if label is None else indices[label] for label in labels]
+    encoded = target.encode(labels)
+    places: list[float | None] = [None] * len(labels)
+    known = present(encoded)
+    for row, place in zip(np.flatnonzero(known), _places(target.named(encoded[known]), names), strict=True):
+        places[row] = place
+    return places
 
 
-def _encoded_predictions(logits: NDArray[np.float32], target: Target) -> list[float]:
-    """101 · class + probability in per cent; for regression the output itself."""
+def _encoded_predictions(logits: NDArray[np.float32], target: Target, names: list[str]) -> list[float]:
+    """101 · place in `names` + probability in per cent; for regression the output itself."""
     if target.regression:
         return [round(float(value), 3) for value in logits[:, 0]]
     if not len(logits):
         return []
-    place, probability = most_probable_class(logits)
-    return [int(value) for value in 101 * place + np.rint(100 * probability).astype(int)]
+    places = _places(target.named(target.predictions(logits)), names)
+    return [101 * place + int(p) for place, p in zip(places, np.rint(100 * target.confidence(logits)), strict=True)]
+
+
+def _places(answers: Sequence[str], names: list[str]) -> list[int]:
+    """The place of each answer in `names`, which gets those it lacks; of several labels, a combination is an answer."""
+    place_of = {name: place for place, name in enumerate(names)}
+    places = [place_of.setdefault(answer, len(place_of)) for answer in answers]
+    names[:] = place_of
+    return places
 
 
 def _deflated(value: Any) -> str:

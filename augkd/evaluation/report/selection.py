@@ -28,27 +28,28 @@ _ORIGINALS, _TEXTS = 8, 4  # originals with rewritten texts, and texts of each, 
 
 
 def errors(run: RunData, sheet: StyleSheet) -> Section | None:
-    """Confusion matrices of student and teacher; for regression, predictions against labels."""
+    """Confusion matrices of student and teacher, or a table of several labels; numbers are drawn against labels."""
     predictions = run.predictions
     if predictions is None:
         return None
     if run.target.regression:
         return Section("errors", "Errors", "", [_scatter(predictions, sheet)])
-    labels, names = predictions.labels, run.target.labels
-    student = run.target.predictions(predictions.student)
-    texts = f"On the {len(labels):,} labelled texts of the {predictions.split} split"
-    if predictions.teacher is None:
-        intro = f"{texts}, the student is right on {percent(float((student == labels).sum()), len(labels))}."
-        return Section("errors", "Errors", intro, [_confusion("student", student, labels, names)])
-    teacher = run.target.predictions(predictions.teacher)
-    only_teacher = int(((student != labels) & (teacher == labels)).sum())
-    only_student = int(((student == labels) & (teacher != labels)).sum())
-    intro = (
-        f"{texts}, student and teacher agree on {percent(float((student == teacher).sum()), len(labels))}. "
-        f"Only the teacher is right on {only_teacher:,} of them, only the student on {only_student:,}."
-    )
-    models = {"student": student, "teacher": teacher}
-    return Section("errors", "Errors", intro, [_confusion(name, p, labels, names) for name, p in models.items()])
+    labels, names, same = predictions.labels, run.target.labels, run.target.same
+    table = _TABLES[run.target.activation]
+    models = {"student": predictions.target.predictions(predictions.student)}
+    right = same(models["student"], labels)
+    texts = f"On the {len(labels):,} labelled texts of the {predictions.split} split{_RIGHT[run.target.activation]}"
+    intro = f"{texts}, the student is right on {percent(float(right.sum()), len(labels))}."
+    if predictions.teacher is not None:
+        models["teacher"] = predictions.teacher_target.predictions(predictions.teacher)
+        teacher_right = same(models["teacher"], labels)
+        agreed = same(models["student"], models["teacher"])
+        intro = (
+            f"{texts}, student and teacher agree on {percent(float(agreed.sum()), len(labels))}. "
+            f"Only the teacher is right on {(teacher_right & ~right).sum():,} of them, "
+            f"only the student on {(right & ~teacher_right).sum():,}."
+        )
+    return Section("errors", "Errors", intro, [table(name, p, labels, names) for name, p in models.items()])
 
 
 def confusion(predicted: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[np.int64]:  # (classes, classes)
@@ -69,6 +70,25 @@ def _confusion(model: str, predicted: NDArray[Any], labels: NDArray[Any], names:
     return Table(f"Confusion matrix of the {model}", ["true class", *names, "recall"], rows, "predicted class")
 
 
+def _by_label(model: str, predicted: NDArray[Any], labels: NDArray[Any], names: Sequence[str]) -> Table:
+    """Precision, recall and F1 of each of several labels, at the thresholds of the model."""
+    chosen, real = predicted == 1, labels == 1
+    hits = (chosen & real).sum(axis=0)
+    rows: list[list[str | Cell]] = [
+        [
+            name,
+            count(real[:, place].sum()),
+            count(chosen[:, place].sum()),
+            percent(float(hits[place]), float(chosen[:, place].sum())),
+            percent(float(hits[place]), float(real[:, place].sum())),
+            percent(2 * float(hits[place]), float(chosen[:, place].sum() + real[:, place].sum())),
+        ]
+        for place, name in enumerate(names)
+    ]
+    head = ["label", "texts", "predicted", "precision", "recall", "F1"]
+    return Table(f"Labels of the {model}, at its own thresholds", head, rows)
+
+
 def _most_confused(model: str, matrix: NDArray[np.int64], names: Sequence[str]) -> Table:
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
@@ -76,6 +96,10 @@ def _most_confused(model: str, matrix: NDArray[np.int64], names: Sequence[str]) 
     pairs = [divmod(int(place), len(names)) for place in order if wrong.flat[place]]
     rows = [[names[true], names[predicted], count(wrong[true, predicted])] for true, predicted in pairs]
     return Table(f"Most frequent confusions of the {model}", ["true class", "predicted class", "texts"], rows)
+
+
+_RIGHT = {"softmax": "", "sigmoid": ", counted as right where all labels are"}
+_TABLES = {"softmax": _confusion, "sigmoid": _by_label}
 
 
 def _scatter(predictions: Predictions, sheet: StyleSheet) -> Plot:
@@ -104,7 +128,7 @@ def explorer(run: RunData) -> Section | None:
     intro = f"{len(run.transfer):,} labelled texts (originals) with {len(run.candidates.owner):,} candidates."
     labels = _labels(run)
     if not run.target.regression and present(labels).any():
-        wrong = present(labels) & (run.target.predictions(run.transfer.teacher()) != labels)
+        wrong = present(labels) & ~run.target.same(run.target.predictions(run.transfer.teacher()), labels)
         intro += f" The teacher disagrees with {wrong.sum():,} of {present(labels).sum():,} labels."
     if run.trace is None:
         intro += " This run did not record which candidates were picked."
@@ -176,7 +200,8 @@ def sources(run: RunData) -> Section | None:
     intro = (
         "Distance: between the teacher's output for a candidate and the original's label. "
         if run.target.regression
-        else "Agreement: candidates for which the teacher predicts the original's label. "
+        else "Agreement: candidates for which the teacher predicts the original's label (of several labels, the share "
+        "that both have of those that one has). "
     )
     intro += "Picked: candidates picked in an epoch. Divergence: in the last epoch, where scored. All are means."
     return Section("sources", "Sources", intro, [Table("Candidates by source", head, rows)])
@@ -211,13 +236,13 @@ def _labels(run: RunData) -> NDArray[Any]:  # (originals,) as `Target.encode` gi
 
 
 def _agreement(run: RunData) -> NDArray[np.float64]:  # (m,)
-    """1 where the teacher predicts the original's label for a candidate, else 0; for regression the distance to it.
+    """How far the teacher predicts the original's label for a candidate; for regression the distance to it.
 
     nan where the original has no label.
     """
     labels = _labels(run)[run.candidates.owner]
     predicted = run.target.predictions(run.candidates.teacher)
-    agreement = np.abs(predicted - labels) if run.target.regression else predicted == labels
+    agreement = np.abs(predicted - labels) if run.target.regression else run.target.agreement(predicted, labels)
     return np.where(present(labels), agreement, np.nan)
 
 

@@ -20,6 +20,7 @@ from augkd.errors import DataError
 from augkd.evaluation.judge import Judge
 from augkd.models.classifier import load_backbone
 from augkd.models.layers import from_layers
+from augkd.models.outputs import record_thresholds
 from augkd.recipe import TeacherOptions, TrainingOptions
 from augkd.runs.context import RunContext, named_if_it_diverges
 from augkd.workspace.files import write_json
@@ -28,8 +29,8 @@ from augkd.workspace.files import write_json
 def fine_tune(context: RunContext, options: TeacherOptions, stage_name: str, folder: Path) -> dict[str, int]:
     """Fine-tunes the teacher of `options` on the task into `folder`; the rows forwarded, by purpose."""
     training = context.recipe.training
-    labels = context.target.labels
-    model = load_backbone(str(options.model), labels, training.max_length, options.seed, training.precision)
+    target = context.target
+    model = load_backbone(str(options.model), target, training.max_length, options.seed, training.precision)
     if options.layers is not None:
         model = from_layers(model, options.layers, "teacher.layers")
     settings: dict[str, Any] = {
@@ -40,16 +41,17 @@ def fine_tune(context: RunContext, options: TeacherOptions, stage_name: str, fol
         **{name: getattr(training, name) for name in ("max_length", "precision", "checkpoints", "report_to")},
     }
     stage = TrainingOptions.model_validate(settings)
-    rows = [original_row(e, np.zeros(context.target.outputs), [], labels) for e in context.task.train]
-    judge = Judge(context.task, context.metric, context.target, _no_teacher)
+    rows = [original_row(e, np.zeros(target.outputs), [], target) for e in context.task.train]
+    judge = Judge(context.task, context.metric, target, _no_teacher)
     with named_if_it_diverges(stage_name):
         trained = train_stages(
             model,
             [arguments(folder / "checkpoints", stage, options.seed, context.metric)],
-            DistillationDataset(model, in_memory(rows, labels)),
+            DistillationDataset(model, in_memory(rows, target)),
             lambda classifier: {context.metric: judge.validation(classifier)},
             partial(context.progress, stage_name),
         )
+    record_thresholds(model.model.config, judge.fitted(model))
     model.save(folder)
     write_json(folder / "log.json", trained.log)
     return trained.rows

@@ -65,8 +65,7 @@ class StudentStage:
         from augkd.models.classifier import load_classifier
 
         training = self.context.recipe.training
-        labels = self.context.target.labels
-        return load_classifier(str(self.folder), labels, training.max_length, None, training.precision)
+        return load_classifier(str(self.folder), self.context.target, training.max_length, None, training.precision)
 
     def _identity(self) -> dict[str, Any]:
         """What decides the student besides the transfer set."""

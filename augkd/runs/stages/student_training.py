@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
 from augkd.candidates.generator.generator import Generator
+from augkd.data.target import present
 from augkd.data.task import texts_of
 from augkd.data.transfer_set import TransferSet
 from augkd.distill.adversary.ascent import Adversary, Ascent
@@ -27,9 +30,11 @@ from augkd.distill.stages import Trained, train_stages
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.teacher.outputs import known_logits
 from augkd.evaluation.judge import Judge
+from augkd.evaluation.thresholds import with_thresholds
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.layers import from_layers
 from augkd.models.masked_lm import check_same_vocabulary
+from augkd.models.outputs import record_thresholds
 from augkd.models.student_kinds import build_student
 from augkd.recipe import dump
 from augkd.recipe.units import format_bytes
@@ -37,8 +42,6 @@ from augkd.runs.context import named_if_it_diverges
 from augkd.workspace.files import replacing, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from augkd.runs.stages.student import StudentStage
 
 # Padded tokens per forward pass of a static student. Each pass fills a dense gradient of all token vectors, which
@@ -67,6 +70,7 @@ class StudentTraining:
                 self._layers,
                 adversary,
             )
+        record_thresholds(student.model.config, judge.fitted(student))
         self._save(student, trained, adversary)
         facts = {"rows": trained.rows, "parameters": student.parameters, "validation": judge.validation(student)}
         facts |= judge.test(student)  # after every choice is made
@@ -76,10 +80,10 @@ class StudentTraining:
         return facts
 
     def _untrained(self) -> Classifier:
-        recipe, labels = self._stage.context.recipe, self._stage.context.target.labels
+        recipe, target = self._stage.context.recipe, self._stage.context.target
         training, options = recipe.training, recipe.student
         if options.model is not None:
-            return load_backbone(options.model, labels, training.max_length, recipe.seed, training.precision)
+            return load_backbone(options.model, target, training.max_length, recipe.seed, training.precision)
         if options.layers is not None:
             student = from_layers(self._stage.teacher.model, options.layers)
         else:
@@ -164,4 +168,16 @@ class StudentTraining:
             predictions[split] = student.predict(texts_of(examples)).contiguous()
             predictions[f"{split}_labels"] = torch.from_numpy(target.encode([e.label for e in examples]))
             predictions[f"teacher_{split}"] = torch.from_numpy(teacher)
-        return predictions
+        return predictions | self._thresholds(predictions)
+
+    def _thresholds(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of student and teacher, where texts have several labels; each chosen on the validation texts."""
+        labels, metric = predictions["validation_labels"].numpy(), self._stage.context.metric
+        labelled = present(labels)
+        thresholds: dict[str, Tensor] = {}
+        for name, split in (("thresholds", "validation"), ("teacher_thresholds", "teacher_validation")):
+            logits = predictions[split].numpy()[labelled]
+            if not np.isnan(logits).any():
+                target = with_thresholds(self._stage.context.target, metric, logits, labels[labelled])
+                thresholds |= {name: torch.tensor(target.thresholds, dtype=torch.float64)} if target.thresholds else {}
+        return thresholds

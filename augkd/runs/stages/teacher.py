@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from augkd.data.given_transfer_set import locate_transfer_set
+from augkd.data.target import Target
 from augkd.data.task import Task, texts_of
 from augkd.data.transfer_set import TransferSet
 from augkd.distill.teacher.answer_store import FILE, AnswerStore
@@ -113,8 +115,8 @@ class Teacher:
         from augkd.models.classifier import load_classifier
 
         assert self.folder is not None, "the recipe's own check sees to this"
-        training, labels = self._context.recipe.training, self._context.target.labels
-        return load_classifier(str(self.folder), labels, training.max_length, self._output_names, training.precision)
+        training, target = self._context.recipe.training, self._context.target
+        return load_classifier(str(self.folder), target, training.max_length, self._output_names, training.precision)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,15 +138,15 @@ class Teacher:
     @cached_property
     def outputs(self) -> TeacherOutputs:
         """Its logits of any text; a model's are stored."""
-        options, labels = self.options, self._context.target.labels
+        options, target = self.options, self._context.target
         if options.ensemble is not None:
-            return AveragedTeacher([member.outputs for member in self.members], self._average)
+            return AveragedTeacher([member.outputs for member in self.members], self._average, target.activation)
         if self._context.recipe.data.transfer_set is not None:
             given = TransferSet.open(locate_transfer_set(self._context.recipe.data.transfer_set))
-            return GivenTeacher(given.folder / "data", "teacher_logits", labels, given.labels, drop=False)
+            return GivenTeacher(given.folder / "data", "teacher_logits", target, given.labels, drop=False)
         if options.logits is not None:
             drop = options.missing == "drop"
-            return GivenTeacher(Path(options.logits), options.column, labels, options.labels, drop)
+            return GivenTeacher(Path(options.logits), options.column, target, options.labels, drop)
         if options.network is None:
             return self._asked()
         return stored_outputs(self._context, self)
@@ -203,15 +205,15 @@ def stored_outputs(context: RunContext, tutor: Tutor) -> CachedTeacher:
     return CachedTeacher(lambda: tutor.model, context.target.outputs, store, tutor.fingerprint, length)
 
 
-def teacher_labels(task: Task, recipe: Recipe) -> tuple[str, ...]:
-    """Class names for a task without labels: the teacher's own."""
+def teacher_target(task: Task, recipe: Recipe) -> Target:
+    """What is predicted where the task has no labels: what the teacher predicts."""
     labelled = any(e.label is not None for e in (*task.train, *task.validation, *task.test))
     if labelled or recipe.task.regression:
-        return ()
-    if recipe.teacher.labels is not None:
-        return tuple(recipe.teacher.labels)
+        return Target()
+    if recipe.teacher.network is None and recipe.teacher.labels is not None:
+        return Target(tuple(recipe.teacher.labels))
     if recipe.teacher.network is None:
         raise ModelError(f"task {task.name} has no labels; name the classes of the teacher with teacher.labels: [...]")
 
-    id2label = load_config(locate(recipe.teacher.network), recipe.teacher.network).id2label
-    return tuple(id2label[place] for place in range(len(id2label)))
+    target = Target.of_config(load_config(locate(recipe.teacher.network), recipe.teacher.network).to_dict())
+    return replace(target, labels=tuple(recipe.teacher.labels), thresholds=()) if recipe.teacher.labels else target

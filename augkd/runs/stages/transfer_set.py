@@ -23,9 +23,10 @@ from augkd.candidates.augmented_samples import read_candidates
 from augkd.candidates.candidate import Candidate
 from augkd.candidates.drift import measure, summary
 from augkd.candidates.model_texts import SUBSTITUTION_CACHE, ModelTexts, make_model_texts
-from augkd.candidates.neighbours.find import SOURCE, Neighbours, find_neighbours, teacher_distance
+from augkd.candidates.neighbours.find import SOURCE, Neighbours, find_neighbours
 from augkd.data.cleaning import NORMALISATION, normalised
 from augkd.data.given_transfer_set import copy_training_rows, locate_transfer_set
+from augkd.data.target import Target
 from augkd.data.task import Example, Task, texts_of
 from augkd.data.transfer_set import TransferSet, original_row, write_card, write_rows
 from augkd.errors import DataError
@@ -100,7 +101,7 @@ def _models_of(options: GeneratedOptions | SubstitutionOptions, masked_lms: Mask
 def _copy(folder: Path, context: RunContext, name: str) -> dict[str, Any]:
     """Copies a given transfer set without the rows that were cut off for validation and test; the facts."""
     source, task = TransferSet.open(locate_transfer_set(name)), context.task
-    if source.labels != context.target.labels:
+    if source.target != dataclasses.replace(context.target, thresholds=()):
         raise DataError(f"{name} has the labels {', '.join(source.labels)}, the task {', '.join(task.labels)}")
     own = context.recipe.task.dataset == name  # else the task brings its own validation and test texts
     ids = [example.id for example in context.originals] if own else source.column("id")
@@ -128,21 +129,21 @@ def _write(
     folder: Path, context: RunContext, tutor: Tutor, index: IndexStage, masked_lms: MaskedLMStage
 ) -> dict[str, Any]:
     """Writes rows, card and what was withheld (not the manifest); the facts for the manifest."""
-    train, options, labels = context.originals, context.recipe.data, context.target.labels
+    train, options, target = context.originals, context.recipe.data, context.target
     gathered = _gather(folder, context, index, masked_lms)
     pools, rows_before = gathered.pools, tutor.outputs.rows
 
     texts = [*texts_of(train), *((c.text, c.text_pair) for c in itertools.chain.from_iterable(pools))]
     logits = tutor.outputs.logits(texts, partial(context.progress, "teacher logits"))
     unknown = without_output(train, logits, tutor.outputs)
-    outside = _outside_teacher_bounds(pools, logits, options.neighbours)
+    outside = _outside_teacher_bounds(pools, logits, options.neighbours, target)
     orphaned = np.repeat(unknown, [len(pool) for pool in pools])
     logits[len(train) :][outside | orphaned] = np.nan  # left out like those the teacher does not know
 
-    write_rows(folder, _rows(train, pools, logits, labels), labels)
+    write_rows(folder, _rows(train, pools, logits, target), target)
     write_json(folder / "withheld.json", [dataclasses.asdict(copy) for copy in gathered.found.withheld])
     if any(gathered.made.pools):
-        write_json(folder / "drift.json", _drift(train, pools, gathered.made, logits))
+        write_json(folder / "drift.json", _drift(train, pools, gathered.made, logits, target))
 
     asked = write_left_out(folder, tutor.outputs, texts)
     known = ~np.isnan(logits[len(train) :].sum(axis=1))
@@ -191,7 +192,10 @@ def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progres
 
 
 def _outside_teacher_bounds(
-    pools: Sequence[Sequence[Candidate]], logits: NDArray[np.float32], options: NeighbourOptions | None
+    pools: Sequence[Sequence[Candidate]],
+    logits: NDArray[np.float32],
+    options: NeighbourOptions | None,
+    target: Target,
 ) -> NDArray[np.bool_]:  # (candidates,)
     """Which neighbours' teacher outputs are too near to, or too far from, their original's.
 
@@ -200,7 +204,7 @@ def _outside_teacher_bounds(
     owner = np.repeat(np.arange(len(pools)), [len(pool) for pool in pools])
     if options is None or (options.min_teacher_distance == 0 and options.max_teacher_distance is None):
         return np.zeros(len(owner), dtype=bool)
-    distance = teacher_distance(logits[owner], logits[len(pools) :])
+    distance = target.distance(logits[owner], logits[len(pools) :])
     farthest = math.inf if options.max_teacher_distance is None else options.max_teacher_distance
     neighbour = np.array([candidate.source == SOURCE for pool in pools for candidate in pool], dtype=bool)
     return neighbour & ((distance < options.min_teacher_distance) | (distance > farthest))
@@ -210,7 +214,7 @@ def _rows(
     train: Sequence[Example],
     pools: Sequence[Sequence[Candidate]],
     logits: NDArray[np.float32],  # originals, then all candidates
-    labels: Sequence[str],
+    target: Target,
 ) -> Iterator[dict[str, Any]]:
     start = len(train)
     for row, (example, pool) in enumerate(zip(train, pools, strict=True)):
@@ -222,18 +226,22 @@ def _rows(
         start += len(pool)
         if np.isnan(logits[row]).any():
             continue  # a teacher that is asked gave no answer
-        yield original_row(example, logits[row], candidates, labels)
+        yield original_row(example, logits[row], candidates, target)
 
 
 def _drift(
-    train: Sequence[Example], pools: Sequence[Sequence[Candidate]], made: ModelTexts, logits: NDArray[np.float32]
+    train: Sequence[Example],
+    pools: Sequence[Sequence[Candidate]],
+    made: ModelTexts,
+    logits: NDArray[np.float32],
+    target: Target,
 ) -> dict[str, Any]:
     """How far the texts that models wrote are from their originals, by source, as means and quantiles."""
     own = [{id(candidate) for candidate in pool} for pool in made.pools]
     is_made = [id(candidate) in mine for pool, mine in zip(pools, own, strict=True) for candidate in pool]
     cosine = np.array([value for row in made.cosine for value in row], dtype=np.float32)
     of_candidates = logits[len(train) :][np.array(is_made, dtype=bool)]
-    return summary(measure(train, made.pools, cosine, logits[: len(train)], of_candidates))
+    return summary(measure(train, made.pools, cosine, logits[: len(train)], of_candidates, target))
 
 
 def _labelled(context: RunContext) -> dict[str, int]:

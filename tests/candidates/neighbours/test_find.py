@@ -13,7 +13,7 @@ import pytest
 
 from augkd.candidates.candidate import Candidate
 from augkd.candidates.neighbours import near_copies, strategies
-from augkd.candidates.neighbours.find import Neighbours, find_neighbours, teacher_distance
+from augkd.candidates.neighbours.find import Neighbours, find_neighbours
 from augkd.candidates.neighbours.near_copies import WithheldText
 from augkd.data.corpus import CorpusSource
 from augkd.data.task import Example
@@ -517,16 +517,6 @@ def test_without_examples_there_are_no_neighbours() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         neighbours_of(CORPUS, "ab", **{"k": 1, **options})
-
-
-def test_the_teacher_distance_is_the_probability_that_moved() -> None:
-    original = np.log(np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.7, 0.2, 0.1]], dtype=np.float32))
-    candidate = np.log(np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]], dtype=np.float32)) + 5
-    assert teacher_distance(original, candidate) == pytest.approx([0.0, 0.5, 0.6], abs=1e-6)
-    far = np.array([[1000.0, -1000.0]], dtype=np.float32)
-    assert teacher_distance(far, -far) == pytest.approx([1.0])
-    numbers = np.array([[1.5], [2.0]], dtype=np.float32)
-    assert teacher_distance(numbers, np.array([[1.0], [4.0]], dtype=np.float32)) == pytest.approx([0.5, 2.0])
 
 
 CORPUS_IN_WORDS = [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from augkd.distill.objective.losses import (
     LOSSES,
-    NEEDS_CLASSES,
+    UNSUITED,
     annealed,
     ce,
     continuation,
@@ -308,7 +308,7 @@ def rows_of(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
 def test_every_loss_gives_one_finite_differentiable_value_per_row(name: str, outputs: int, progress: float) -> None:
     student, teacher, labels = rows_of(outputs)
-    if outputs == 1 and name in NEEDS_CLASSES:
+    if outputs == 1 and name in UNSUITED["regression"]:
         with pytest.raises(RecipeError, match=f"loss '{name}' needs classes, but this task's labels are numbers; use"):
             call(name, student, teacher, labels, progress)
         return
@@ -327,7 +327,7 @@ def test_every_loss_gives_one_finite_differentiable_value_per_row(name: str, out
 @pytest.mark.parametrize("outputs", [3, 1])
 def test_every_gradient_is_the_slope(name: str, outputs: int) -> None:
     student, teacher, labels = rows_of(outputs)
-    if outputs == 1 and name in NEEDS_CLASSES:
+    if outputs == 1 and name in UNSUITED["regression"]:
         return
     student.requires_grad_()
     call(name, student, teacher, labels).sum().backward()
@@ -344,7 +344,7 @@ def test_every_gradient_is_the_slope(name: str, outputs: int) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("outputs", [3, 1])
 def test_no_loss_lets_a_missing_label_or_extreme_logits_make_it_infinite(name: str, outputs: int) -> None:
-    if outputs == 1 and name in NEEDS_CLASSES:
+    if outputs == 1 and name in UNSUITED["regression"]:
         return
     student, teacher, labels = rows_of(outputs)
     labels = torch.full_like(labels, -100 if outputs > 1 else torch.nan)
@@ -382,9 +382,74 @@ def test_a_row_s_loss_does_not_depend_on_the_rows_beside_it_except_cwtm_s(name: 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_perfect_regression_costs_nothing_in_any_loss_that_takes_numbers(name: str) -> None:
-    if name in NEEDS_CLASSES:
+    if name in UNSUITED["regression"]:
         return
     target = torch.tensor([1.0, 2.0, 4.0])
     perfect = target[:, None].clone()
     assert call(name, perfect, perfect, target, 1.0).tolist() == [0, 0, 0]
     assert call(name, perfect + 2, perfect, target, 1.0).tolist() == [4, 4, 4]
+
+
+# ---- several labels ----
+
+SEVERAL = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [torch.nan] * 3])
+
+
+def several_rows() -> tuple[torch.Tensor, torch.Tensor]:
+    student, teacher, _ = rows_of(3)
+    return student[:3], teacher[:3]
+
+
+def test_ce_of_several_labels_is_the_binary_cross_entropy_summed_over_them() -> None:
+    student, teacher = several_rows()
+    p = 1 / (1 + np.exp(-student.numpy().astype(np.float64)))
+    y = SEVERAL.numpy()
+    wanted = -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum(axis=1)
+    assert call("ce", student, teacher, SEVERAL).tolist() == pytest.approx([*wanted[:2], 0], abs=1e-5)
+
+
+def test_kd_of_several_labels_is_t_squared_times_the_sum_of_their_binary_kls() -> None:
+    student, teacher = several_rows()
+    s, t = (1 / (1 + np.exp(-logits.numpy().astype(np.float64) / 3)) for logits in (student, teacher))
+    forward = (t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))).sum(axis=1)
+    reverse = (s * np.log(s / t) + (1 - s) * np.log((1 - s) / (1 - t))).sum(axis=1)
+    assert kd(student, teacher, SEVERAL, 0.0, temperature=3.0).tolist() == pytest.approx(9 * forward, abs=1e-5)
+    assert reverse_kd(student, teacher, SEVERAL, 0.0, temperature=3.0).tolist() == pytest.approx(9 * reverse, abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "options"), [("label_smoothing", {"smoothing": 0.1}), ("tf_kd", {"correct": 0.9})])
+def test_smoothed_losses_treat_each_of_several_labels_as_a_task_of_two_classes(
+    name: str, options: dict[str, float]
+) -> None:
+    student, teacher = several_rows()
+    rows = LOSSES[name](student, teacher, SEVERAL, 0.0, **options)
+    for row in range(2):
+        as_classes = [
+            LOSSES[name](torch.tensor([[0.0, logit]]), torch.zeros(1, 2), torch.tensor([int(label)]), 0.0, **options)
+            for logit, label in zip(student[row].tolist(), SEVERAL[row].tolist(), strict=True)
+        ]
+        assert rows[row].item() == pytest.approx(sum(one.item() for one in as_classes), abs=1e-5)
+    assert rows[2] == 0
+
+
+def test_losses_on_logits_are_the_same_for_several_labels_and_centring_leaves_them_alone() -> None:
+    student, teacher = several_rows()
+    plain = logit_regression(student, teacher, torch.tensor([0, 1, 2]), 0.0)
+    assert logit_regression(student, teacher, SEVERAL, 0.0).tolist() == plain.tolist()
+    assert logit_regression(student, teacher, SEVERAL, 0.0, centre=True).tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_takes_several_labels_or_says_why_not(name: str) -> None:
+    student, teacher = several_rows()
+    if name in UNSUITED["multi_label_classification"]:
+        with pytest.raises(RecipeError, match=f"loss '{name}' needs one class per text, but this task is multi-label"):
+            call(name, student, teacher, SEVERAL)
+        return
+    student.requires_grad_()
+    rows = call(name, student, teacher, SEVERAL, 0.5)
+    rows.sum().backward()
+    assert rows.shape == (3,)
+    assert student.grad is not None
+    assert rows.isfinite().all()
+    assert student.grad.isfinite().all()

@@ -58,6 +58,17 @@ def test_metrics_of_a_constant_prediction_equal_those_of_the_slow_loop(metric: s
     )
 
 
+@pytest.mark.parametrize("metric", ["micro_f1", "macro_f1", "mAP"])
+@pytest.mark.parametrize(("examples", "labels"), [(60, 4), (7, 3), (1, 2)])
+def test_metrics_of_several_labels_equal_those_of_the_slow_loop(metric: str, examples: int, labels: int) -> None:
+    rng = np.random.default_rng(2)
+    true = (rng.random((examples, labels)) < 0.3).astype(np.float32)
+    predicted = np.round(rng.normal(size=(3, examples, labels)) + true, 1).astype(np.float32)  # with ties
+    scores = bootstrap_scores(metric, predicted, true, resamples=15, seed=5)
+    assert scores.shape == (15, 3)
+    assert np.allclose(scores, slow(metric, predicted, true, 15, 5), atol=1e-12)
+
+
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
 @pytest.mark.parametrize("examples", [50, 4])
 def test_metrics_of_numbers_equal_those_of_the_slow_loop(metric: str, examples: int) -> None:
