@@ -15,6 +15,7 @@ from pathlib import Path
 from augkd.data.tables import read_rows
 from augkd.errors import DataError, short_repr
 from augkd.workspace.files import write_text
+from augkd.workspace.fingerprints import fingerprint
 
 DROPPED = "dropped.jsonl"  # in an index folder
 FIRST = 1000  # texts kept per rule
@@ -66,10 +67,18 @@ def read_dropped(path: Path) -> Iterator[DroppedText]:
             ) from exc
 
 
-def forget_dropped(path: Path, removed: Callable[[str], bool]) -> None:
-    """Rewrites the file without the texts for which `removed(text)`; a truncated text is judged by its beginning."""
+def forget_dropped(path: Path, removed: Callable[[str], bool]) -> Path:
+    """Writes the texts without those for which `removed(text)` to a file beside it, named after its content.
+
+    A truncated text is judged by its beginning. Returns the new path, or `path` itself where nothing is removed.
+    """
     if not path.is_file():
-        return
-    kept = Dropped()
-    kept.texts = [text for text in read_dropped(path) if not removed(text.text)]
-    kept.write(path)
+        return path
+    texts, kept = list(read_dropped(path)), Dropped()
+    kept.texts = [text for text in texts if not removed(text.text)]
+    if len(kept.texts) == len(texts):
+        return path
+    digest = fingerprint([dataclasses.asdict(text) for text in kept.texts])
+    target = path.with_name(f"dropped-{digest[:8]}.jsonl")
+    kept.write(target)
+    return target

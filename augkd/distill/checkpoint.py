@@ -6,8 +6,6 @@ cut off by a kill has none and is not resumed from.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -15,9 +13,7 @@ from typing import Protocol
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from augkd.workspace.files import write_json
-
-_MARKER = "augkd.json"
+from augkd.workspace.checkpoints import check_checkpoint, mark_whole
 
 
 class Stateful(Protocol):
@@ -35,27 +31,21 @@ def add_state(checkpoint: Path, parts: Mapping[str, Stateful], rows: Mapping[str
     for name, part in parts.items():
         if state := part.state():
             save_file(dict(state), checkpoint / f"{name}.safetensors")
-    write_json(checkpoint / _MARKER, {"rows": dict(rows)})
+    mark_whole(checkpoint, {"rows": dict(rows)})
 
 
 def load_state(checkpoint: Path, parts: Mapping[str, Stateful]) -> dict[str, int]:
-    """Restores each part from a checkpoint; returns the rows forwarded before it, by purpose."""
+    """Restores each part from a checkpoint; returns the rows forwarded before it, by purpose.
+
+    Raises WorkspaceError, which names the file, when one of the checkpoint's files is damaged.
+    """
+    facts = check_checkpoint(checkpoint)
     for name, part in parts.items():
         if part.state():
             part.load_state(read_state(checkpoint, name))
-    return dict(json.loads((checkpoint / _MARKER).read_text())["rows"])
+    return dict(facts["rows"])
 
 
 def read_state(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one part."""
     return dict(load_file(checkpoint / f"{name}.safetensors"))
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; newer ones that were cut off by a kill are removed."""
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for path in checkpoints:
-        if (path / _MARKER).exists():
-            return path
-        shutil.rmtree(path)
-    return None

@@ -22,7 +22,8 @@ from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trace import Trace
 from augkd.distill.trainer import DistillationTrainer
 from augkd.models.classifier import Classifier
-from augkd.workspace.files import read_json, replacing, write_json
+from augkd.workspace.checksums import check, read_signed, table_of, write_signed
+from augkd.workspace.files import replacing
 from augkd.workspace.progress import Steps
 
 Validation = Callable[[Classifier], Mapping[str, float]]
@@ -101,12 +102,18 @@ def _joined(results: Sequence[StageResult], traces: Sequence[Trace]) -> Trained:
 
 
 def _load(folder: Path, student: Classifier, adversary: Adversary | None) -> tuple[StageResult, Trace | None]:
-    """Puts student and generator where a finished stage left them; returns its result."""
+    """Puts student and generator where a finished stage left them; returns its result.
+
+    Raises WorkspaceError, which names the file, when one of its files is damaged.
+    """
+    remedy = f"remove {folder} and run the same command"
+    written = read_signed(folder / _RESULT, remedy)
+    check(folder, written["files"], remedy=remedy)
     student.model.load_state_dict(load_file(folder / _WEIGHTS))
     if adversary is not None:
         adversary.load_state(load_file(folder / _GENERATOR))
     trace = Trace.read(folder / _TRACE) if (folder / _TRACE).exists() else None
-    return StageResult(**read_json(folder / _RESULT)), trace
+    return StageResult(written["rows"], written["log"], written["best"]), trace
 
 
 def _save(
@@ -121,6 +128,8 @@ def _save(
             save_file(adversary.state(), temporary)
     if trace is not None:
         trace.write(folder / _TRACE)
-    write_json(folder / _RESULT, asdict(result))
+    names = (_WEIGHTS, _GENERATOR, _TRACE)
+    files = table_of(folder, [name for name in names if (folder / name).exists()])
+    write_signed(folder / _RESULT, asdict(result) | {"files": files})
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from augkd.distill import checkpoint as checkpoints
 from augkd.distill.adversary.ascent import Adversary
@@ -38,6 +37,8 @@ from augkd.models.finite_training import FiniteTraining
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import LengthGrouped
 from augkd.selection.pool import Batch, Pool
+from augkd.workspace.checkpoints import check_checkpoint, last_checkpoint, rotate, unmark
+from augkd.workspace.disk import writing
 from augkd.workspace.progress import Steps
 
 
@@ -252,7 +253,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
 
     def resume(self) -> None:
         """Trains from the last whole checkpoint of the output folder, or from the start; removes half-written ones."""
-        folder = checkpoints.last_checkpoint(Path(self.args.output_dir))
+        folder = last_checkpoint(Path(self.args.output_dir))
         if folder is not None:
             self.rows.update(checkpoints.load_state(folder, self._stateful_parts()))
         self.train(resume_from_checkpoint=str(folder) if folder else None)
@@ -260,16 +261,22 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As Trainer's, but removes older checkpoints only when the new one is whole, so that a kill leaves one."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        unmark(folder)  # of the same step, written before a kill
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            super()._save_checkpoint(model, trial)
+            with writing(folder):
+                super()._save_checkpoint(model, trial)
+                if self.args.should_save:
+                    checkpoints.add_state(folder, self._stateful_parts(), self.all_rows)
         finally:
             self.args.save_total_limit = limit
-        if not self.args.should_save:
-            return
-        checkpoints.add_state(folder, self._stateful_parts(), self.all_rows)
-        best = self.state.best_model_checkpoint
-        rotate_checkpoints(self.args.output_dir, limit, best_model_checkpoint=best)
+        if self.args.should_save:
+            rotate(folder.parent, limit, self.state.best_model_checkpoint)
+
+    def _load_best_model(self) -> None:
+        """As Trainer's, after a look at the checkpoint's checksums."""
+        check_checkpoint(Path(self.state.best_model_checkpoint))
+        super()._load_best_model()
 
     def _stateful_parts(self) -> dict[str, checkpoints.Stateful]:
         """What a checkpoint keeps besides the student and its optimiser, by the name of its file."""

@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
-from augkd.errors import DataError, RecipeError
+from augkd.errors import DataError, IndexFolderError, RecipeError
 from augkd.recipe import CorpusOptions, IndexRecipe, dump
 from augkd.recipe.files import validate
 from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
-from augkd.retrieval.dense.search import Index, verify
+from augkd.retrieval.dense.search import Index
 from augkd.retrieval.dense.takedown import Confirm, Takedown
 from augkd.retrieval.encoders.encoder import IndexEncoder
 from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.engines.shards import encode_shard, merge_encoded_shards
-from augkd.retrieval.lexical.index import LexicalIndex, build_lexical
-from augkd.retrieval.manifest import encoder_options, is_lexical, read_index_manifest
+from augkd.retrieval.lexical.index import build_lexical
+from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.retrieval.open import encoder_in, open_index, with_encoder
 from augkd.retrieval.retriever import Retriever
-from augkd.workspace.files import write_json
 from augkd.workspace.manifest_kinds import DenseManifest, LexicalManifest, ShardManifest
-from augkd.workspace.manifests import MANIFEST, parse_manifest
+from augkd.workspace.manifests import MANIFEST, parse_manifest, rewrite_manifest
 from augkd.workspace.progress import Progress, silent
+from augkd.workspace.verify import verify
 
 
 def build_index(recipe: IndexRecipe, folder: Path, progress: Progress = silent) -> Retriever:
@@ -105,9 +105,11 @@ def remove_from_index(folder: Path, takedown: Path, *, exact: bool = False, conf
 
 def verify_index(folder: Path) -> str:
     """Checks an index against its checksums; returns what was checked, and raises IndexFolderError for any damage."""
-    if is_lexical(read_index_manifest(folder)):
-        return f"the postings, by checksum, and the number of texts, {len(LexicalIndex.open(folder))}"
-    return f"{verify(folder).files} files by checksum, all right"
+    read_index_manifest(folder)
+    verification = verify(folder)
+    if verification.damaged:
+        raise IndexFolderError(verification.damaged[0])
+    return f"{verification.files} files by checksum, all right"
 
 
 def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress) -> IndexEncoder:
@@ -124,7 +126,7 @@ def _record_rerank(index: Index, recipe: IndexRecipe) -> Index:
     if encoder_options(index.manifest)["rerank"] == recipe.encoder.rerank:
         return index
     manifest = index.manifest.on_disk() | {"recipe": dump(recipe)}
-    write_json(index.folder / MANIFEST, manifest)
+    rewrite_manifest(index.folder, manifest)
     return dataclasses.replace(index, manifest=parse_manifest(index.folder, manifest, DenseManifest))
 
 

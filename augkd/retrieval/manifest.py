@@ -5,14 +5,15 @@ It decides whether two indexes give the same neighbours, and names the encoder t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from augkd.errors import IndexFolderError, RecipeError, WorkspaceError
 from augkd.recipe import EncoderOptions
 from augkd.recipe.files import validate
-from augkd.workspace.manifest_kinds import DenseManifest, IndexManifest, LexicalManifest
-from augkd.workspace.manifests import MANIFEST, parse_manifest, read_kind
+from augkd.workspace.manifest_kinds import DenseManifest, IndexManifest, LexicalManifest, ShardManifest
+from augkd.workspace.manifests import MANIFEST, check_files, parse_manifest, read_kind
 
 
 def read_index_manifest(folder: Path) -> IndexManifest:
@@ -38,6 +39,14 @@ def read_dense_manifest(folder: Path) -> DenseManifest:
     if isinstance(manifest, LexicalManifest):
         raise IndexFolderError(f"{folder} is a lexical index, which has no vectors; give an index of vectors")
     return manifest
+
+
+def check_index(folder: Path, manifest: IndexManifest | ShardManifest, names: Iterable[str] | None = None) -> None:
+    """Compares the files of an index, or only `names`, with their checksums; raises IndexFolderError, with the name."""
+    try:
+        check_files(folder, manifest, names)
+    except WorkspaceError as exc:
+        raise IndexFolderError(str(exc)) from exc
 
 
 def is_lexical(manifest: IndexManifest) -> bool:

@@ -17,8 +17,10 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from augkd.errors import IndexFolderError, ModelError, short_repr
+from augkd.errors import IndexFolderError, ModelError, WorkspaceError, short_repr
 from augkd.retrieval.texts import drop_texts_from, read_texts, text_path, write_texts
+from augkd.workspace.checksums import check
+from augkd.workspace.chunk_log import Entries, record_chunk, recorded_chunks
 from augkd.workspace.files import replacing
 
 if TYPE_CHECKING:
@@ -33,14 +35,17 @@ CHUNK = 16_384  # texts that are encoded, written and counted as done together
 class Spool:
     """Vector parts of `chunk` rows each; the last may be shorter."""
 
+    folder: Path
     paths: tuple[Path, ...]
     chunk: int
     count: int
     dim: int
+    recorded: Entries  # of both files of every chunk
 
     def load(self, part: int) -> NDArray[np.float32]:  # (rows, dim), unit rows
         """One part; raises IndexFolderError when the file is damaged."""
         path = self.paths[part]
+        _check(self.folder, path, self.recorded)
         rows = min(self.chunk, self.count - part * self.chunk)
         try:
             stored = np.load(path, allow_pickle=False)
@@ -73,7 +78,31 @@ def vectors_path(folder: Path, part: int) -> Path:
 
 def open_spool(folder: Path, count: int, dim: int, chunk: int) -> Spool:
     """The complete spool in `folder`."""
-    return Spool(tuple(vectors_path(folder, part) for part in range(-(-count // chunk))), chunk, count, dim)
+    paths = tuple(vectors_path(folder, part) for part in range(-(-count // chunk)))
+    return Spool(folder, paths, chunk, count, dim, recorded_chunks(folder))
+
+
+def recorded_files(folder: Path, paths: Iterable[Path]) -> Entries:
+    """The checksums of these files of the spool in `folder`, as they were written.
+
+    Raises IndexFolderError for a file that is damaged by now.
+    """
+    recorded, entries = recorded_chunks(folder), {}
+    for path in paths:
+        _check(folder, path, recorded)
+        name = path.relative_to(folder).as_posix()
+        entries[name] = recorded[name]
+    return entries
+
+
+def _check(folder: Path, path: Path, recorded: Entries) -> None:
+    name = path.relative_to(folder).as_posix()
+    try:
+        check(folder, {name: recorded[name]}, [name], f"remove {path} and run the same command")
+    except KeyError:
+        raise IndexFolderError(f"{path} is not recorded as complete; run the same command") from None
+    except WorkspaceError as exc:
+        raise IndexFolderError(str(exc)) from exc
 
 
 def encode_parts(
@@ -90,8 +119,9 @@ def encode_parts(
     The stream is always read from its start, since the counts depend on all of it. `progress` gets the texts so far.
     """
     parts = count = 0
+    recorded = recorded_chunks(folder)
     for part_texts in _chunks(texts, chunk):
-        if parts % shard[1] == shard[0] - 1 and not _is_done(folder, parts, part_texts):
+        if parts % shard[1] == shard[0] - 1 and not _is_done(folder, parts, part_texts, recorded):
             _write_part(folder, parts, part_texts, _checked(encoder.encode(part_texts), part_texts))
         parts += 1
         count += len(part_texts)
@@ -118,14 +148,19 @@ def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield part
 
 
-def _is_done(folder: Path, part: int, texts: list[str]) -> bool:
-    path = text_path(folder, part)
-    if not path.exists() or not vectors_path(folder, part).exists():
-        return False
-    return bool(read_texts(path).equals(pa.array(texts, pa.string())))
+def _is_done(folder: Path, part: int, texts: list[str], recorded: Entries) -> bool:
+    """Whether the chunk is complete on disk; raises IndexFolderError when a file of it is damaged."""
+    paths = (text_path(folder, part), vectors_path(folder, part))
+    for path in paths:
+        if not path.exists() or path.relative_to(folder).as_posix() not in recorded:
+            return False
+    for path in paths:
+        _check(folder, path, recorded)
+    return bool(read_texts(paths[0]).equals(pa.array(texts, pa.string())))
 
 
 def _write_part(folder: Path, part: int, texts: list[str], vectors: NDArray[np.float32]) -> None:
     write_texts(text_path(folder, part), texts)
     with replacing(vectors_path(folder, part)) as path, path.open("wb") as stream:
         np.save(stream, vectors.astype(np.float16), allow_pickle=False)
+    record_chunk(folder, [text_path(folder, part), vectors_path(folder, part)])

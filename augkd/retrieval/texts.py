@@ -8,13 +8,12 @@ lie beside the present ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from augkd.errors import IndexFolderError, short_repr
 from augkd.workspace.files import replacing
@@ -42,12 +41,33 @@ def write_texts(path: Path, texts: Sequence[str]) -> None:
 
 
 def read_texts(path: Path) -> Any:
-    """One part, memory-mapped: a pyarrow string array. Raises IndexFolderError if the file cannot be read as one."""
+    """One part, memory-mapped: a pyarrow string array. Raises IndexFolderError if the file does not hold one.
+
+    Arrow follows the offsets in a file without a look at them: they are validated first, and that all is UTF-8.
+    """
+    texts = _mapped(path)
+    _validate(texts, path)
+    return texts
+
+
+def _mapped(path: Path) -> Any:
+    """One part that is not validated yet: only its length may be asked for."""
     try:
         column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("text")
     except (pa.ArrowException, OSError, KeyError) as exc:
         raise IndexFolderError(f"{path} cannot be read ({short_repr(str(exc))}); build the index again") from exc
+    if column.num_chunks != 1 or column.type != pa.string():
+        raise IndexFolderError(f"{path} does not hold one column of texts in one batch; build the index again")
     return column.chunk(0)
+
+
+def _validate(texts: Any, path: Path) -> None:
+    try:
+        texts.validate(full=True)
+    except pa.ArrowException as exc:
+        raise IndexFolderError(f"{path} is damaged ({short_repr(str(exc))}); build the index again") from exc
+    if texts.null_count:
+        raise IndexFolderError(f"{path} has rows without a text; build the index again")
 
 
 def text_paths(folder: Path) -> list[Path]:
@@ -60,11 +80,6 @@ def part_number(path: Path) -> int:
     return int(path.stem.split("-")[1])
 
 
-def text_checksums(folder: Path) -> dict[str, str]:
-    """The checksum of every part in `folder`, by file name, for the manifest."""
-    return {path.name: checksum(path) for path in text_paths(folder)}
-
-
 def drop_texts_from(folder: Path, part: int) -> None:
     """Removes this part and all after it, left by an unfinished build of a corpus that has become smaller."""
     for path in text_paths(folder):
@@ -72,37 +87,33 @@ def drop_texts_from(folder: Path, part: int) -> None:
             path.unlink()
 
 
-def checksum(path: Path) -> str:
-    """xxh3 (64 bits, hex) of a file's bytes: detects damage, 10 times as fast as sha256; no protection from attacks."""
-    digest = xxhash.xxh3_64()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True, eq=False)
 class TextStore:
     """All texts of an index folder, read-only; make one with `TextStore.open`."""
 
     folder: Path
+    _paths: tuple[Path, ...]
     _parts: tuple[Any, ...]  # pyarrow string arrays
     _starts: NDArray[np.int64]  # (parts + 1,) first id of each part, then the number of texts
+    _validated: set[int] = field(default_factory=set)
 
     @classmethod
     def open(cls, folder: Path, names: Iterable[str] | None = None) -> TextStore:
-        """Maps the parts `names` of the index in `folder`, in this order (None: all); no text is read yet."""
+        """Maps the parts `names` of the index in `folder`, in this order (None: all); no text is read yet.
+
+        The caller has compared their checksums; a part is validated before its first text is read.
+        """
         paths = text_paths(folder) if names is None else [folder / "texts" / name for name in names]
-        parts = tuple(read_texts(path) for path in paths)
-        return cls(folder, parts, np.cumsum([0, *map(len, parts)], dtype=np.int64))
+        parts = tuple(_mapped(path) for path in paths)
+        return cls(folder, tuple(paths), parts, np.cumsum([0, *map(len, parts)], dtype=np.int64))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def parts(self) -> Iterator[list[str]]:
         """The texts, one part at a time, in order."""
-        for part in self._parts:
-            yield part.to_pylist()
+        for number in range(len(self._parts)):
+            yield self._part(number).to_pylist()
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """The texts with these ids, in their order; raises IndexError for an id that does not exist."""
@@ -115,5 +126,12 @@ class TextStore:
         texts = np.empty(len(wanted), dtype=object)
         for part in np.unique(part_of):
             rows = np.flatnonzero(part_of == part)
-            texts[rows] = self._parts[part].take(pa.array(wanted[rows] - self._starts[part])).to_pylist()
+            texts[rows] = self._part(int(part)).take(pa.array(wanted[rows] - self._starts[part])).to_pylist()
         return texts.tolist()
+
+    def _part(self, number: int) -> Any:
+        """A part, validated once."""
+        if number not in self._validated:
+            _validate(self._parts[number], self._paths[number])
+            self._validated.add(number)
+        return self._parts[number]

@@ -20,7 +20,7 @@ from augkd.models.locate import locate, weight_files
 from augkd.models.pretrained import load_config
 from augkd.recipe import Recipe
 from augkd.recipe.files import validate
-from augkd.retrieval.manifest import read_index_manifest
+from augkd.retrieval.manifest import check_index, read_index_manifest
 from augkd.retrieval.texts import TextStore
 from augkd.runs.task import read_task
 from augkd.workspace.files import read_json
@@ -88,7 +88,9 @@ def find_student(folder: Path) -> StudentFolder:
 
 def index_texts(folder: Path) -> Iterator[str]:
     """Every text of an index, without opening its vectors or its encoder."""
-    for part in TextStore.open(folder, read_index_manifest(folder).texts).parts():
+    manifest = read_index_manifest(folder)
+    check_index(folder, manifest, [f"texts/{name}" for name in manifest.texts])
+    for part in TextStore.open(folder, manifest.texts).parts():
         yield from part
 
 

@@ -11,26 +11,52 @@ from pathlib import Path
 from typing import Any
 
 from augkd.errors import WorkspaceError
+from augkd.workspace.disk import writing
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def replacing(path: Path, needed: int | None = None) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, else removed.
+
+    Raises WorkspaceError when the disk is full or the folder cannot be written; `needed` is the file's size, if known.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with writing(path, needed, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that vanished or became read-only has its own message
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes temporary files below `folder` whose writer was killed; those of a process that runs stay."""
+    for path in folder.rglob(".*.tmp"):
+        writer = path.name.split(".")[-2]
+        if writer.isdigit() and not _runs(int(writer)):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, for somebody else
+        return True
+    return process != os.getpid()  # ours are removed by who writes them; what has our number is older than us
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, completely or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    content = text.encode()
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: object) -> None:

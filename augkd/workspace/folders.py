@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from augkd.errors import WorkspaceError
-from augkd.workspace.files import read_json, write_json
+from augkd.workspace.checksums import Table, read_signed, write_signed
 from augkd.workspace.manifests import MANIFEST, read_kind, write_manifest
 
 CACHE = ".cache"  # a folder may hold this before its artefact is begun, and keeps it when that is rebuilt
@@ -29,7 +29,7 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
     inputs = {"kind": kind, "made_from": dict(made_from)}
     for leftover in folder.glob(f".{_STATE}.*.tmp"):  # left when this function was killed
         leftover.unlink()
-    if state.exists() and not (folder / MANIFEST).exists() and read_json(state) == inputs:
+    if state.exists() and not (folder / MANIFEST).exists() and _read_state(state) == inputs:
         for leftover in folder.rglob(".*.tmp"):  # left when a write was killed
             leftover.unlink()
         return True
@@ -38,17 +38,23 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
             raise WorkspaceError(f"{folder} holds files that augkd did not write; choose another folder for the {kind}")
         if (folder / MANIFEST).exists():
             read_kind(folder, kind)  # refuses to replace an artefact of another kind
-        write_json(state, {"kind": kind, "made_from": None})  # a kill while emptying leaves a folder known as ours
+        write_signed(state, {"kind": kind, "made_from": None})  # a kill while emptying leaves a folder known as ours
         (folder / MANIFEST).unlink(missing_ok=True)  # first: a half-emptied folder must not look finished
         _empty(folder, keep={state, folder / ".lock", folder / CACHE})
-    write_json(state, inputs)
+    write_signed(state, inputs)
     return False
 
 
-def end(folder: Path, kind: str, made_from: Mapping[str, Any], **facts: Any) -> None:
-    """Writes the manifest and removes the mark of unfinished work."""
-    write_manifest(folder, kind, made_from, **facts)
+def end(folder: Path, kind: str, made_from: Mapping[str, Any], *, files: Table | None = None, **facts: Any) -> None:
+    """Writes the manifest, with the checksums in `files` (None: taken now), and removes the mark of unfinished work."""
+    write_manifest(folder, kind, made_from, files=files, **facts)
     (folder / _STATE).unlink(missing_ok=True)
+
+
+def _read_state(state: Path) -> dict[str, Any]:
+    """The inputs of unfinished work; raises WorkspaceError when they cannot be told, before anything is removed."""
+    value = read_signed(state, f"remove {state.parent} and run the same command")
+    return {key: inner for key, inner in value.items() if key != "checksum"}
 
 
 def unfinished(folder: Path) -> bool:

@@ -9,17 +9,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from augkd.errors import WorkspaceError
+from augkd.workspace.disk import writing
+from augkd.workspace.files import sweep
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Locks `folder` for this process; raises WorkspaceError at once when another process has locked it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
+    """Locks `folder` for this process, and sweeps what killed processes left in it.
+
+    Raises WorkspaceError at once when another process has locked it, and when it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context((folder / ".lock").open("w"))
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkspaceError(f"another augkd is working in {folder}; wait for it or choose another --out") from None
+        sweep(folder)
+        yield
+
+
+@contextlib.contextmanager
+def locked_unless_read_only(folder: Path) -> Iterator[None]:
+    """`locked` for a command that reads `folder` and may write in it; nobody writes where nobody can."""
+    if os.access(folder, os.W_OK):
+        with locked(folder):
+            yield
+    else:
         yield
 
 
@@ -30,10 +48,12 @@ def claimed(folder: Path) -> Iterator[None]:
     For artefacts that several runs share: the second one finds it finished. The lock file lies beside the folder
     and is removed on release.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f".{folder.name}.lock"
     while True:
-        with path.open("w") as stream:
+        with contextlib.ExitStack() as stack:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stream = stack.enter_context(path.open("w"))
             fcntl.flock(stream, fcntl.LOCK_EX)
             if not _is_same_file(path, stream.fileno()):
                 continue  # its last holder removed it, and another process may hold the file that replaced it

@@ -39,6 +39,7 @@ TextPart = Annotated[
 ]
 VectorPart = Annotated[PlainName, StringConstraints(pattern=r"^vectors-[0-9]{5,9}\.npy$")]
 VectorsFile = Annotated[PlainName, StringConstraints(pattern=r"^vectors(-[0-9]{1,9})?\.faiss$")]
+DroppedFile = Annotated[str, StringConstraints(pattern=r"^dropped(-[0-9a-f]{8})?\.jsonl$"), AfterValidator(_plain_name)]
 HeldOutFile = Annotated[
     str, StringConstraints(pattern=r"^held_out_queries(-[0-9]{1,9})?\.safetensors$"), AfterValidator(_plain_name)
 ]
@@ -162,6 +163,7 @@ class DenseManifest(Manifest):
     vectors: VectorsFile
     texts: dict[TextPart, Xxh3] = Field(min_length=1)
     held_out_queries: HeldOut | None = None
+    dropped: DroppedFile = "dropped.jsonl"  # examples of the texts that were left out
     changes: list[dict[str, Any]] = Field(default_factory=list)
 
 
@@ -176,7 +178,8 @@ class LexicalManifest(Manifest):
     corpus: CorpusFacts
     count: int = Field(ge=1, lt=2**63)
     sha256: Sha256  # of the postings
-    texts: dict[TextPart, Xxh3] | None = None
+    texts: dict[TextPart, Xxh3] = Field(min_length=1)
+    dropped: DroppedFile = "dropped.jsonl"
 
 
 IndexManifest = DenseManifest | LexicalManifest
@@ -205,14 +208,6 @@ class StaticEncoderManifest(Manifest):
     name: str
     fingerprint: Sha256
     facts: dict[str, Any]
-
-
-class OnnxEncoderManifest(Manifest):
-    """A sentence encoder as ONNX in INT8."""
-
-    KIND = "onnx_encoder"
-
-    sha256: Sha256
 
 
 # ---- stages of a run ----

@@ -1,35 +1,59 @@
 """The manifest of an artefact, written last: a folder without one is unfinished, whatever killed the writer.
 
-It records the format version, the fingerprints of all inputs, the recipe, seeds, counts and library versions.
+It records the format version, the fingerprints of all inputs, the recipe, seeds, counts and library versions, and the
+size and checksum of every file, its own included.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from augkd.errors import WorkspaceError, short_repr
-from augkd.workspace.files import read_json, write_json
+from augkd.workspace.checksums import Table, check, is_signed, read_signed, remake, table_of, write_signed
+from augkd.workspace.files import read_json
 from augkd.workspace.manifest_kinds import Header, Manifest
 
 _M = TypeVar("_M", bound=Manifest)
-FORMAT = 1  # raised when an older augkd could misread what a newer one wrote
+FORMAT = 2  # raised when an older augkd could misread what a newer one wrote
 MANIFEST = "manifest.json"
+_OURS = {"format", "kind", "made_from", "versions", "checksum"}  # a manifest with two of these keys is augkd's
 _LIBRARIES = ("augkd", "torch", "transformers", "sentence-transformers", "faiss-cpu", "datasets", "pyarrow", "numpy")
 
 
-def write_manifest(folder: Path, kind: str, made_from: Mapping[str, Any], **facts: Any) -> None:
+def write_manifest(
+    folder: Path, kind: str, made_from: Mapping[str, Any], *, files: Table | None = None, **facts: Any
+) -> None:
     """Marks `folder` as a finished artefact of `kind` (`index`, `teacher`, `transfer_set`, `student`, `run`).
 
-    `made_from` holds the fingerprints of all inputs; `facts` (recipe, seeds, counts) are stored beside it.
+    `made_from` holds the fingerprints of all inputs; `facts` (recipe, seeds, counts) are stored beside it, and `files`:
+    the sizes and checksums of the artefact's files (None: of those in the folder, taken now).
     """
     value = {"format": FORMAT, "kind": kind, "made_from": dict(made_from), **facts, "versions": versions()}
-    write_json(folder / MANIFEST, value)
+    write_signed(folder / MANIFEST, value | {"files": dict(table_of(folder) if files is None else files)})
+
+
+def check_files(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:
+    """Compares the files that a manifest lists, or only `names`; raises WorkspaceError that names a damaged one."""
+    check(folder, {name: {"bytes": entry.bytes, "xxh3": entry.xxh3} for name, entry in manifest.files.items()}, names)
+
+
+def check_if_ours(folder: Path) -> None:
+    """`check_files` of a folder that augkd wrote; does nothing for one from elsewhere, like a model of the Hub."""
+    if (folder / MANIFEST).is_file():
+        value = read_any(folder)
+        if isinstance(value, dict) and "checksum" in value:
+            check_files(folder, parse_manifest(folder, value, Header))
+
+
+def rewrite_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Replaces the manifest of a finished artefact; `manifest` holds `files` as they are now."""
+    write_signed(folder / MANIFEST, manifest)
 
 
 def read_manifest(folder: Path, model: type[_M]) -> _M:
@@ -46,14 +70,25 @@ def read_kind(folder: Path, kind: str) -> dict[str, Any]:
     if not path.exists():
         state = "is unfinished (no manifest.json)" if folder.exists() else "does not exist"
         raise WorkspaceError(f"{kind} folder {folder} {state}; run the command that builds it again")
-    manifest = read_json(path)
+    manifest = read_any(folder)
     actual = manifest.get("kind") if isinstance(manifest, dict) else None
     if actual != kind:
         raise WorkspaceError(f"{folder} holds {describe_kind(actual)}, not augkd's {kind}; give the {kind} folder")
-    newer = manifest.get("format")
-    if isinstance(newer, int) and newer > FORMAT:
-        raise WorkspaceError(f"{folder} has format {newer}, this augkd reads up to {FORMAT}; upgrade augkd")
     return dict(manifest)
+
+
+def read_any(folder: Path) -> Any:
+    """The content of a manifest: signed, or another program's; raises WorkspaceError for a damaged one of ours."""
+    path = folder / MANIFEST
+    signed, value = is_signed(path.read_bytes()), read_json(path)
+    if signed or not isinstance(value, dict) or len(_OURS & value.keys()) < 2:
+        return value
+    written = value.get("format")
+    if isinstance(written, int) and written > FORMAT:
+        raise WorkspaceError(f"{path} has format {written}, this augkd reads up to {FORMAT}; upgrade augkd")
+    if written == 1 and "checksum" not in value:
+        raise WorkspaceError(f"{path} is of an older augkd, without checksums; {remake(path.parent)}")
+    return read_signed(path)  # raises
 
 
 def parse_manifest(folder: Path, manifest: Mapping[str, Any], model: type[_M]) -> _M:
@@ -77,10 +112,17 @@ def describe_kind(kind: object) -> str:
 
 
 def finished(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
-    """Whether `folder` already holds exactly this artefact (same kind, same inputs)."""
+    """Whether `folder` already holds exactly this artefact (same kind, same inputs).
+
+    Raises WorkspaceError, which names the file, when it does and a file of it is damaged.
+    """
     if not (folder / MANIFEST).exists():
         return False
-    return parse_manifest(folder, read_kind(folder, kind), Header).made_from == dict(made_from)
+    manifest = parse_manifest(folder, read_kind(folder, kind), Header)
+    if manifest.made_from != dict(made_from):
+        return False
+    check_files(folder, manifest)
+    return True
 
 
 def versions() -> dict[str, str]:

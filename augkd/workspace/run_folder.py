@@ -58,6 +58,15 @@ class RunFolder:
         return above if self.folder.absolute().parent.name == "runs" and (above / COMPARISON).exists() else None
 
 
+def recorded_stages(folder: Path) -> list[Path]:
+    """Where the stages of a run were left; none for another folder, and for one that cannot be read."""
+    try:
+        run = RunFolder.open(folder)
+    except WorkspaceError:
+        return []
+    return [path for name in run.manifest.stages or {} if (path := run.recorded(name)) is not None]
+
+
 def relative_stages(folder: Path, stages: Mapping[str, Path]) -> dict[str, str]:
     """What a run's manifest records: relative paths for stages of the run and of its comparison, else absolute ones."""
     home = folder.absolute()

@@ -18,11 +18,11 @@ from transformers import TrainerCallback
 from augkd.data.transfer_set import TransferSet
 from augkd.distill import checkpoint as module
 from augkd.distill.arguments import DistillationArguments
-from augkd.distill.checkpoint import last_checkpoint
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.trainer import DistillationTrainer
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.tokens import LengthGrouped
+from augkd.workspace.checkpoints import last_checkpoint, mark_whole
 
 MINIMAX = {"minimax": {"keep": 2}}
 
@@ -253,7 +253,7 @@ def test_the_last_whole_checkpoint_is_found_by_number_and_newer_halves_are_remov
     for step, whole in ((9, True), (10, True), (100, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if whole:
-            (tmp_path / f"checkpoint-{step}" / "augkd.json").write_text("{}")
+            mark_whole(tmp_path / f"checkpoint-{step}", {})
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.manifests import change_manifest
 
 from augkd.data.cleaning import normalised
 from augkd.errors import AugkdError, IndexFolderError, RecipeError
@@ -26,6 +27,7 @@ from augkd.retrieval.dense.retriever import DenseRetriever
 from augkd.retrieval.lexical.index import LexicalIndex
 from augkd.retrieval.manifest import index_identity
 from augkd.retrieval.open import open_index
+from augkd.workspace.checksums import table_of
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.progress import silent
 
@@ -126,6 +128,7 @@ def test_texts_are_added_and_removed_for_good(recipe: Any, tmp_path: Path) -> No
     with (folder / "dropped.jsonl").open("a") as stream:  # as if it had once been dropped as a duplicate
         row = {"rule": "duplicates", "file": "c.txt", "row": 3, "text": "an unheard-of zeppelin lands"}
         stream.write(json.dumps(row) + "\n" + json.dumps(row | {"text": "a balloon"}) + "\n")
+    change_manifest(folder, files=table_of(folder))
     (tmp_path / "new.txt").write_text("an unheard-of zeppelin lands\nan unheard-of zeppelin lands\n")
     assert add_to_index(folder, str(tmp_path / "new.txt"), "text", silent) == Added(added=1, duplicates=0)
     query = ["a zeppelin has landed"]

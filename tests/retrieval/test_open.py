@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sentence_transformers
+from support.manifests import change_manifest
 from support.seed_encoder import SeedEncoder, lines
 
 from augkd.errors import IndexFolderError, ModelError
@@ -49,8 +50,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def copy_with(folder: Path, target: Path, **changes: Any) -> Path:
     """A copy of the index in `folder` with another manifest."""
     shutil.copytree(folder, target)
-    manifest = json.loads((target / "manifest.json").read_text())
-    (target / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    change_manifest(target, **changes)
     return target
 
 
@@ -97,7 +97,8 @@ def test_a_recipe_without_a_kind_means_a_sentence_model_without_reranking(
     recipe = {"encoder": {"model": "some/model", "max_length": 64, "precision": "float32"}}
     manifest = read_index_manifest(folders["dense"]).on_disk()
     made_from = {**manifest["made_from"], "encoder": OtherEncoder.fingerprint}
-    folder = copy_with(folders["dense"], tmp_path / "index", recipe=recipe, made_from=made_from)
+    encoder = {"kind": "sentence", "model": "some/model"}
+    folder = copy_with(folders["dense"], tmp_path / "index", recipe=recipe, made_from=made_from, encoder=encoder)
     seen: list[dict[str, Any]] = []
     open_retriever(folder, recording(seen))
     assert seen == [{"kind": "sentence", "model": "some/model", "max_length": 64, "precision": "float32", "rerank": 0}]

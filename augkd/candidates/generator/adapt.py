@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from augkd.candidates.generator.generator import masked_positions, replace_tokens
 from augkd.errors import DataError
@@ -26,6 +25,8 @@ from augkd.models.finite_training import FiniteTraining
 from augkd.models.masked_lm import MaskedLM
 from augkd.models.seeds import rng_of
 from augkd.models.tokens import LengthGrouped, Tokens
+from augkd.workspace.checkpoints import last_checkpoint, mark_whole, rotate, unmark
+from augkd.workspace.disk import writing
 from augkd.workspace.progress import Steps
 
 HELD_OUT = 1000  # texts at most, a tenth of a small corpus: a standard error of 1.5 points on the accuracy
@@ -75,14 +76,15 @@ def adapt(
         data_seed=seed,
         save_strategy="steps",
         save_steps=max(50, math.ceil(steps / 10)),
-        save_total_limit=2,
+        save_total_limit=None,  # see `_save_checkpoint`
         logging_steps=20,
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
     )
     trainer = _MaskedTrainer(lm, arguments, _MaskedRows(train, lm, rate, seed), batch_size, progress)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+    newest = last_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     lm.model.eval()
     lm.trained_head = True
     return before, score_masked_lm(lm, held_out, rate, seed)
@@ -158,6 +160,15 @@ class _MaskedTrainer(Trainer):  # type: ignore[misc]
         loss: Tensor = functional.cross_entropy(logits, inputs["original"].to(logits.device))
         self._finite.see(loss, self.args, self.state.global_step + 1)
         return (loss, None) if return_outputs else loss
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As Trainer's, marked as whole, and with the older ones removed only then."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        unmark(folder)
+        with writing(folder):
+            super()._save_checkpoint(model, trial)
+            mark_whole(folder, {})
+        rotate(folder.parent, 2, None)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted."""

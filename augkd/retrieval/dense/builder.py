@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
+from augkd.data.dropped import DROPPED
 from augkd.errors import IndexFolderError, RecipeError
 from augkd.retrieval.dense.choice import choose, create
 from augkd.retrieval.dense.held_out import KEY, RECALL
 from augkd.retrieval.dense.size import Option, plan_index
-from augkd.retrieval.dense.vectors import VECTORS, make_vectors
+from augkd.retrieval.dense.vectors import VECTORS, make_vectors, vector_files
 from augkd.retrieval.manifest import read_dense_manifest
-from augkd.retrieval.spool import CHUNK, Spool, open_spool
-from augkd.retrieval.texts import text_checksums
+from augkd.retrieval.spool import CHUNK, Spool, open_spool, recorded_files
+from augkd.retrieval.texts import text_path
+from augkd.workspace.checksums import Table, table_of
 from augkd.workspace.folders import end
 from augkd.workspace.manifests import MANIFEST, finished
 
@@ -100,8 +102,15 @@ def finish(folder: Path, sources: dict[str, Any], facts: dict[str, Any], count: 
         vectors = _make_until_reached(folder, spool, trials, recall, options["seed"])
     else:
         vectors = make_vectors(folder, spool, factory, recall, options["seed"])
-    end(folder, "index", sources, **facts, **vectors, texts=text_checksums(folder), changes=[])
+    texts = recorded_files(folder, [text_path(folder, part) for part in range(len(spool.paths))])
+    files = texts | table_of(folder, [*vector_files(vectors), DROPPED])
+    end(folder, "index", sources, **facts, **vectors, texts=checksums_of(texts), changes=[], files=files)
     shutil.rmtree(folder / "build")
+
+
+def checksums_of(entries: Table) -> dict[str, str]:
+    """The checksums of parts by file name, in their order."""
+    return {Path(name).name: entry["xxh3"] for name, entry in entries.items()}
 
 
 def _make_until_reached(

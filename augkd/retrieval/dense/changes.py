@@ -20,7 +20,7 @@ import xxhash
 
 from augkd.data.cleaning import identity
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
-from augkd.data.dropped import DROPPED, forget_dropped
+from augkd.data.dropped import forget_dropped
 from augkd.errors import IndexFolderError
 from augkd.retrieval.dense.choice import faiss_reason, inverted
 from augkd.retrieval.dense.held_out import (
@@ -35,14 +35,15 @@ from augkd.retrieval.dense.held_out import (
 from augkd.retrieval.dense.search import load_vectors, tuned_parameters
 from augkd.retrieval.dense.takedown import Confirm, Wanted
 from augkd.retrieval.dense.tuning import SearchParameters, tune
-from augkd.retrieval.dense.vectors import add, write_vectors
-from augkd.retrieval.manifest import read_dense_manifest
-from augkd.retrieval.spool import CHUNK, Spool, encode_parts, open_spool
-from augkd.retrieval.texts import TextStore, checksum, part_number, read_texts, text_path, text_paths, write_texts
-from augkd.workspace.files import replacing, write_json
+from augkd.retrieval.dense.vectors import add, vector_files, write_vectors
+from augkd.retrieval.manifest import check_index, read_dense_manifest
+from augkd.retrieval.spool import CHUNK, Spool, encode_parts, open_spool, recorded_files
+from augkd.retrieval.texts import TextStore, part_number, read_texts, text_path, text_paths, write_texts
+from augkd.workspace.checksums import checksum, table_of
+from augkd.workspace.files import replacing
 from augkd.workspace.folders import begin
 from augkd.workspace.manifest_kinds import DenseManifest
-from augkd.workspace.manifests import MANIFEST, parse_manifest
+from augkd.workspace.manifests import parse_manifest, rewrite_manifest
 from augkd.workspace.progress import Steps
 
 if TYPE_CHECKING:
@@ -108,14 +109,16 @@ def remove_texts(folder: Path, texts: Iterable[str], *, exact: bool = False, con
         return 0
     shutil.rmtree(folder / "change", ignore_errors=True)  # an unfinished add may hold what is to be removed
     shutil.rmtree(folder / "build", ignore_errors=True)  # left by a kill right after the manifest
-    forget_dropped(folder / DROPPED, wanted.begins_any)
     removed = len(takedown.rows)
-    if not removed:
-        return 0
     kept = np.ones(manifest.count, dtype=bool)
     kept[takedown.rows] = False
     if not kept.any():
         raise IndexFolderError(f"{folder} would be left without a text; remove the folder instead")
+    dropped = forget_dropped(folder / manifest.dropped, wanted.begins_any).name
+    if not removed:
+        if dropped != manifest.dropped:
+            _replace_manifest(folder, manifest.on_disk(), dropped)
+        return 0
 
     suffix = _next_suffix(manifest)
     renumbered = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int64)
@@ -124,21 +127,27 @@ def remove_texts(folder: Path, texts: Iterable[str], *, exact: bool = False, con
     queries = read_queries(folder, manifest)
     queries = without(queries, renumbered) if queries is not None else None
     names = _rewrite_texts(folder, list(manifest.texts), kept, suffix)
-    _commit(folder, manifest, index, queries, names, suffix, {"change": "remove", "removed": removed})
+    state = _State(index, queries, names, dropped)
+    _commit(folder, manifest, state, {"change": "remove", "removed": removed})
     return removed
 
 
 def _clean_manifest(folder: Path) -> DenseManifest:
-    """The manifest, after files of an unfinished or replaced state have been deleted."""
+    """The manifest, after files of an unfinished or replaced state have been deleted.
+
+    Everything that it lists is compared first, all bytes: damage is neither signed again nor taken for a leftover.
+    """
     manifest = read_dense_manifest(folder)
+    check_index(folder, manifest, manifest.files)
     _sweep(folder, manifest)
     return manifest
 
 
 def _sweep(folder: Path, manifest: DenseManifest) -> None:
     queries = manifest.held_out_queries
-    named = {manifest.vectors, *manifest.texts, *([queries.file] if queries else [])}
-    for pattern in ("vectors*.faiss", f"{KEY}*.safetensors", "texts/part-*.arrow", ".*.tmp", "texts/.*.tmp"):
+    named = {manifest.vectors, manifest.dropped, *manifest.texts, *([queries.file] if queries else [])}
+    patterns = ("vectors*.faiss", f"{KEY}*.safetensors", "dropped*.jsonl", "texts/part-*.arrow")
+    for pattern in (*patterns, ".*.tmp", "texts/.*.tmp"):
         for path in folder.glob(pattern):
             if path.name not in named:
                 path.unlink()
@@ -181,11 +190,14 @@ def _append(folder: Path, manifest: DenseManifest, staging: Path, spool: Spool, 
     names = list(manifest.texts)
     number = max(part_number(Path(name)) for name in names) + 1
     for part, path in enumerate(text_paths(staging)):
+        (entry,) = recorded_files(staging, [path]).values()
         target = text_path(folder, number + part)
         with replacing(target) as temporary:
             shutil.copyfile(path, temporary)
+            if checksum(temporary) != entry["xxh3"]:
+                raise IndexFolderError(f"{path} changed while it was copied; run the same command")
         names.append(target.name)
-    _commit(folder, manifest, index, queries, names, _next_suffix(manifest), change)
+    _commit(folder, manifest, _State(index, queries, names, manifest.dropped), change)
 
 
 def _rewrite_texts(folder: Path, names: list[str], kept: NDArray[np.bool_], suffix: str) -> list[str]:
@@ -204,24 +216,41 @@ def _rewrite_texts(folder: Path, names: list[str], kept: NDArray[np.bool_], suff
     return result
 
 
-def _commit(
-    folder: Path,
-    manifest: DenseManifest,
-    index: Any,
-    queries: HeldOutQueries | None,
-    names: list[str],
-    suffix: str,
-    change: dict[str, Any],
-) -> None:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _State:
+    """The next state of an index: its vectors in memory, its texts and dropped texts on disk already."""
+
+    index: Any  # faiss.Index
+    queries: HeldOutQueries | None
+    names: list[str]  # of the text parts
+    dropped: str
+
+
+def _commit(folder: Path, manifest: DenseManifest, state: _State, change: dict[str, Any]) -> None:
     """Writes the next state's files, then its manifest (from then on it counts), then deletes the old files."""
-    parameters, measured = _retune(index, queries, manifest)
-    facts = write_vectors(folder, index, suffix, parameters, measured, queries)
+    parameters, measured = _retune(state.index, state.queries, manifest)
+    facts = write_vectors(folder, state.index, _next_suffix(manifest), parameters, measured, state.queries)
     kept = {key: value for key, value in manifest.on_disk().items() if key not in ("k_factor", "efSearch", KEY)}
     entry = {**change, "count": facts["count"], RECALL: facts[RECALL]}
-    texts = {name: checksum(folder / "texts" / name) for name in names}
+    known = kept["files"]  # compared when the change began: what has not changed is not signed again
+    parts = {f"texts/{name}" for name in state.names}
+    files = {name: known[name] for name in parts & known.keys()}
+    files |= table_of(folder, [*(parts - known.keys()), *vector_files(facts)])
+    texts = {name: files[f"texts/{name}"]["xxh3"] for name in state.names}
     changed = {**kept, **facts, "texts": texts, "changes": [*manifest.changes, entry]}
-    write_json(folder / MANIFEST, changed)
-    _sweep(folder, parse_manifest(folder, changed, DenseManifest))
+    listed = {name: known[name] for name in (manifest.dropped,) if name in known}
+    _replace_manifest(folder, {**changed, "files": files | listed}, state.dropped)
+
+
+def _replace_manifest(folder: Path, manifest: dict[str, Any], dropped: str) -> None:
+    """Writes a manifest whose dropped texts are the file `dropped`, then deletes what it does not name."""
+    files = manifest["files"]
+    if dropped not in files and (folder / dropped).exists():
+        files = {name: entry for name, entry in files.items() if not name.startswith("dropped")}
+        files |= table_of(folder, [dropped])
+    manifest = {**manifest, "files": dict(sorted(files.items())), "dropped": dropped}
+    rewrite_manifest(folder, manifest)
+    _sweep(folder, parse_manifest(folder, manifest, DenseManifest))
 
 
 def _retune(index: Any, queries: HeldOutQueries | None, manifest: DenseManifest) -> tuple[SearchParameters, float]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from augkd.errors import IndexFolderError
+from augkd.retrieval.manifest import check_index
 from augkd.retrieval.spool import Spool
 from augkd.workspace.files import replacing
 from augkd.workspace.fingerprints import file_fingerprint
@@ -105,8 +106,7 @@ def read_queries(folder: Path, manifest: DenseManifest) -> HeldOutQueries | None
     if recorded is None:
         return None
     path = folder / recorded.file
-    if not path.is_file() or file_fingerprint(path) != recorded.sha256:
-        raise IndexFolderError(f"{path} is missing or damaged; remove the folder and build it again")
+    check_index(folder, manifest, [path.name])
     try:
         tensors = load_file(path)
     except SafetensorError as exc:

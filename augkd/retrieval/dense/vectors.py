@@ -6,6 +6,7 @@ training sample.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,11 @@ def write_vectors(
         "vectors": path.name,
     }
     return facts if queries is None else facts | {KEY: write_queries(folder, queries, suffix)}
+
+
+def vector_files(facts: Mapping[str, Any]) -> list[str]:
+    """The names of the files that `write_vectors` wrote, from its facts."""
+    return [facts["vectors"], *([facts[KEY]["file"]] if KEY in facts else [])]
 
 
 def _train(index: Any, spool: Spool, rng: np.random.Generator, seed: int, held_out: NDArray[np.int64]) -> None:

@@ -24,7 +24,7 @@ from augkd.workspace.files import replacing, write_text
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.folders import begin, end
 from augkd.workspace.manifest_kinds import StaticEncoderManifest
-from augkd.workspace.manifests import read_manifest
+from augkd.workspace.manifests import check_files, read_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +65,7 @@ class StaticEncoder:
     def load(cls, folder: Path) -> StaticEncoder:
         """A saved encoder; raises WorkspaceError or ModelError when the folder is unfinished, foreign or damaged."""
         manifest = read_manifest(folder, StaticEncoderManifest)
+        check_files(folder, manifest)
         try:
             tables = load_file(folder / _VECTORS)
             encoder = cls(

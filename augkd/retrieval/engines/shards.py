@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING, Any
 from augkd.data.corpus import CorpusSource
 from augkd.data.dropped import DROPPED
 from augkd.errors import IndexFolderError, RecipeError, WorkspaceError
-from augkd.retrieval.dense.builder import BuildOptions, check_plan, describe_sources, finish, is_finished, made_from
+from augkd.retrieval.dense.builder import (
+    BuildOptions,
+    check_plan,
+    checksums_of,
+    describe_sources,
+    finish,
+    is_finished,
+    made_from,
+)
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.engines.local import fill_spool
-from augkd.retrieval.spool import CHUNK, vectors_path
-from augkd.retrieval.texts import checksum, text_checksums
+from augkd.retrieval.manifest import check_index
+from augkd.retrieval.spool import CHUNK, recorded_files, vectors_path
+from augkd.retrieval.texts import text_path
+from augkd.workspace.checksums import checksum, table_of
+from augkd.workspace.chunk_log import record_chunk
 from augkd.workspace.files import replacing
 from augkd.workspace.folders import begin, end
 from augkd.workspace.manifest_kinds import ShardManifest
@@ -61,9 +72,11 @@ def encode_shard(
 
     counts = fill_spool(folder, source, encoder, chunk, shard=shard, progress=progress)
     parts = range(number - 1, -(-counts.kept // chunk), shards)
-    vectors = {path.name: checksum(path) for path in (vectors_path(folder, part) for part in parts)}
-    facts = describe_sources(recipe, seed, encoder, counts)
-    end(folder, KIND, sources, **facts, dim=encoder.dim, texts=text_checksums(folder), vectors=vectors)
+    texts = recorded_files(folder, [text_path(folder, part) for part in parts])
+    vectors = recorded_files(folder, [vectors_path(folder, part) for part in parts])
+    facts = describe_sources(recipe, seed, encoder, counts) | {"dim": encoder.dim}
+    facts |= {"texts": checksums_of(texts), "vectors": checksums_of(vectors)}
+    end(folder, KIND, sources, **facts, files=texts | vectors | table_of(folder, [DROPPED]))
     return read_manifest(folder, ShardManifest)
 
 
@@ -81,10 +94,11 @@ def merge_encoded_shards(folders: Sequence[Path], out: Path) -> Index:
 
     begin(out, "index", sources)
     for folder, manifest in zip(folders, manifests, strict=True):
-        for name, value in manifest.texts.items():
-            _copy(folder / "texts" / name, out / "texts" / name, value)
-        for name, value in manifest.vectors.items():
-            _copy(folder / "build" / name, out / "build" / name, value)
+        for text, vectors in zip(sorted(manifest.texts), sorted(manifest.vectors), strict=True):
+            _copy(folder / "texts" / text, out / "texts" / text, manifest.texts[text])
+            _copy(folder / "build" / vectors, out / "build" / vectors, manifest.vectors[vectors])
+            record_chunk(out, [out / "texts" / text, out / "build" / vectors])
+    check_index(folders[0], manifests[0], [DROPPED])
     shutil.copyfile(folders[0] / DROPPED, out / DROPPED)  # every shard has read the whole corpus
     facts = {key: value for key, value in first.on_disk().items() if key in ("recipe", "seed", "encoder", "corpus")}
     finish(out, sources, facts, first.corpus.kept, first.dim)
@@ -124,3 +138,5 @@ def _copy(source: Path, target: Path, expected: str) -> None:
         raise IndexFolderError(f"{source} is missing or damaged; remove that shard and build it again")
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
+        if checksum(temporary) != expected:
+            raise IndexFolderError(f"{source} changed while it was copied; build that shard again")

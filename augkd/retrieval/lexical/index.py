@@ -22,10 +22,11 @@ from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, strea
 from augkd.data.dropped import DROPPED, Dropped
 from augkd.errors import DataError, IndexFolderError, RecipeError
 from augkd.retrieval.lexical.postings import K1, B, Part, Postings, best, write_postings
-from augkd.retrieval.manifest import read_index_manifest
+from augkd.retrieval.manifest import check_index, read_index_manifest
 from augkd.retrieval.retriever import Hits, check_groups, check_k, no_hits
 from augkd.retrieval.spool import CHUNK
-from augkd.retrieval.texts import TextStore, drop_texts_from, text_path, write_texts
+from augkd.retrieval.texts import TextStore, drop_texts_from, text_path, text_paths, write_texts
+from augkd.workspace.checksums import table_of
 from augkd.workspace.files import write_text
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.folders import begin, end
@@ -95,10 +96,13 @@ def build_lexical(
     write_text(postings / "words.txt", "".join(f"{word}\n" for word in vocabulary))
     write_postings(postings, len(vocabulary), parts)
 
+    files = table_of(folder)
     end(
         folder,
         "index",
         made_from,
+        files=files,
+        texts={path.name: files[f"texts/{path.name}"]["xxh3"] for path in text_paths(folder)},
         recipe=recipe,
         encoder=_ENCODER,
         corpus=dataclasses.asdict(counts),
@@ -156,8 +160,8 @@ class LexicalIndex:
         manifest = read_index_manifest(folder)
         if not isinstance(manifest, LexicalManifest):
             raise IndexFolderError(f"{folder} holds a dense index, not a lexical one; open it with open_index")
-        _check(folder / "postings", manifest)
-        texts = TextStore.open(folder)
+        check_index(folder, manifest)
+        texts = TextStore.open(folder, manifest.texts)
         if len(texts) != manifest.count:
             raise IndexFolderError(
                 f"{folder} has {len(texts)} texts, its manifest states {manifest.count}; build the index again"
@@ -207,14 +211,3 @@ class LexicalIndex:
 
     def _word_counts(self, text: str) -> Counter[int]:
         return Counter(self._vocabulary[word] for word in words(text) if word in self._vocabulary)
-
-
-def _check(folder: Path, manifest: LexicalManifest) -> None:
-    if not folder.is_dir():
-        raise IndexFolderError(f"{folder} is missing; build the index again")
-    sha256 = file_fingerprint(folder)
-    if sha256 != manifest.sha256:
-        raise IndexFolderError(
-            f"{folder} is damaged: its sha256 is {sha256[:12]}…, the manifest states "
-            f"{manifest.sha256[:12]}…; remove the index and build it again"
-        )

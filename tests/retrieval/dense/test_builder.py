@@ -11,9 +11,9 @@ import pytest
 from support.seed_encoder import SeedEncoder, lines
 
 from augkd.errors import IndexFolderError
+from augkd.retrieval.build import verify_index
 from augkd.retrieval.dense import builder
 from augkd.retrieval.dense.held_out import read_queries
-from augkd.retrieval.dense.search import verify
 from augkd.retrieval.dense.size import plan_index
 from augkd.retrieval.dense.vectors import make_vectors
 from augkd.retrieval.engines.local import build_dense
@@ -66,15 +66,16 @@ def test_a_graph_used_for_adding_changes_hardly_a_list_and_is_not_stored(
 def test_verify_finds_a_flipped_bit_in_any_file(tmp_path: Path) -> None:
     folder = tmp_path / "i"
     build_dense(folder, lines(tmp_path, "c.txt", range(200)), SeedEncoder(), factory="IVF4,SQ8", chunk=100)
-    assert verify(folder).files == 4
+    assert verify_index(folder).startswith("5 files")
     manifest = json.loads((folder / "manifest.json").read_text())
-    for name in ("vectors.faiss", "held_out_queries.safetensors", *(f"texts/{part}" for part in manifest["texts"])):
+    names = ("vectors.faiss", "held_out_queries.safetensors", *(f"texts/{part}" for part in manifest["texts"]))
+    for name in (*names, "manifest.json"):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(bytes([*whole[:-9], whole[-9] ^ 1, *whole[-8:]]))
-        with pytest.raises(IndexFolderError, match="damaged"):
-            verify(folder)
+        with pytest.raises(IndexFolderError, match=f"{name} is damaged"):
+            verify_index(folder)
         (folder / name).write_bytes(whole)
-    verify(folder)
+    verify_index(folder)
 
 
 # ---- auto goes on until the recall is reached ----

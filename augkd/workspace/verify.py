@@ -1,0 +1,111 @@
+"""All bytes of whatever augkd wrote below a folder, compared with the checksums that were recorded: `augkd verify`.
+
+An artefact holds others (an index its static encoder, a run its stages), and a run may use stages that lie elsewhere.
+Nothing is taken from memory or from a stamp, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from augkd.errors import WorkspaceError
+from augkd.workspace.checkpoints import CHECKPOINT
+from augkd.workspace.checksums import Table, damage, read_signed
+from augkd.workspace.chunk_log import CHUNK_LOG, recorded_chunks
+from augkd.workspace.manifests import MANIFEST, read_any
+from augkd.workspace.run_folder import recorded_stages
+
+# The files that list others, and what they belong to; a manifest says so itself.
+_KINDS = {
+    MANIFEST: "",
+    CHECKPOINT: "checkpoint",
+    "stage.json": "finished stage of training",
+    "building.json": "unfinished work",
+    CHUNK_LOG: "encoded chunks",
+}
+
+
+@dataclass(frozen=True)
+class VerifiedArtefact:
+    """One artefact: what it is, and how much of it was compared."""
+
+    folder: Path
+    kind: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared, and every file that is damaged or missing, as a line."""
+
+    artefacts: tuple[VerifiedArtefact, ...]
+    damaged: tuple[str, ...]
+
+    @property
+    def files(self) -> int:
+        """Files compared, manifests aside."""
+        return sum(artefact.files for artefact in self.artefacts)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of these files."""
+        return sum(artefact.bytes for artefact in self.artefacts)
+
+
+def verify(folder: Path) -> Verification:
+    """Compares every file of every artefact in `folder`, and in the stages of a run that lie elsewhere.
+
+    Raises WorkspaceError for a folder without any.
+    """
+    if not folder.is_dir():
+        raise WorkspaceError(f"{folder} is not a folder; give that of a run, an index or a student")
+    artefacts: list[VerifiedArtefact] = []
+    damaged: list[str] = []
+    seen: set[Path] = set()
+    for path in _listing_files(folder):
+        if path.resolve() not in seen:
+            seen.add(path.resolve())
+            _verify(path, artefacts, damaged)
+    if not artefacts and not damaged:
+        raise WorkspaceError(f"{folder} holds nothing that augkd wrote; give that of a run, an index or a student")
+    return Verification(tuple(artefacts), tuple(damaged))
+
+
+def _listing_files(folder: Path) -> Iterator[Path]:
+    """The files that list others, in `folder` and in the stages elsewhere of the runs in it."""
+    own = sorted(path for name in _KINDS for path in folder.rglob(name))
+    yield from own
+    for path in own:
+        if path.name == MANIFEST:
+            for stage in recorded_stages(path.parent):
+                if stage.is_dir() and not stage.is_relative_to(folder.absolute()):
+                    yield from sorted(inner for name in _KINDS for inner in stage.rglob(name))
+
+
+def _verify(path: Path, artefacts: list[VerifiedArtefact], damaged: list[str]) -> None:
+    try:
+        listed = _listed(path)
+    except WorkspaceError as exc:
+        damaged.append(str(exc))
+        return
+    if listed is None:
+        return
+    folder, kind, table = listed
+    damaged += [problem for name, entry in table.items() if (problem := damage(folder, name, entry, fresh=True))]
+    artefacts.append(VerifiedArtefact(folder, kind, len(table), sum(entry["bytes"] for entry in table.values())))
+
+
+def _listed(path: Path) -> tuple[Path, str, Table] | None:
+    """The folder, kind and table of a file that lists others; None for a file of another program."""
+    if path.name == CHUNK_LOG:
+        folder = path.parent.parent
+        table = recorded_chunks(folder)
+        return folder, _KINDS[CHUNK_LOG], {name: entry for name, entry in table.items() if (folder / name).exists()}
+    value: Any = read_any(path.parent) if path.name == MANIFEST else read_signed(path)
+    if not isinstance(value, dict) or "checksum" not in value:
+        return None
+    return path.parent, _KINDS[path.name] or str(value.get("kind")), value.get("files") or {}
