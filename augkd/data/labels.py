@@ -19,6 +19,7 @@ Written = Mapping[str, Sequence[tuple[int, Any]]]  # split → (row number, labe
 Labels = dict[str, list[Label | None]]  # split → class indices, numbers or indices of several labels
 
 _INTEGER = re.compile(r"[+-]?\d+")
+_CODE = re.compile(r"0\d+")  # 0110: a number would lose its zeros
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 
 
@@ -38,7 +39,7 @@ def map_labels(
     _check_scalars(values, where)
     by_name = bool(given) and all(value is None or str(value) in given for _, value in _all_rows(values))
     if not by_name:
-        values = _numbers(values)
+        values = _numbers(values, codes=not given and not regression)
         _check_finite(values, where)
     fractional = any(isinstance(value, float) and not value.is_integer() for _, value in _all_rows(values))
     if regression or (regression is None and fractional and not given):
@@ -105,10 +106,12 @@ def _check_scalars(values: Written, where: Mapping[str, str]) -> None:
                 )
 
 
-def _numbers(values: Written) -> Written:
-    """The labels, as numbers where all are numbers written as text (a CSV has no others)."""
+def _numbers(values: Written, codes: bool) -> Written:
+    """The labels, as numbers where all are numbers written as text; not where `codes` allows for ones like 0110."""
     labels = [value for _, value in _all_rows(values) if value is not None]
     if labels and all(isinstance(value, str) and _NUMBER.fullmatch(value.strip()) for value in labels):
+        if codes and any(_CODE.fullmatch(value.strip()) for value in labels):
+            return {split: [(n, None if v is None else v.strip()) for n, v in rows] for split, rows in values.items()}
         parsed = {v: int(v) if _INTEGER.fullmatch(v.strip()) else float(v) for v in set(labels)}
         values = {split: [(n, None if v is None else parsed[v]) for n, v in rows] for split, rows in values.items()}
     return values
@@ -162,7 +165,8 @@ def _to_own_classes(values: Written, where: Mapping[str, str]) -> tuple[Labels, 
     in_train = {name for _, name in named["train"] if name is not None}
     # where train has soft targets only, evaluation gives the names
     known = in_train or {name for _, name in _all_rows(named) if name is not None}
-    names = tuple(sorted(known, key=int) if all(_INTEGER.fullmatch(name) for name in known) else sorted(known))
+    numbers = all(_INTEGER.fullmatch(name) for name in known)
+    names = tuple(sorted(known, key=lambda name: (int(name) if numbers else 0, name)))
     for split, rows in named.items():
         for number, name in rows:
             if name is not None and name not in known:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from augkd.data.columns import Columns, check_pairs, find_columns, text_rows
+from augkd.data.label_names import settle_labels
 from augkd.data.labels import Label, map_labels
 from augkd.data.sources import SPLITS, RawTask, read_task
 from augkd.data.splits import cut, subsample
@@ -90,6 +91,7 @@ def load_task(
     labels: Sequence[str] | None = None,
     separator: str | None = None,
     empty_label: str = "missing",
+    merge_labels: bool | None = None,
     splits: Mapping[str, str] | None = None,
     config: str | None = None,
     name: str | None = None,
@@ -103,7 +105,8 @@ def load_task(
     `splits` maps our split names to files of the folder (or splits of a Hub data set) and is the complete list: a split
     it leaves out is cut from train. `regression=None` decides by the labels. A text may have several labels: a list,
     a string of names with a `separator` between them, or a column of 0 and 1 for each (`label` names all of them); an
-    `empty_label` is then `missing`, or `none` of them.
+    `empty_label` is then `missing`, or `none` of them. `merge_labels` says whether labels that differ in white space or
+    in how accents are encoded only are one; None raises DataError for such labels.
     """
     _check_options(labels, splits, regression, max_train)
     _check_label_options(label, separator, empty_label, labels, regression)
@@ -115,7 +118,7 @@ def load_task(
     if regression is None and labels is None:
         regression = raw.facts.regression
     columns = find_columns(raw, text, text_pair, label, notes, separator, empty_label == "none")
-    examples, target = _labelled_examples(raw, columns, class_names, regression, notes)
+    examples, target = _labelled_examples(raw, columns, class_names, regression, merge_labels, notes)
 
     _check_unlabelled(examples, target, raw.where, notes)
     _cut_missing_splits(examples, raw.where["train"], target, seed, notes)
@@ -204,13 +207,15 @@ def _labelled_examples(
     columns: Columns,
     class_names: tuple[str, ...],  # () where the labels decide
     regression: bool | None,
+    merge_labels: bool | None,
     notes: list[str],
 ) -> tuple[_Splits, Target]:
     """The examples of each split that the data has, and the target their labels mean."""
     rows = {split: text_rows(raw, split, columns, notes) for split in raw.rows}
     check_pairs(rows, columns, raw.where)
     written = {split: [(row.number, row.label) for row in split_rows] for split, split_rows in rows.items()}
-    labels, target = map_labels(written, raw.where, class_names, regression)
+    settled = settle_labels(written, raw.where, class_names, regression, merge_labels, notes)
+    labels, target = map_labels(settled, raw.where, class_names, regression)
     examples = {
         split: [
             Example(row.id, row.text, row.text_pair, label)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from augkd.data.label_names import find_name
 from augkd.data.target import Target
 from augkd.errors import ModelError
 from augkd.models import small_students
@@ -205,13 +206,14 @@ def match_labels(
             f"model '{name}' names its outputs {names[0]}…; name them in the model's order: "
             f"labels: [{', '.join(labels)}]"
         )
-    places = {label.casefold(): place for place, label in enumerate(names)}
-    unknown = [label for label in labels if label.casefold() not in places]
-    if unknown:
+    places = [find_name(label, names, labels) for label in labels]
+    unclear = [label for label, place in zip(labels, places, strict=True) if place is None or places.count(place) > 1]
+    if unclear:
         raise ModelError(
-            f"model '{name}' has no output '{unknown[0]}' (it has {', '.join(names)}); rename with labels: [...]"
+            f"model '{name}' has no output '{unclear[0]}' of its own (it has {', '.join(map(repr, names))}); "
+            "name them in the model's order: labels: [...]"
         )
-    return tuple(places[label.casefold()] for label in labels)
+    return tuple(place for place in places if place is not None)
 
 
 def _load(folder: Path, name: str, **settings: Any) -> tuple[Any, list[str]]:

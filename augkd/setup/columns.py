@@ -6,6 +6,7 @@ overridden with an option.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ _LABEL_NAMES = (
     *("label", "labels", "class", "category", "target", "topic", "intent", "sentiment", "score", "rating", "y"),
 )
 _NO_LABELS = {"split", "fold", "set", "source", "lang", "language"}  # few values, and still no labels
+_NO_NAME = re.compile(r"\s*|unnamed: \d+|__index_level_\d+__|index|id|guid", re.IGNORECASE)  # as pandas names an index
 _NAME = "recognised by its name"
 
 Values = dict[str, list[Any]]  # column → its values
@@ -65,9 +67,9 @@ def _guess_label(raw: RawTask, values: Values, taken: set[str | None]) -> tuple[
         return names[known], _NAME
     rows = min(SAMPLE_ROWS, len(raw.rows["train"]))
     distinct = {
-        name: len({str(value) for value in column})
+        name: _count_classes(column)
         for name, column in values.items()
-        if name not in taken and name.lower() not in _NO_LABELS and _may_be_labels(column)
+        if name not in taken and name.lower() not in _NO_LABELS and not _NO_NAME.fullmatch(name)
     }
     fitting = {name: count for name, count in distinct.items() if 2 <= count <= max(20, rows // 10)}
     if not fitting:
@@ -80,7 +82,7 @@ def _guess_text(raw: RawTask, values: Values, taken: set[str | None]) -> tuple[s
     left = {
         name: column
         for name, column in values.items()
-        if name not in taken and any(isinstance(value, str) for value in column)
+        if name not in taken and not _NO_NAME.fullmatch(name) and any(isinstance(value, str) for value in column)
     }
     if not left:
         raise DataError(_nothing_fits(raw, "a text", "--text"))
@@ -101,6 +103,10 @@ def _nothing_fits(raw: RawTask, what: str, option: str) -> str:
     return f"{raw.where['train']}: no column looks like {what} (columns: {columns}); name it with {option}"
 
 
-def _may_be_labels(column: Sequence[Any]) -> bool:
-    """Whether all values are scalars of at most a few words."""
-    return all(value is None or (not isinstance(value, list | dict) and len(str(value)) <= 60) for value in column)
+def _count_classes(column: Sequence[Any]) -> int:
+    """How many distinct values a column has; 0 where they are no labels: lists, long texts, or no two are equal."""
+    there = [value for value in column if value not in (None, "")]
+    if any(isinstance(value, list | dict) or len(str(value)) > 60 for value in there):
+        return 0
+    distinct = len({str(value) for value in there})
+    return distinct if distinct < len(there) else 0

@@ -48,6 +48,26 @@ def test_labels_are_matched_whatever_their_case() -> None:
     assert match_labels("m", {0: "Tool", 1: "ANIMAL", 2: "food"}, Target(LABELS)) == (1, 2, 0)
 
 
+@pytest.mark.parametrize(
+    ("labels", "outputs", "order"),
+    [
+        (("us", "US", "num"), ("US", "num", "us"), (2, 0, 1)),
+        (("us", "US", "num"), ("us", "Us", "NUM"), (0, 1, 2)),  # what is left after exact names is clear
+        (("caf\u00e9", "x"), ("x ", "cafe\u0301"), (1, 0)),
+    ],
+)
+def test_labels_that_differ_in_case_only_are_matched_exactly_first(
+    labels: tuple[str, ...], outputs: tuple[str, ...], order: tuple[int, ...]
+) -> None:
+    assert match_labels("m", dict(enumerate(outputs)), Target(labels)) == order
+
+
+@pytest.mark.parametrize("outputs", [("Us", "uS", "num"), ("us", "us", "num"), ("US", "other", "num")])
+def test_outputs_that_could_be_several_labels_are_refused(outputs: tuple[str, ...]) -> None:
+    with pytest.raises(ModelError, match=r"has no output 'us' of its own .*labels: "):
+        match_labels("m", dict(enumerate(outputs)), Target(("us", "US", "num")))
+
+
 def test_outputs_without_names_are_refused_until_they_are_given() -> None:
     unnamed = {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
     with pytest.raises(ModelError, match=r"names its outputs LABEL_0….*labels: \[animal, food, tool\]"):

@@ -59,3 +59,12 @@ def test_files_without_a_label_or_a_text_are_an_error_with_the_option_that_names
     numbers.write_text("".join(json.dumps({"label": n % 2, "x": n}) + "\n" for n in range(40)))
     with pytest.raises(DataError, match=r"no column looks like a text .* name it with --text"):
         survey_task(str(numbers))
+
+
+def test_an_unnamed_an_empty_and_a_running_column_are_not_taken_for_a_label(tmp_path: Path) -> None:
+    rows = [(n, f"a rather long remark number {n}", ("good", "bad")[n % 2], "", n) for n in range(18)]
+    named = survey_task(table(tmp_path / "a.csv", ["", "remark", "kind", "empty", "nr"], rows)).columns
+    assert (named.text, named.label) == ("remark", "kind")
+    with pytest.raises(DataError, match="no column looks like a label"):
+        lone = [(n, f"a rather long remark number {n}", "", n) for n in range(18)]
+        survey_task(table(tmp_path / "b.csv", ["", "remark", "empty", "nr"], lone))

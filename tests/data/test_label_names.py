@@ -1,0 +1,83 @@
+"""Labels that look the same are one label or a question, codes keep their zeros, decimal commas are numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tables import table
+
+from augkd.data.label_names import find_name
+from augkd.data.task import Task, load_task
+from augkd.errors import DataError
+
+E_ACUTE, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def task_of(tmp_path: Path, written: list[str], **options: Any) -> Task:
+    """A task with ten texts of each label as it is written."""
+    rows = [(f"text {number} {place}", label) for number in range(10) for place, label in enumerate(written)]
+    return load_task(dataset=str(table(tmp_path / "a.csv", ["text", "label"], rows)), **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["us", "us ", "num", "num  ", " de", "de"], ("de", "num", "us")),
+        ([E_ACUTE, DECOMPOSED, "tea", "tea\u200b", "wine"], (E_ACUTE, "tea", "wine")),
+        (["very good", "very  good", "bad\u00a0", "bad"], ("bad", "very good")),
+    ],
+)
+def test_labels_that_look_the_same_are_asked_about_and_merged_on_demand(
+    tmp_path: Path, labels: list[str], names: tuple[str, ...]
+) -> None:
+    with pytest.raises(
+        DataError, match=rf"a\.csv row \d+: label .*{len(labels)} labels are only {len(names)} .*merge_labels: true"
+    ):
+        task_of(tmp_path, labels)
+    merged = task_of(tmp_path, labels, merge_labels=True)
+    assert merged.labels == names
+    assert f"{len(labels)} spellings of {len(names)} labels" in merged.notes[0]
+    assert sum(map(len, (merged.train, merged.validation, merged.test))) == 10 * len(labels)
+    kept = task_of(tmp_path, labels, merge_labels=False)
+    assert kept.labels == tuple(sorted(labels))
+
+
+def test_a_label_is_merged_into_the_given_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="merge_labels: true"):
+        task_of(tmp_path, [DECOMPOSED, "tea"], labels=["tea", E_ACUTE])
+    assert task_of(tmp_path, [DECOMPOSED, "tea"], labels=["tea", E_ACUTE], merge_labels=True).labels == ("tea", E_ACUTE)
+
+
+def test_labels_that_differ_in_case_stay_apart_and_are_noted(tmp_path: Path) -> None:
+    task = task_of(tmp_path, ["us", "US", "num"])
+    assert task.labels == ("US", "num", "us")
+    assert task.notes[0] == "labels 'US', 'us' differ in case only; each is a class of its own"
+    assert not [note for note in task_of(tmp_path, ["us", "num"]).notes if "case" in note]
+
+
+def test_codes_keep_their_leading_zeros(tmp_path: Path) -> None:
+    assert task_of(tmp_path, ["0110", "0111", "2000"]).labels == ("0110", "0111", "2000")
+    assert task_of(tmp_path, ["0110", "110", " 0110"]).labels == ("0110", "110")
+    assert task_of(tmp_path, ["0", "1", "10"]).labels == ("0", "1", "10")
+    assert {e.label for e in task_of(tmp_path, ["007", "08.5"], regression=True).train} == {7.0, 8.5}
+
+
+def test_decimal_commas_are_numbers_and_noted(tmp_path: Path) -> None:
+    task = task_of(tmp_path, ["4,5", "3", "-2,25"])
+    assert (task.labels, task.metric) == ((), "pearson")
+    assert {example.label for example in task.train} == {4.5, 3.0, -2.25}
+    assert "4,5 is 4.5" in task.notes[0]
+    assert "task.separator" in task.notes[0]
+    assert task_of(tmp_path, ["4,5", "3", "-2,25"], regression=False).labels == ("-2,25", "3", "4,5")
+
+
+def test_commas_that_may_stand_between_thousands_are_asked_about(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"label '1,234' may be 1\.234 or 1234"):
+        task_of(tmp_path, ["1,234", "12,500", "7"])
+
+
+@pytest.mark.parametrize(("label", "place"), [("us", 1), ("US", 0), ("Num", 2), ("uS", None), ("none", None)])
+def test_a_name_is_found_exactly_first_and_by_case_only_where_one_fits(label: str, place: int | None) -> None:
+    assert find_name(label, ["US", "us", "num "]) == place
