@@ -13,6 +13,7 @@ from augkd.errors import DamagedFileError, DataError, first_line
 
 _BATCH = 1024  # rows of a batch, fewer where so many have more bytes than this:
 _BATCH_BYTES = 1 << 24
+_ROW_BYTES = 1 << 26  # a text of as many characters as a line may have, in UTF-8
 
 
 def parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
@@ -45,6 +46,8 @@ def parquet_batches(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
     there = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     row_bytes = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    if row_bytes > _ROW_BYTES:
+        raise DamagedFileError(f"{path} has rows of {row_bytes:,} bytes on average; at most {_ROW_BYTES:,} are read")
     rows = min(max(_BATCH_BYTES // max(row_bytes, 1), 1), _BATCH)
     try:
         yield from file.iter_batches(batch_size=rows, columns=there, use_threads=False)
