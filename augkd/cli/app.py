@@ -15,6 +15,8 @@ import typer
 
 from augkd.cli import setup, ship
 from augkd.cli.index import index_app
+from augkd.cli.label import label_app
+from augkd.cli.printing import say
 from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, recipe_names, show, warn
 from augkd.cli.transfer import transfer_app
 from augkd.cli.views import comparison_lines, comparison_notes, run_lines
@@ -164,7 +166,8 @@ def compare(
 
     with Bars() as bars, locked(out):
         summary = compare_recipes(compared, seeds or 1, out, bars, baseline, seconds, bars.headline, jobs)
-    show(summary, as_json, [comparison_table(summary), f"written: {out / 'compare.json'}, {out / 'compare.md'}"])
+    written = f"written: {out / 'compare.json'}, {out / 'compare.md'}"
+    show(summary, as_json, [*comparison_table(summary).split("\n"), written])
     warn(comparison_notes([summary]))
 
 
@@ -183,7 +186,7 @@ def check(
     else:
         lines = plan(load_recipe(recipe, set_ or []), out)
     for line in lines:
-        typer.echo(line)
+        say(line)
 
 
 @app.command("list")
@@ -212,7 +215,7 @@ def _run(recipe: Recipe, name: str, out: Path, as_json: bool) -> None:
     run = Run(recipe, out, progress=bars, name=name)
     if not as_json:
         for note in run.task.notes:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
     with bars:
         results = run.results()
     show(results, as_json, run_lines(results, out))
@@ -236,10 +239,10 @@ def main() -> None:
     except AugkdError as exc:
         if debug:
             raise
-        typer.echo(f"error: {exc}", err=True)
+        say(f"error: {exc}", err=True)
         raise SystemExit(1) from None
     except _Interrupt:
-        typer.echo("interrupted; the same command continues", err=True)
+        say("interrupted; the same command continues", err=True)
         raise SystemExit(130) from None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from augkd.cli.printing import say
 from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, finite, show
 from augkd.cli.views import index_lines, takedown_lines
 from augkd.errors import RecipeError, short_repr
@@ -106,7 +107,7 @@ def remove(
 
     def confirm(takedown: Takedown) -> bool:
         for line in takedown_lines(takedown):
-            typer.echo(line, err=as_json)
+            say(line, err=as_json)
         if dry_run or not len(takedown.texts):
             return not dry_run
         return yes or not sys.stdin.isatty() or typer.confirm("Remove these texts for good?", err=as_json)
@@ -132,7 +133,7 @@ def search(
     if text is not None:
         _show_nearest(index, text, k, as_json)
         return
-    typer.echo(f"{len(index)} texts; one query per line, an empty line ends", err=True)
+    say(f"{len(index)} texts; one query per line, an empty line ends", err=True)
     while (line := _ask()) != "":
         _show_nearest(index, line, k, as_json)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from augkd.cli.printing import say
 from augkd.cli.terminal import AsJson, finite, show
 from augkd.cli.views import export_lines
 from augkd.models.libraries import quiet_libraries
@@ -24,7 +25,7 @@ def report(
     from augkd.evaluation.report.report import write_report
 
     page = write_report(folder, out)
-    typer.echo(f"report: {page}")
+    say(f"report: {page}")
     if open_:
         typer.launch(page.resolve().as_uri())
 

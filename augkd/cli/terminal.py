@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from augkd.cli.printing import neutral, say, say_json
 from augkd.recipe.units import format_seconds
-from augkd.workspace.files import json_text
 
 
 def recipe_names(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -46,16 +46,16 @@ def finite(least: float, most: float) -> Callable[[float], float]:
 def show(value: Any, as_json: bool, lines: list[str]) -> None:
     """Prints a result: its lines, or the value as JSON."""
     if as_json:
-        typer.echo(json_text(value))
+        say_json(value)
         return
     for line in lines:
-        typer.echo(line)
+        say(line)
 
 
 def warn(notes: Iterable[str]) -> None:
     """Prints what a reader must know on stderr, where it stands beside JSON too."""
     for note in notes:
-        typer.echo(f"warning: {note}", err=True)
+        say(f"warning: {note}", err=True)
 
 
 class Bars:
@@ -74,8 +74,9 @@ class Bars:
 
         console = Console(stderr=True)
         if console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
+            name, note = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
+            columns = (SpinnerColumn(), name, BarColumn(), MofNCompleteColumn(), note)
+            self._progress = Progress(*columns, console=console)
             self._progress.start()
         return self
 
@@ -88,7 +89,7 @@ class Bars:
 
         name, now = self.prefix + stage, time.monotonic()
         if name not in self._tasks:
-            task = self._progress.add_task(name, total=total, note="") if self._progress else None
+            task = self._progress.add_task(neutral(name), total=total, note="") if self._progress else None
             self._tasks[name] = (task, now, done, done)
         task, started, first, last = self._tasks[name]
         if done < last:  # another stage of training under the same name: its steps are counted anew
@@ -100,16 +101,16 @@ class Bars:
             self._progress.update(task, completed=done, total=total, note=f"{rate:,.1f}/s{left}")
         elif now - self._last > 15 or done == total:
             self._last = now
-            typer.echo(f"{name}: {done}{f' of {total}' if total else ''}, {rate:,.1f}/s{left}", err=True)
+            say(f"{name}: {done}{f' of {total}' if total else ''}, {rate:,.1f}/s{left}", err=True)
 
     def headline(self, text: str, done: int, total: int) -> None:
         """A first line about many runs together; the lines of their stages go when another run is done."""
         line, before = self._headline or (None, None)
         if self._progress:
             line = self._progress.add_task("all runs", total=total, note="") if self._headline is None else line
-            self._progress.update(line, completed=done, note=text)
+            self._progress.update(line, completed=done, note=neutral(text))
         elif done != before:
-            typer.echo(f"all runs: {done} of {total} done, {text}", err=True)
+            say(f"all runs: {done} of {total} done, {text}", err=True)
         if done != before:
             for task, *_ in self._tasks.values() if self._progress else ():
                 self._progress.remove_task(task)

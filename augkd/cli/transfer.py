@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from augkd.cli.printing import say
 from augkd.cli.terminal import AsJson, show
 
 transfer_app = typer.Typer(no_args_is_help=True, help="Look at a transfer set, convert it, write its card.")
@@ -43,7 +44,7 @@ def jsonl(
 
     transfer = TransferSet.open(folder)
     transfer.write_jsonl(out)
-    typer.echo(f"{len(transfer)} rows: {out}")
+    say(f"{len(transfer)} rows: {out}")
 
 
 @transfer_app.command()
@@ -57,4 +58,4 @@ def card(
     """
     from augkd.data.transfer_set import write_card_again
 
-    typer.echo(f"card: {write_card_again(folder, name)}")
+    say(f"card: {write_card_again(folder, name)}")

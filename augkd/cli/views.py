@@ -34,9 +34,9 @@ def comparison_lines(summaries: Sequence[ComparisonSummary], average: AverageSum
 
     for summary in summaries:
         left_out = f" (needs classes, left out: {', '.join(summary['left_out'])})" if summary["left_out"] else ""
-        yield from (f"{summary['task']}{left_out}", "", comparison_table(summary), "")
+        yield from (f"{summary['task']}{left_out}", "", *comparison_table(summary).split("\n"), "")
     if average is not None:
-        yield from ("all tasks", "", average_table(average), "")
+        yield from ("all tasks", "", *average_table(average).split("\n"), "")
 
 
 def comparison_notes(summaries: Sequence[ComparisonSummary]) -> list[str]:
