@@ -131,9 +131,10 @@ def fit(
     guess = rows @ start
     scale = np.float32((guess * targets).sum() / max(float((guess * guess).sum()), 1e-12))
     start *= scale
-    inputs = [start, alone, np.ones((len(alone), 1)), *([] if embeddings is None else [embeddings])]
+    inputs = [start, alone, np.ones((len(alone), 1), dtype=np.float32), *([] if embeddings is None else [embeddings])]
     present = np.flatnonzero(counts.sum(axis=0))  # of a vocabulary of 250,000, most entries are in no sample
-    linear_map = _linear_map(rows[:, present], _features(inputs, present), targets - guess * scale)
+    linear_map = _linear_map(rows[:, present], [table[present] for table in inputs], targets - guess * scale)
+    del guess
     for begin in range(0, len(start), _BLOCK):
         block = slice(begin, begin + _BLOCK)
         start[block] += _features(inputs, block) @ linear_map
@@ -156,12 +157,13 @@ def _divide_rows(rows: Any, lengths: NDArray[Any]) -> Any:  # csr; a row of leng
     return (scipy.sparse.diags_array(inverse.astype(np.float32)) @ rows).tocsr()
 
 
-def _linear_map(rows: Any, features: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """argmin ‖rows · features · W − targets‖² + ridge ‖W‖²."""
-    width = features.shape[1]
+def _linear_map(rows: Any, inputs: Sequence[NDArray[Any]], targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    """argmin ‖rows · features · W − targets‖² + ridge ‖W‖², `inputs` side by side being the features."""
+    width = sum(table.shape[1] for table in inputs)
     squares, products = MAP_RIDGE * np.eye(width), np.zeros((width, targets.shape[1]))
     for start in range(0, len(targets), _BLOCK):
-        block = (rows[start : start + _BLOCK] @ features).astype(np.float64)
+        part = rows[start : start + _BLOCK]
+        block = np.concatenate([part @ table for table in inputs], axis=1, dtype=np.float64)
         squares += block.T @ block
         products += block.T @ targets[start : start + _BLOCK]
     return np.asarray(np.linalg.solve(squares, products), dtype=np.float32)
