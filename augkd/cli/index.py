@@ -32,6 +32,10 @@ def build(
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Encode part I of N only; see `augkd index merge`.")
     ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option("--encoder", metavar="FOLDER", help="Take this shard's or index's static encoder; none: fit it."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Build an index. Example: augkd index build questions --out runs/questions --set corpus=my.txt"""
@@ -45,9 +49,9 @@ def build(
 
     with Bars() as bars, locked(out):
         if part is not None:
-            manifest = build_shard(parsed, out, part, bars).on_disk()
+            manifest = build_shard(parsed, out, part, bars, encoder).on_disk()
         else:
-            manifest = build_index(parsed, out, bars).manifest.on_disk()
+            manifest = build_index(parsed, out, bars, encoder).manifest.on_disk()
     show(manifest, as_json, index_lines(out, manifest))
 
 

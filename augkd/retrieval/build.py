@@ -14,53 +14,78 @@ from typing import Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.errors import DataError, IndexFolderError, RecipeError
-from augkd.recipe import CorpusOptions, IndexRecipe, dump
+from augkd.recipe import CorpusOptions, EncoderOptions, IndexRecipe, dump
 from augkd.recipe.files import validate
 from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.dense.takedown import Confirm, Takedown
 from augkd.retrieval.encoders.encoder import IndexEncoder
+from augkd.retrieval.encoders.kept import find_kept, take_kept
 from augkd.retrieval.engines.local import build_dense
-from augkd.retrieval.engines.shards import encode_shard, merge_encoded_shards
+from augkd.retrieval.engines.shards import encode_shard, merge_encoded_shards, read_shards
 from augkd.retrieval.lexical.index import build_lexical
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.retrieval.open import encoder_in, open_index, with_encoder
 from augkd.retrieval.retriever import Retriever
+from augkd.workspace.folders import CACHE
 from augkd.workspace.manifest_kinds import DenseManifest, LexicalManifest, ShardManifest
 from augkd.workspace.manifests import MANIFEST, parse_manifest, rewrite_manifest
 from augkd.workspace.progress import Progress, silent
 from augkd.workspace.verify import verify
 
 
-def build_index(recipe: IndexRecipe, folder: Path, progress: Progress = silent) -> Retriever:
+def build_index(
+    recipe: IndexRecipe, folder: Path, progress: Progress = silent, encoder: Path | None = None
+) -> Retriever:
     """Builds (or resumes, or opens) the index of a recipe in `folder`.
 
-    A model is loaded once, by the build, and searches use the same one; opening a finished index loads none. The caller
-    holds `workspace.locks.locked(folder)` where two builds could meet.
+    `encoder` is the folder of an index, a shard or a static encoder whose token vectors are used; None: they are
+    fitted to the corpus. A model is loaded once, by the build, and searches use the same one; opening a finished index
+    loads none. The caller holds `workspace.locks.locked(folder)` where two builds could meet.
     """
     source = CorpusSource(**dump(recipe.corpus))
     report = partial(progress, "index")
     if recipe.encoder.kind == "lexical":
+        _check_encoder_folder(recipe, encoder)
         return build_lexical(folder, source, recipe=dump(recipe), progress=report)
-    encoder = _encoder(recipe, folder, progress)
-    index = build_dense(folder, source, encoder, **_options(recipe), recipe=dump(recipe), progress=report)
-    return with_encoder(_record_rerank(index, recipe), encoder, partial(encoder_in, folder))
+    made = _encoder(recipe, folder, progress, encoder)
+    index = build_dense(folder, source, made, **_options(recipe), recipe=dump(recipe), progress=report)
+    return with_encoder(_record_rerank(index, recipe), made, partial(encoder_in, folder))
 
 
 def build_shard(
-    recipe: IndexRecipe, folder: Path, shard: tuple[int, int], progress: Progress = silent
+    recipe: IndexRecipe,
+    folder: Path,
+    shard: tuple[int, int],
+    progress: Progress = silent,
+    encoder: Path | None = None,
 ) -> ShardManifest:
-    """Encodes share i of n of a recipe's corpus, `shard` = (i, n), in `folder`; the shard's manifest."""
+    """Encodes share i of n of a recipe's corpus, `shard` = (i, n), in `folder`; the shard's manifest.
+
+    Shard 1 fits a static encoder; every other one takes it from `encoder`, the folder of shard 1. Raises RecipeError
+    for a shard of a lexical index, and for one that would fit an encoder of its own.
+    """
     if recipe.encoder.kind == "lexical":
         raise RecipeError("a lexical index encodes no vectors, so it has no shards; build it whole, without --shard")
-    source, encoder = CorpusSource(**dump(recipe.corpus)), _encoder(recipe, folder, progress)
+    if recipe.encoder.kind == "static" and shard[0] > 1 and encoder is None:
+        raise RecipeError(
+            f"shard {shard[0]}/{shard[1]} would fit a static encoder of its own; build shard 1/{shard[1]} first, and "
+            "give its folder with --encoder"
+        )
+    source, made = CorpusSource(**dump(recipe.corpus)), _encoder(recipe, folder, progress, encoder)
     report = partial(progress, "shard")
-    return encode_shard(folder, source, encoder, shard, **_options(recipe), recipe=dump(recipe), progress=report)
+    return encode_shard(folder, source, made, shard, **_options(recipe), recipe=dump(recipe), progress=report)
 
 
 def merge_shards(shards: Sequence[Path], folder: Path) -> Retriever:
-    """Builds the index in `folder` from all of its shards."""
-    merge_encoded_shards(shards, folder)
+    """Builds the index in `folder` from all of its shards; one that does not belong is an error before anything is written."""
+    first = read_shards(shards)[0]
+    options = validate(EncoderOptions, (first.recipe or {}).get("encoder", {}), shards[0] / MANIFEST)
+    if options.kind == "static":
+        kept = find_kept(shards[0], options.model, options.dim, first.made_from.encoder)
+        merge_encoded_shards(shards, folder, partial(take_kept, kept, folder / CACHE, options.model, options.dim))
+    else:
+        merge_encoded_shards(shards, folder)
     return open_index(folder)
 
 
@@ -112,13 +137,23 @@ def verify_index(folder: Path) -> str:
     return f"{verification.files} files by checksum, all right"
 
 
-def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress) -> IndexEncoder:
-    """A recipe's encoder; a static one is fitted to the first texts of the corpus."""
+def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress, given: Path | None) -> IndexEncoder:
+    """A recipe's encoder; a static one is fitted to the first texts of the corpus, unless its folder is given."""
+    _check_encoder_folder(recipe, given)
     if recipe.encoder.kind != "static":
+        return encoder_in(folder, dump(recipe.encoder))
+    if given is not None:
+        model, dim = recipe.encoder.model, recipe.encoder.dim
+        take_kept(find_kept(given, model, dim), folder / CACHE, model, dim)
         return encoder_in(folder, dump(recipe.encoder))
     texts = stream_corpus(CorpusSource(**dump(recipe.corpus)), CorpusCounts())
     sample = list(itertools.islice(texts, recipe.encoder.sample))
     return encoder_in(folder, dump(recipe.encoder), texts=sample, progress=partial(progress, "static vectors"))
+
+
+def _check_encoder_folder(recipe: IndexRecipe, given: Path | None) -> None:
+    if given is not None and recipe.encoder.kind != "static":
+        raise RecipeError(f"encoder.kind {recipe.encoder.kind} has no fitted encoder to take over; drop --encoder")
 
 
 def _record_rerank(index: Index, recipe: IndexRecipe) -> Index:

@@ -6,7 +6,7 @@ The merged folder is byte for byte the one that a single machine would have buil
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,18 +80,30 @@ def encode_shard(
     return read_manifest(folder, ShardManifest)
 
 
-def merge_encoded_shards(folders: Sequence[Path], out: Path) -> Index:
-    """Builds the index in `out` from all shards of one corpus: byte for byte what an unsharded build writes.
-
-    Raises IndexFolderError for a shard that is missing, given twice, of another build, or damaged.
-    """
+def read_shards(folders: Sequence[Path]) -> list[ShardManifest]:
+    """The manifests of all shards of one build; raises IndexFolderError for one that is missing or does not belong."""
     manifests = [_read_shard(folder) for folder in folders]
     _check_shards(folders, manifests)
+    return manifests
+
+
+def merge_encoded_shards(folders: Sequence[Path], out: Path, prepare: Callable[[], None] | None = None) -> Index:
+    """Builds the index in `out` from all shards of one corpus: byte for byte what an unsharded build writes.
+
+    `prepare` puts what the index needs besides into `out`, when every shard is known to be whole. Raises
+    IndexFolderError, before anything is written, for a shard that is missing, given twice, of another build, or
+    damaged.
+    """
+    manifests = read_shards(folders)
     first = manifests[0]
     sources = {key: value for key, value in first.made_from.on_disk().items() if key != "shard"}
     if is_finished(out, sources):
         return Index.open(out)
 
+    for folder, manifest in zip(folders, manifests, strict=True):
+        check_index(folder, manifest)
+    if prepare is not None:
+        prepare()
     begin(out, "index", sources)
     for folder, manifest in zip(folders, manifests, strict=True):
         for text, vectors in zip(sorted(manifest.texts), sorted(manifest.vectors), strict=True):
