@@ -57,11 +57,11 @@ def longest_input(
     limits = [wanted, int(tokenizer.model_max_length)]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and positions > 0:  # -1 states that there is no limit
-        limits.append(int(positions) - _positions_before_the_first(model))
+        limits.append(int(positions) - positions_before_the_first(model))
     return min(limits)
 
 
-def _positions_before_the_first(model: Any) -> int:
+def positions_before_the_first(model: Any) -> int:
     """How many positions no token gets: RoBERTa's relatives count from the one after their padding token's."""
     tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
     starts = [table.padding_idx for table in tables if isinstance(table, nn.Embedding)]

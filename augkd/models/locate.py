@@ -19,7 +19,8 @@ BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # upstream model.safetensors
 
 # What a model folder needs; weights only as safetensors (PEERS: pickled weights are code).
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+# Those of a sentence model may lie in the folders of its modules only.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*/*.safetensors")
 _NOT_WEIGHTS = {"predictions.safetensors", "trace.safetensors"}  # what a run adds to its student's folder
 _NOT_THE_MODEL = {  # they contain times and paths, so the same model would have another fingerprint
     *("manifest.json", "building.json", "training_args.bin", "trainer_state.json", "export.json", "log.json"),

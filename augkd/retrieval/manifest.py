@@ -62,11 +62,15 @@ def index_identity(manifest: IndexManifest) -> dict[str, Any]:
 
 def encoder_options(manifest: IndexManifest) -> dict[str, Any]:
     """The encoder table of the index's recipe with its defaults; without a recipe, the encoder that was recorded."""
-    defaults = {"kind": "sentence", "max_length": None, "precision": "auto", "rerank": 0}
+    prompts = {"query_prompt": None, "document_prompt": None}
+    defaults = {"kind": "sentence", "max_length": None, "precision": "auto", "rerank": 0, **prompts}
     recorded = manifest.encoder.on_disk()
     if manifest.recipe is None:  # built by a library call
         return defaults | recorded
-    return {**defaults, "model": recorded.get("model"), **manifest.recipe.get("encoder", {})}
+    table = manifest.recipe.get("encoder", {})
+    if "query_prompt" not in table and table.get("kind", "sentence") == "sentence":
+        table = {name: value for name, value in table.items() if name != "dim"}  # written when it said nothing of these
+    return {**defaults, "model": recorded.get("model"), **table}
 
 
 def _check_recipe(folder: Path, manifest: IndexManifest) -> None:

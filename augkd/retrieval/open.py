@@ -55,7 +55,7 @@ def with_encoder(index: Index, encoder: IndexEncoder, load: Load) -> DenseRetrie
     options = encoder_options(index.manifest)
     if not options["rerank"]:
         return DenseRetriever(index, encoder)
-    full = {name: options[name] for name in ("model", "max_length", "precision")}
+    full = {name: options[name] for name in ("model", "max_length", "precision", "query_prompt", "document_prompt")}
     reranker = load({"kind": "sentence", **full, "rerank": 0})
     return DenseRetriever(index, encoder, reranker=reranker, rerank=options["rerank"])
 

@@ -103,6 +103,8 @@ class DenseEncoder(Part):
 
     kind: Literal["sentence", "static"] = "sentence"
     model: str
+    query_prompt: str | None = None  # put before each query, whether by the recipe or by the model's own files
+    document_prompt: str | None = None  # put before each text of the corpus
 
 
 class LexicalEncoder(Part):

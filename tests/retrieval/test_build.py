@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 from support.manifests import change_manifest
+from support.sentence_models import write_sentence_model
 
 from augkd.data.cleaning import normalised
 from augkd.errors import AugkdError, IndexFolderError, RecipeError
@@ -25,11 +27,15 @@ from augkd.retrieval.build import (
 from augkd.retrieval.dense.changes import Added
 from augkd.retrieval.dense.retriever import DenseRetriever
 from augkd.retrieval.lexical.index import LexicalIndex
-from augkd.retrieval.manifest import index_identity
+from augkd.retrieval.manifest import index_identity, read_index_manifest
 from augkd.retrieval.open import open_index
 from augkd.workspace.checksums import table_of
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.progress import silent
+
+
+def _dim(encoder: dict[str, Any]) -> dict[str, int]:
+    return {"dim": 16} if encoder.get("kind") == "static" else {}
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def recipe(corpus_file: Path, tiny_bert: Path) -> Any:
     def load(**encoder: Any) -> IndexRecipe:
         table = {
             "corpus": str(corpus_file),
-            "encoder": {"model": str(tiny_bert), "max_length": 32, "dim": 16, **encoder},
+            "encoder": {"model": str(tiny_bert), "max_length": 32, **_dim(encoder), **encoder},
         }
         return IndexRecipe.model_validate(table)
 
@@ -166,3 +172,31 @@ def test_a_folder_with_a_kept_encoder_is_built_into_and_keeps_it(recipe: Any, tm
     assert kept
     open_index(folder).search(["a cat"], 1)
     assert {path: path.stat().st_mtime_ns for path in (folder / ".cache").rglob("*.safetensors")} == kept
+
+
+def test_prompts_and_length_of_vectors_are_used_on_both_sides_and_recorded(recipe: Any, tmp_path: Path) -> None:
+    model = write_sentence_model(tmp_path / "e5", prompts={"query": "query: ", "passage": "passage: "})
+    folder, query = tmp_path / "index", ["the saw is here"]
+    build_index(recipe(model=str(model), precision="float32", dim=6), folder, silent)
+    (tmp_path / "new.txt").write_text("an unheard-of zeppelin lands\n")
+    add_to_index(folder, str(tmp_path / "new.txt"), "text", silent)
+    index = open_index(folder)
+    manifest = read_index_manifest(folder)
+    assert (manifest.encoder.query_prompt, manifest.encoder.document_prompt) == ("query: ", "passage: ")
+    assert manifest.dim == 6
+
+    def own(texts: list[str], prompt: str) -> np.ndarray:
+        vectors = SentenceTransformer(str(model), device="cpu").encode(texts, prompt=prompt, truncate_dim=6)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    texts = index.texts(range(len(index)))
+    assert "an unheard-of zeppelin lands" in texts
+    cosines = (own(query, "query: ") @ own(texts, "passage: ").T)[0]
+    hits = index.search(query, 5)
+    np.testing.assert_allclose(hits.scores[0], np.sort(cosines)[::-1][:5], atol=1e-5)
+    assert np.abs(hits.scores[0] - np.sort((own(query, "") @ own(texts, "").T)[0])[::-1][:5]).max() > 1e-3  # the twin
+
+
+def test_a_length_of_vectors_cuts_a_sentence_encoder_s(recipe: Any, tmp_path: Path) -> None:
+    build_index(recipe(dim=8), tmp_path / "index", silent)
+    assert read_index_manifest(tmp_path / "index").dim == 8

@@ -29,6 +29,9 @@ from augkd.workspace.progress import silent
 QUERIES = ["line number 3", "number"]
 
 
+PROMPTS = {"query_prompt": None, "document_prompt": None}
+
+
 class OtherEncoder(SeedEncoder):
     """Another model, for re-ranking."""
 
@@ -76,7 +79,9 @@ def test_a_lexical_folder_is_opened_without_an_encoder(folders: dict[str, Path])
 def test_a_dense_folder_is_opened_with_the_encoder_of_its_recipe(folders: dict[str, Path]) -> None:
     seen: list[dict[str, Any]] = []
     opened = open_retriever(folders["dense"], recording(seen))
-    assert seen == [{"kind": "static", "model": "some/model", "max_length": None, "precision": "auto", "rerank": 0}]
+    assert seen == [
+        {"kind": "static", "model": "some/model", "max_length": None, "precision": "auto", "rerank": 0, **PROMPTS}
+    ]
     plain = DenseRetriever(Index.open(folders["dense"]), SeedEncoder())
     np.testing.assert_array_equal(opened.search(QUERIES, 5).ids, plain.search(QUERIES, 5).ids)
 
@@ -86,7 +91,14 @@ def test_rerank_in_the_recipe_makes_the_static_encoders_source_model(folders: di
     folder = copy_with(folders["dense"], tmp_path / "index", recipe=recipe)
     seen: list[dict[str, Any]] = []
     opened = open_retriever(folder, recording(seen))
-    assert seen[1] == {"kind": "sentence", "model": "some/model", "max_length": 32, "precision": "auto", "rerank": 0}
+    assert seen[1] == {
+        "kind": "sentence",
+        "model": "some/model",
+        "max_length": 32,
+        "precision": "auto",
+        "rerank": 0,
+        **PROMPTS,
+    }
     expected = DenseRetriever(Index.open(folder), SeedEncoder(), reranker=OtherEncoder(), rerank=20)
     np.testing.assert_array_equal(opened.search(QUERIES, 5).ids, expected.search(QUERIES, 5).ids)
 
@@ -101,7 +113,24 @@ def test_a_recipe_without_a_kind_means_a_sentence_model_without_reranking(
     folder = copy_with(folders["dense"], tmp_path / "index", recipe=recipe, made_from=made_from, encoder=encoder)
     seen: list[dict[str, Any]] = []
     open_retriever(folder, recording(seen))
-    assert seen == [{"kind": "sentence", "model": "some/model", "max_length": 64, "precision": "float32", "rerank": 0}]
+    assert seen == [
+        {"kind": "sentence", "model": "some/model", "max_length": 64, "precision": "float32", "rerank": 0, **PROMPTS}
+    ]
+
+
+def test_a_length_that_an_older_recipe_recorded_without_meaning_it_cuts_no_vectors(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    table = {"kind": "sentence", "model": "some/model", "dim": 256}  # as written when it was for static encoders only
+    made_from = {**read_index_manifest(folders["dense"]).on_disk()["made_from"], "encoder": OtherEncoder.fingerprint}
+    encoder = {"kind": "sentence", "model": "some/model"}
+    changes: dict[str, Any] = {"made_from": made_from, "encoder": encoder}
+    for number, (more, expected) in enumerate([({}, None), (PROMPTS, 256)]):
+        recipe = {"encoder": table | more}
+        folder = copy_with(folders["dense"], tmp_path / f"index-{number}", recipe=recipe, **changes)
+        seen: list[dict[str, Any]] = []
+        open_retriever(folder, recording(seen))
+        assert seen[0].get("dim") == expected
 
 
 def test_an_encoder_other_than_that_of_the_build_is_refused(folders: dict[str, Path]) -> None:
@@ -136,8 +165,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def recipe(corpus_file: Path, tiny_bert: Path) -> Any:
     def make(**encoder: Any) -> IndexRecipe:
+        dim = {"dim": 16} if encoder.get("kind") == "static" else {}
         return IndexRecipe.model_validate(
-            {"corpus": str(corpus_file), "encoder": {"model": str(tiny_bert), "dim": 16, **encoder}}
+            {"corpus": str(corpus_file), "encoder": {"model": str(tiny_bert), **dim, **encoder}}
         )
 
     return make

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.data.dropped import DROPPED
 from augkd.errors import IndexFolderError, RecipeError
+from augkd.models.machine import release_memory
 from augkd.retrieval.dense.choice import choose, create
 from augkd.retrieval.dense.held_out import KEY, RECALL
 from augkd.retrieval.dense.size import Option, plan_index
 from augkd.retrieval.dense.vectors import VECTORS, make_vectors, vector_files
+from augkd.retrieval.encoders.memory import overhead_of
 from augkd.retrieval.manifest import read_dense_manifest
 from augkd.retrieval.spool import CHUNK, Spool, open_spool, recorded_files
 from augkd.retrieval.texts import text_path
@@ -68,7 +70,7 @@ def is_finished(folder: Path, sources: dict[str, Any]) -> bool:
     return False
 
 
-def check_plan(source: CorpusSource, dim: int, options: BuildOptions) -> None:
+def check_plan(source: CorpusSource, dim: int, options: BuildOptions, recipe: Mapping[str, Any] | None) -> None:
     """Raises RecipeError, before any text is encoded, for a factory or a memory budget that cannot work."""
     if options.factory != "auto":
         create(dim, options.factory)  # a typo shows before hours of encoding, not after
@@ -78,7 +80,8 @@ def check_plan(source: CorpusSource, dim: int, options: BuildOptions) -> None:
     if count is None:  # reading takes little time beside encoding
         count = sum(1 for _ in stream_corpus(source, CorpusCounts()))
     if count:
-        choose(count, dim, options.factory, recall=options.recall, memory=options.memory)
+        overhead = overhead_of(recipe)
+        choose(count, dim, options.factory, recall=options.recall, memory=options.memory, overhead=overhead)
 
 
 def describe_sources(
@@ -87,18 +90,22 @@ def describe_sources(
     """What the manifest records about recipe, encoder and corpus."""
     name = getattr(encoder, "name", type(encoder).__name__)
     kind = (recipe or {}).get("encoder", {}).get("kind", "sentence")
+    prompts = getattr(encoder, "prompts", {})  # of a model that has some, whoever gave them
     corpus = dataclasses.asdict(counts)
-    return {"recipe": recipe, "seed": seed, "encoder": {"kind": kind, "model": name}, "corpus": corpus}
+    return {"recipe": recipe, "seed": seed, "encoder": {"kind": kind, "model": name, **prompts}, "corpus": corpus}
 
 
 def finish(folder: Path, sources: dict[str, Any], facts: dict[str, Any], count: int, dim: int) -> None:
     """Builds the FAISS index from the spool in `folder`, then writes the manifest; the spool is deleted last."""
     options = sources["faiss"]
     memory, recall = options.get("memory"), options["recall"]
-    factory = choose(count, dim, options["factory"], recall=recall, memory=memory)
+    overhead = overhead_of(facts["recipe"])
+    factory = choose(count, dim, options["factory"], recall=recall, memory=memory, overhead=overhead)
     spool = open_spool(folder, count, dim, options["chunk"])
+    release_memory()  # that of the encoder's last chunk: FAISS asks for its own now
     if options["factory"] == "auto":
-        trials = plan_index(count, dim, memory, recall).trials(fine=facts["encoder"]["kind"] == "static")
+        plan = plan_index(count, dim, memory, recall, overhead=overhead)
+        trials = plan.trials(fine=facts["encoder"]["kind"] == "static")
         vectors = _make_until_reached(folder, spool, trials, recall, options["seed"])
     else:
         vectors = make_vectors(folder, spool, factory, recall, options["seed"])
@@ -133,8 +140,8 @@ def _make_until_reached(
             best, facts = option, trial
         else:
             _move_vectors(aside, folder)
-    plan = {"index": best.index_bytes, "build": best.build_bytes, "disk": best.disk_bytes}
-    return facts | {"memory_plan": plan}
+    sizes = {"index": best.index_bytes, "build": best.build_bytes, "process": best.process_bytes}
+    return facts | {"memory_plan": sizes | {"disk": best.disk_bytes}}
 
 
 def _move_vectors(source: Path, target: Path) -> None:

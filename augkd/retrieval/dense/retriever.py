@@ -15,7 +15,7 @@ import numpy as np
 from augkd.errors import RecipeError
 from augkd.retrieval.dense.rerank import block_size, rescore
 from augkd.retrieval.dense.search import Index
-from augkd.retrieval.encoders.encoder import Encoder, encode
+from augkd.retrieval.encoders.encoder import Encoder, encode, for_queries
 from augkd.retrieval.retriever import Hits, best_first, check_groups, check_k, no_hits
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class DenseRetriever:
         if rerank < 0 or (rerank > 0 and reranker is None):
             raise RecipeError(f"encoder rerank is {rerank}; give 0, or a depth like 100 and a re-ranker")
         self._index = index
-        self._encoder = encoder
+        self._queries = for_queries(encoder)
         self._reranker = reranker
         self._rerank = rerank
 
@@ -65,8 +65,8 @@ class DenseRetriever:
         return len(self._index)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:  # (n, dim), unit rows
-        """Vectors in the space of the index, which is not that of a re-ranker."""
-        return self._encoder.encode(texts)
+        """Vectors of queries in the space of the index, which is not that of a re-ranker."""
+        return self._queries.encode(texts)
 
     def search(
         self, texts: Sequence[str], k: int, *, vectors: bool = False, progress: Steps | None = None
@@ -122,14 +122,14 @@ class DenseRetriever:
     def _search_block(
         self, rows: slice, k: int, depth: int, encode_rows: EncodeRows, vectors: bool, progress: Steps | None
     ) -> Hits:  # (rows, k)
-        queries = encode_rows(self._encoder, rows, progress if self._reranker is None else None)
+        queries = encode_rows(self._queries, rows, progress if self._reranker is None else None)
         stored = None
         if vectors:
             scores, ids, stored = self._index.search_and_reconstruct(queries, depth)
         else:
             scores, ids = self._index.search(queries, depth)
         if self._reranker is not None:
-            queries = encode_rows(self._reranker, rows, None)
+            queries = encode_rows(for_queries(self._reranker), rows, None)
             scores = rescore(self._reranker, queries, ids, self._index.texts, progress)
         return best_first(scores, ids, stored, k)
 

@@ -53,6 +53,21 @@ class ReportingEncoder(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class TwoSided(Encoder, Protocol):
+    """An encoder that turns queries into other vectors than documents: `encode` is that of documents."""
+
+    @property
+    def queries(self) -> Encoder:
+        """The encoder of queries."""
+        ...
+
+
+def for_queries(encoder: Encoder) -> Encoder:
+    """The encoder of queries; the encoder itself where it does not tell them from documents."""
+    return encoder.queries if isinstance(encoder, TwoSided) else encoder
+
+
 def encode(encoder: Encoder, texts: Sequence[str], progress: Steps | None = None) -> NDArray[np.float32]:
     """`encoder.encode(texts)`, with progress in texts: as it goes where the encoder can, else once at the end."""
     if progress is not None and isinstance(encoder, ReportingEncoder):

@@ -43,6 +43,21 @@ class LazyEncoder:
         """Length of a vector."""
         return self.loaded.dim
 
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompts that are put before texts; {} without any."""
+        return dict(getattr(self.loaded, "prompts", {}))
+
+    @property
+    def queries(self) -> LazyEncoder:
+        """The encoder for queries, loaded with the first of them."""
+
+        def load() -> IndexEncoder:
+            encoder: IndexEncoder = getattr(self.loaded, "queries", self.loaded)
+            return encoder
+
+        return LazyEncoder(self.name, self.fingerprint, load)
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:  # (n, dim), unit rows
         """The vectors of `texts`, in their order."""
         return self.loaded.encode(texts)

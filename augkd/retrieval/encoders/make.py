@@ -16,9 +16,10 @@ from typing import Any
 from augkd.errors import RecipeError, did_you_mean, short_repr
 from augkd.models.locate import BUNDLED, locate, model_fingerprint
 from augkd.models.onnx_graph import check_extra
+from augkd.recipe.index import STATIC_DIM
+from augkd.retrieval.encoders.conventions import Conventions
 from augkd.retrieval.encoders.distillation import distill, made_from
 from augkd.retrieval.encoders.encoder import IndexEncoder
-from augkd.retrieval.encoders.kept import kept_in
 from augkd.retrieval.encoders.lazy import LazyEncoder
 from augkd.retrieval.encoders.sentence import SentenceEncoder, check_at_least_one
 from augkd.retrieval.encoders.sentence_model import (
@@ -34,8 +35,16 @@ from augkd.workspace.manifests import MANIFEST, read_manifest
 from augkd.workspace.progress import Steps
 
 _OPTIONS: dict[str, dict[str, Any]] = {  # of each kind, with its default
-    "sentence": {"model": BUNDLED, "max_length": None, "precision": "auto", "workers": None},
-    "static": {"model": BUNDLED, "dim": 256},
+    "sentence": {
+        "model": BUNDLED,
+        "max_length": None,
+        "precision": "auto",
+        "workers": None,
+        "query_prompt": None,
+        "document_prompt": None,
+        "dim": None,
+    },
+    "static": {"model": BUNDLED, "dim": STATIC_DIM},
 }
 
 
@@ -48,9 +57,10 @@ def make_encoder(
 ) -> IndexEncoder:
     """The encoder that `options` describe: `kind` (sentence, the default, or static) and that kind's options.
 
-    sentence: `model`, `max_length`, `precision`, `workers`; static: `model`, `dim`. An option that is None counts as
-    left out. `texts`, a sample of the corpus, is what a static encoder is fitted to (`distillation.distill`); without
-    it, whatever `cache` holds for this model and width is used. `progress` counts vocabulary entries and these texts.
+    sentence: `model`, `max_length`, `precision`, `workers`, `query_prompt`, `document_prompt`, `dim`; static: `model`,
+    `dim`. An option that is None counts as left out. `texts`, a sample of the corpus, is what a static encoder is
+    fitted to (`distillation.distill`); without it, whatever `cache` holds for this model and width is used. `progress`
+    counts vocabulary entries and these texts.
     Raises RecipeError for an unknown kind or option or a value out of range, and ModelError when the model cannot be
     found. The model is loaded with the first text that is encoded, and then raises ModelError for files that cannot be
     loaded, and WorkspaceError for a damaged `cache`.
@@ -74,27 +84,34 @@ def options_of(kind: str) -> tuple[str, ...]:
 
 
 def _sentence(
-    model: str, max_length: int | None, precision: str, workers: int | None, cache: Path
+    model: str,
+    max_length: int | None,
+    precision: str,
+    workers: int | None,
+    cache: Path,
+    **conventions: Any,  # query_prompt, document_prompt, dim
 ) -> LazyEncoder | SentenceEncoder:
     resolved = resolve_precision(precision, device_for(precision))
     check_at_least_one(workers=workers)
     if resolved == "int8":
         check_extra("encoder precision int8")
     folder = locate(model)
-    load = partial(
-        SentenceEncoder.load, model, max_length=max_length, precision=precision, workers=workers, cache=cache
-    )
+    options: dict[str, Any] = {"max_length": max_length, "precision": precision, "workers": workers, "cache": cache}
+    load = partial(SentenceEncoder.load, model, **options, **conventions)
     length = max_length or stated_max_length(folder)
     if length is None:
         return load()
-    return LazyEncoder(model, encoder_fingerprint(model_fingerprint(folder), length, resolved), load)
+    weights = model_fingerprint(folder)
+    own = Conventions.of(folder, **conventions)
+    return LazyEncoder(model, encoder_fingerprint(weights, length, resolved, own), load)
 
 
 def _static(
     model: str, dim: int, cache: Path, texts: Sequence[str] | None, progress: Steps | None
 ) -> LazyEncoder | StaticEncoder:
     """The kept token vectors if they were made from this model (and these texts), else new ones, which are kept."""
-    sources, folder = made_from(model_fingerprint(locate(model)), dim), kept_in(cache, model, dim)
+    sources = made_from(model_fingerprint(locate(model)), dim)
+    folder = cache / f"static-{fingerprint(sources)[:16]}"
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder, StaticEncoderManifest)
         facts = manifest.facts

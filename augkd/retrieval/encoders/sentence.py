@@ -7,10 +7,12 @@ part of a matrix product, and the vectors do not depend on the number of cores.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -20,10 +22,14 @@ import torch
 from augkd.errors import RecipeError
 from augkd.models.locate import BUNDLED, locate, model_fingerprint
 from augkd.retrieval.encoders.bfloat16 import round_weights
+from augkd.retrieval.encoders.conventions import Conventions
 from augkd.retrieval.encoders.int8 import use_int8
 from augkd.retrieval.encoders.sentence_model import (
+    check_dim,
     device_for,
     encoder_fingerprint,
+    full_width,
+    length_limit,
     limit_length,
     load_model,
     resolve_precision,
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
 # MiniLM's time is matrix products at 220 GFLOPS a core, 15 % attention, 6 % GELU. Within 2 % nothing is gained from
 # attention as bfloat16 products, GELU inside a product, one product for query, key and value, or batches of one length.
 _TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 8192}
+_WHOLE = 1024  # texts at once through a model that is no transformer
 _THREADS = threading.Lock()  # torch's thread count is process-wide for threads yet to start
 
 
@@ -59,8 +66,12 @@ class SentenceEncoder:
         precision: str,
         tokens_per_batch: int,
         workers: int,
+        conventions: Conventions,
     ) -> None:
         self._model = model
+        self._conventions = conventions
+        self._dim = conventions.dim or full_width(model)
+        self._prompt, self._task = conventions.document, "document"
         self._fingerprint = fingerprint
         self._tokens_per_batch = tokens_per_batch
         self._workers = workers
@@ -77,6 +88,9 @@ class SentenceEncoder:
         tokens_per_batch: int | None = None,
         workers: int | None = None,
         cache: Path | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        dim: int | None = None,
     ) -> SentenceEncoder:
         """Loads `model`, a folder or a Hub name, onto the GPU where there is one (int8 stays on the CPU).
 
@@ -85,7 +99,9 @@ class SentenceEncoder:
         augkd[onnx]`) is 1.5 times as fast as bfloat16, but only 0.89 of the ten nearest neighbours are float32's
         (bfloat16: 0.996). `tokens_per_batch` counts padded tokens (None: 1024 on a CPU, 8192 on a GPU). `workers` is
         how many batches a CPU encodes at once (None: as many as torch has threads); it changes no vector. `cache` is a
-        folder that keeps the int8 file (None: exported for each load, half a minute).
+        folder that keeps the int8 file (None: exported for each load, half a minute). `query_prompt` and
+        `document_prompt` stand before a text ("": none), and `dim` leading dimensions are kept and normalised again
+        (None: as the model's own configuration says).
         Raises RecipeError for an option out of range, ModelError when the model or the extra cannot be loaded.
         """
         resolve_precision(precision, "cpu")  # a typo shows before the model is loaded
@@ -101,6 +117,7 @@ class SentenceEncoder:
             tokens_per_batch=tokens_per_batch,
             workers=workers,
             cache=cache,
+            conventions=Conventions.of(folder, query_prompt=query_prompt, document_prompt=document_prompt, dim=dim),
         )
 
     @classmethod
@@ -115,12 +132,17 @@ class SentenceEncoder:
         tokens_per_batch: int | None = None,
         workers: int | None = None,
         cache: Path | None = None,
+        conventions: Conventions | None = None,  # None: the model's own
     ) -> SentenceEncoder:
         """The encoder of a model that is already `loaded` from `folder`; options as of `load`."""
         device = loaded.device.type
         resolved = resolve_precision(precision, device)
         weights = model_fingerprint(folder)
+        conventions = conventions or Conventions.of(folder)
+        check_dim(loaded, model, conventions.dim)
         limit_length(loaded, model, folder, max_length)
+        if resolved == "int8" and not hasattr(loaded[0], "auto_model"):
+            raise RecipeError(f"encoder precision is int8; '{model}' is no transformer, drop it")
         if resolved == "bfloat16":
             round_weights(loaded, device)
         if resolved == "int8":
@@ -128,10 +150,11 @@ class SentenceEncoder:
         return cls(
             loaded,
             name=model,
-            fingerprint=encoder_fingerprint(weights, loaded.max_seq_length, resolved),
+            fingerprint=encoder_fingerprint(weights, length_limit(loaded), resolved, conventions),
             precision=resolved,
             tokens_per_batch=tokens_per_batch or _TOKENS_PER_BATCH[device],
             workers=workers or (torch.get_num_threads() if device == "cpu" else 1),
+            conventions=conventions,
         )
 
     @property
@@ -142,12 +165,25 @@ class SentenceEncoder:
     @property
     def dim(self) -> int:
         """Length of a vector."""
-        return int(self._model.get_embedding_dimension())
+        return self._dim
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over weights, tokenizer, maximum length and precision."""
+        """sha256 over weights, tokenizer, maximum length, precision, prompts and dimensions."""
         return self._fingerprint
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompts that are put before texts, by the names of their options; {} without any."""
+        return self._conventions.prompts
+
+    @property
+    def queries(self) -> SentenceEncoder:
+        """The same model for queries: with their prompt, and by their route where a model has two."""
+        encoder = copy.copy(self)
+        encoder.__dict__.pop("_prompt_tokens", None)
+        encoder._prompt, encoder._task = self._conventions.query, "query"
+        return encoder
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:  # (n, dim), unit rows
         """The vectors of `texts`, in their order; the same texts give the same bytes, whatever `workers`."""
@@ -160,13 +196,17 @@ class SentenceEncoder:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         if not texts:
             return vectors
-        tokens = self._model.tokenizer(list(texts), truncation=True, max_length=self._model.max_seq_length)
+        if not hasattr(self._model[0], "auto_model"):
+            return self._encode_whole(texts, vectors, progress)
+        prompted = [self._prompt + text for text in texts] if self._prompt else list(texts)
+        tokens = self._model.tokenizer(prompted, truncation=True, max_length=self._model.max_seq_length)
         lengths = np.fromiter(map(len, tokens["input_ids"]), dtype=np.int64, count=len(texts))
 
         def fill(rows: NDArray[np.int64]) -> int:
             vectors[rows] = self._forward(tokens, rows, int(lengths[rows[-1]]))
             return len(rows)
 
+        _ = self._prompt_tokens  # before workers ask for it
         # longest first, so that no worker is left with a long batch at the end
         batches = list(token_batches(lengths, self._tokens_per_batch))[::-1]
         on_gpu = self._model.device.type == "cuda"
@@ -175,6 +215,36 @@ class SentenceEncoder:
             if progress is not None:
                 progress(done, len(texts))
         return vectors
+
+    def _encode_whole(
+        self, texts: Sequence[str], vectors: NDArray[np.float32], progress: Steps | None
+    ) -> NDArray[np.float32]:
+        """Fills `vectors` with a model that is no transformer (static token vectors, two routes)."""
+        for start in range(0, len(texts), _WHOLE):
+            part = list(texts[start : start + _WHOLE])
+            features = self._model.preprocess(part, prompt=self._prompt or None, task=self._task)
+            on_device = {
+                key: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
+                for key, value in features.items()
+            }
+            with torch.inference_mode():
+                outputs = self._model(on_device, task=self._task)["sentence_embedding"]
+            vectors[start : start + len(part)] = self._unit(outputs)
+            if progress is not None:
+                progress(start + len(part), len(texts))
+        return vectors
+
+    def _unit(self, vectors: torch.Tensor) -> NDArray[np.float32]:  # (n, width) → (n, dim), unit rows
+        kept = vectors.float()[:, : self._dim]
+        return np.asarray(torch.nn.functional.normalize(kept, dim=-1).cpu().numpy(), dtype=np.float32)
+
+    @cached_property
+    def _prompt_tokens(self) -> dict[str, Any]:
+        """How many tokens of each text are its prompt's, for a pooling that leaves them out; {} without a prompt."""
+        if not self._prompt:
+            return {}
+        length = self._model.preprocess(["a"], prompt=self._prompt).get("prompt_length")
+        return {} if length is None else {"prompt_length": length}
 
     def _forward(self, tokens: Mapping[str, Any], rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
         tokenizer = self._model.tokenizer
@@ -188,8 +258,7 @@ class SentenceEncoder:
         # both are states of the calling thread. Autocast finds the weights in bfloat16 already: it casts activations
         device, in_bfloat16 = self._model.device.type, self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=in_bfloat16):
-            vectors = self._model.forward(features)["sentence_embedding"].float()
-            return np.asarray(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy(), dtype=np.float32)
+            return self._unit(self._model.forward(features | self._prompt_tokens)["sentence_embedding"])
 
 
 def check_at_least_one(**options: int | None) -> None:

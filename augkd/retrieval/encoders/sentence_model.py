@@ -14,6 +14,8 @@ import torch
 
 from augkd.errors import ModelError, RecipeError, did_you_mean, short_repr
 from augkd.models.devices import uses_bf16
+from augkd.models.inputs import positions_before_the_first
+from augkd.retrieval.encoders.conventions import Conventions
 from augkd.workspace.files import read_json
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.names import path_name
@@ -21,6 +23,7 @@ from augkd.workspace.names import path_name
 PRECISIONS = ("auto", "bfloat16", "float32", "int8")
 _CONFIGS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")  # sentence_*_config.json
 _ELSEWHERE = ("tokenizer_args", "processor_kwargs", "tokenizer_name_or_path", "config_args", "config_kwargs")
+_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text", "longformer")
 _NO_LIMIT = int(1e30)  # what transformers gives a tokenizer whose files state none
 
 
@@ -52,9 +55,11 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bfloat16" if uses_bf16(precision, torch.device(device)) else "float32"
 
 
-def encoder_fingerprint(weights: str, max_length: int, precision: str) -> str:
-    """What decides a sentence encoder's vectors: the model's fingerprint, its length limit, the resolved precision."""
-    return fingerprint([weights, max_length, precision])
+def encoder_fingerprint(weights: str, max_length: int, precision: str, conventions: Conventions) -> str:
+    """What decides a sentence encoder's vectors: the model's fingerprint, its length limit, the resolved precision,
+    and prompts and dimensions where there are any.
+    """
+    return fingerprint([weights, max_length, precision, *conventions.identity])
 
 
 def stated_max_length(folder: Path) -> int | None:
@@ -71,17 +76,29 @@ def stated_max_length(folder: Path) -> int | None:
         config = _sentence_config(module)
     if config.keys() & {*_ELSEWHERE} or (module / "processor_config.json").is_file():
         return None
+    positions = _positions(module)
     if (stated := _limit(module, config, "max_seq_length")) is not None:
-        return stated or None
+        return min(stated, positions or stated) or None
 
-    if not (module / "tokenizer_config.json").is_file() or not (module / "config.json").is_file():
+    if not (module / "tokenizer_config.json").is_file() or positions is None:  # perhaps under another name
         return None
     limit = _limit(module, _table(module / "tokenizer_config.json"), "model_max_length")
-    positions = _limit(module, _table(module / "config.json"), "max_position_embeddings")
-    if positions is None:  # perhaps under another name
+    return min(_NO_LIMIT if limit is None else limit, positions)
+
+
+def _positions(module: Path) -> int | None:
+    """The positions that tokens can have, from a model's configuration; None where it states none."""
+    if not (module / "config.json").is_file():
         return None
-    limit = _NO_LIMIT if limit is None else limit
-    return limit if positions == -1 else min(limit, positions)
+    config = _table(module / "config.json")
+    positions = _limit(module, config, "max_position_embeddings")
+    if positions is None:
+        return None
+    if positions == -1:
+        return _NO_LIMIT
+    # RoBERTa's relatives count from the position after their padding token's
+    unused = 0 if config.get("model_type") not in _OFFSET else int(config.get("pad_token_id") or 1) + 1
+    return positions - unused
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
@@ -129,8 +146,35 @@ def _sentence_config(module: Path) -> dict[str, Any]:
 
 
 def limit_length(model: Any, name: str, folder: Path, max_length: int | None) -> None:
-    """Cuts texts to `max_length` tokens (None: the model's own limit); raises RecipeError if the model takes fewer."""
-    positions = getattr(getattr(getattr(model[0], "auto_model", None), "config", None), "max_position_embeddings", None)
+    """Cuts texts to `max_length` tokens (None: the model's own limit); raises RecipeError if the model takes fewer.
+
+    A model whose first module is no transformer has no limit, and none can be given.
+    """
+    if not hasattr(model[0], "auto_model"):
+        if max_length is not None:
+            raise RecipeError(f"encoder max_length is {max_length}; '{name}' reads texts whole, drop it")
+        return
+    positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
+    if positions is not None and positions > 0:
+        positions -= positions_before_the_first(model[0].auto_model)
     if max_length is not None and (max_length < 3 or (positions and max_length > positions)):
         raise RecipeError(f"encoder max_length is {max_length}; '{name}' takes 3 to {positions or 'any'} tokens")
-    model.max_seq_length = max_length or stated_max_length(folder) or model.max_seq_length or positions or 512
+    own = min(model.max_seq_length or _NO_LIMIT, positions if positions and positions > 0 else _NO_LIMIT)
+    model.max_seq_length = max_length or stated_max_length(folder) or (512 if own == _NO_LIMIT else own)
+
+
+def length_limit(model: Any) -> int:
+    """The tokens that a loaded model cuts texts to; 0 where it reads them whole."""
+    return int(model.max_seq_length) if hasattr(model[0], "auto_model") else 0
+
+
+def full_width(model: Any) -> int:
+    """The length of a model's vectors, before any are cut."""
+    with model.truncate_embeddings(None):
+        return int(model.get_embedding_dimension())
+
+
+def check_dim(model: Any, name: str, dim: int | None) -> None:
+    """Raises RecipeError for more dimensions than a model's vectors have."""
+    if dim is not None and not 1 <= dim <= full_width(model):
+        raise RecipeError(f"encoder dim is {dim}; '{name}' takes 1 to {full_width(model)}")
