@@ -82,8 +82,10 @@ def merge_shards(shards: Sequence[Path], folder: Path) -> Retriever:
     first = read_shards(shards)[0]
     options = validate(EncoderOptions, (first.recipe or {}).get("encoder", {}), shards[0] / MANIFEST)
     if options.kind == "static":
-        kept = find_kept(shards[0], options.model, options.dim, first.made_from.encoder)
-        merge_encoded_shards(shards, folder, partial(take_kept, kept, folder / CACHE, options.model, options.dim))
+        kept = find_kept(shards[0], options.model, options.static_dim, first.made_from.encoder)
+        merge_encoded_shards(
+            shards, folder, partial(take_kept, kept, folder / CACHE, options.model, options.static_dim)
+        )
     else:
         merge_encoded_shards(shards, folder)
     return open_index(folder)
@@ -143,7 +145,7 @@ def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress, given: Path 
     if recipe.encoder.kind != "static":
         return encoder_in(folder, dump(recipe.encoder))
     if given is not None:
-        model, dim = recipe.encoder.model, recipe.encoder.dim
+        model, dim = recipe.encoder.model, recipe.encoder.static_dim
         take_kept(find_kept(given, model, dim), folder / CACHE, model, dim)
         return encoder_in(folder, dump(recipe.encoder))
     texts = stream_corpus(CorpusSource(**dump(recipe.corpus)), CorpusCounts())

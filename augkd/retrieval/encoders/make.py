@@ -20,6 +20,7 @@ from augkd.recipe.index import STATIC_DIM
 from augkd.retrieval.encoders.conventions import Conventions
 from augkd.retrieval.encoders.distillation import distill, made_from
 from augkd.retrieval.encoders.encoder import IndexEncoder
+from augkd.retrieval.encoders.kept import kept_in
 from augkd.retrieval.encoders.lazy import LazyEncoder
 from augkd.retrieval.encoders.sentence import SentenceEncoder, check_at_least_one
 from augkd.retrieval.encoders.sentence_model import (
@@ -110,8 +111,7 @@ def _static(
     model: str, dim: int, cache: Path, texts: Sequence[str] | None, progress: Steps | None
 ) -> LazyEncoder | StaticEncoder:
     """The kept token vectors if they were made from this model (and these texts), else new ones, which are kept."""
-    sources = made_from(model_fingerprint(locate(model)), dim)
-    folder = cache / f"static-{fingerprint(sources)[:16]}"
+    sources, folder = made_from(model_fingerprint(locate(model)), dim), kept_in(cache, model, dim)
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder, StaticEncoderManifest)
         facts = manifest.facts
