@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.data.dropped import DROPPED
 from augkd.errors import IndexFolderError, RecipeError
-from augkd.models.machine import release_memory
 from augkd.retrieval.dense.choice import choose, create
 from augkd.retrieval.dense.held_out import KEY, RECALL
 from augkd.retrieval.dense.size import Option, plan_index
 from augkd.retrieval.dense.vectors import VECTORS, make_vectors, vector_files
-from augkd.retrieval.encoders.memory import overhead_of
 from augkd.retrieval.manifest import read_dense_manifest
 from augkd.retrieval.spool import CHUNK, Spool, open_spool, recorded_files
 from augkd.retrieval.texts import text_path
@@ -70,7 +68,7 @@ def is_finished(folder: Path, sources: dict[str, Any]) -> bool:
     return False
 
 
-def check_plan(source: CorpusSource, dim: int, options: BuildOptions, recipe: Mapping[str, Any] | None) -> None:
+def check_plan(source: CorpusSource, dim: int, options: BuildOptions) -> None:
     """Raises RecipeError, before any text is encoded, for a factory or a memory budget that cannot work."""
     if options.factory != "auto":
         create(dim, options.factory)  # a typo shows before hours of encoding, not after
@@ -80,8 +78,7 @@ def check_plan(source: CorpusSource, dim: int, options: BuildOptions, recipe: Ma
     if count is None:  # reading takes little time beside encoding
         count = sum(1 for _ in stream_corpus(source, CorpusCounts()))
     if count:
-        overhead = overhead_of(recipe)
-        choose(count, dim, options.factory, recall=options.recall, memory=options.memory, overhead=overhead)
+        choose(count, dim, options.factory, recall=options.recall, memory=options.memory)
 
 
 def describe_sources(
@@ -99,13 +96,10 @@ def finish(folder: Path, sources: dict[str, Any], facts: dict[str, Any], count: 
     """Builds the FAISS index from the spool in `folder`, then writes the manifest; the spool is deleted last."""
     options = sources["faiss"]
     memory, recall = options.get("memory"), options["recall"]
-    overhead = overhead_of(facts["recipe"])
-    factory = choose(count, dim, options["factory"], recall=recall, memory=memory, overhead=overhead)
+    factory = choose(count, dim, options["factory"], recall=recall, memory=memory)
     spool = open_spool(folder, count, dim, options["chunk"])
-    release_memory()  # that of the encoder's last chunk: FAISS asks for its own now
     if options["factory"] == "auto":
-        plan = plan_index(count, dim, memory, recall, overhead=overhead)
-        trials = plan.trials(fine=facts["encoder"]["kind"] == "static")
+        trials = plan_index(count, dim, memory, recall).trials(fine=facts["encoder"]["kind"] == "static")
         vectors = _make_until_reached(folder, spool, trials, recall, options["seed"])
     else:
         vectors = make_vectors(folder, spool, factory, recall, options["seed"])
@@ -140,8 +134,8 @@ def _make_until_reached(
             best, facts = option, trial
         else:
             _move_vectors(aside, folder)
-    sizes = {"index": best.index_bytes, "build": best.build_bytes, "process": best.process_bytes}
-    return facts | {"memory_plan": sizes | {"disk": best.disk_bytes}}
+    plan = {"index": best.index_bytes, "build": best.build_bytes, "disk": best.disk_bytes}
+    return facts | {"memory_plan": plan}
 
 
 def _move_vectors(source: Path, target: Path) -> None:
