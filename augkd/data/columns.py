@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from augkd.data.formats import Row
+from augkd.data.formats import Row, is_missing
 from augkd.data.label_columns import LabelColumns
 from augkd.data.sources import RawTask
 from augkd.errors import DataError, did_you_mean, short_repr
@@ -114,9 +114,9 @@ def row_ids(rows: Sequence[Row], split: str) -> list[str]:
 
 def _text(row: Row, column: str, where: str) -> str:
     value = row.get(column)
-    if isinstance(value, list | dict):
+    if isinstance(value, list | dict | bytes):
         raise DataError(f"{where}: column {column!r} is {short_repr(value)}, not a text; name another column")
-    return "" if value is None else str(value)
+    return "" if is_missing(value) else str(value)
 
 
 def check_pairs(rows: Mapping[str, Sequence[TextRow]], columns: Columns, where: Mapping[str, str]) -> None:

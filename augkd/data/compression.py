@@ -1,10 +1,12 @@
-"""Text files as UTF-8 streams, plain or compressed (.gz, .zst).
+"""Text files as streams of characters, plain or compressed (.gz, .zst).
 
-Bytes that are not UTF-8 are read as lone surrogates: labelled data refuses them, a corpus replaces and counts them.
+Bytes that are not in the file's encoding are read as lone surrogates: labelled data refuses them, a corpus replaces and
+counts them. In UTF-16 and UTF-32, where a lost byte garbles all that follows, they end the file.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 from pathlib import Path
@@ -12,21 +14,35 @@ from typing import Any, BinaryIO, TextIO
 
 import zstandard
 
+from augkd.data.reading import encoding_of
+
 PACKED = (".gz", ".zst")
+_PEEKED = 4096  # bytes that show an encoding
 
 
-def open_text(path: Path, *, keep_line_ends: bool = False) -> TextIO:
-    """UTF-8 text with or without a byte order mark; `keep_line_ends` leaves \\r\\n as it is, for CSV."""
+def open_text(path: Path, *, encoding: str | None = None, keep_line_ends: bool = False) -> TextIO:
+    """The text of a file in `encoding`, None: in the one that its first bytes show; without a byte order mark.
+
+    `keep_line_ends` leaves \\r\\n as it is, for CSV.
+    """
+    raw = open_bytes(path)
+    try:
+        name = encoding_of(raw.peek(_PEEKED), encoding)
+    except BaseException:
+        raw.close()
+        raise
+    errors = "strict" if codecs.lookup(name).name.startswith(("utf-16", "utf-32")) else "surrogateescape"
+    return io.TextIOWrapper(raw, encoding=name, errors=errors, newline="" if keep_line_ends else None)
+
+
+def open_bytes(path: Path) -> Any:
+    """The bytes of a file, decompressed, as a buffered stream."""
     name = path.name.lower()
-    raw: Any
     if name.endswith(".gz"):
-        raw = gzip.open(path, "rb")  # noqa: SIM115 - closed with the text stream
-    elif name.endswith(".zst"):
-        raw = io.BufferedReader(_ZstdStream(path.open("rb")))
-    else:
-        raw = path.open("rb")
-    newline = "" if keep_line_ends else None
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+        return gzip.open(path, "rb")
+    if name.endswith(".zst"):
+        return io.BufferedReader(_ZstdStream(path.open("rb")))
+    return path.open("rb")
 
 
 class _ZstdStream(io.RawIOBase):

@@ -22,10 +22,11 @@ import xxhash
 
 from augkd.data.cleaning import clean, damaged, is_language, sentences
 from augkd.data.dropped import Dropped
-from augkd.data.formats import Damaged, format_of
+from augkd.data.formats import Damaged, describe, format_of, is_missing
 from augkd.data.near_duplicates import NearDuplicates
 from augkd.data.parquet import parquet_count
 from augkd.data.raw_texts import raw_texts
+from augkd.data.reading import Reading
 from augkd.data.seen import MEMORY, SeenKeys
 from augkd.data.tables import DOCSTRINGS, data_files, local_path
 from augkd.errors import AugkdError, DataError, RecipeError, did_you_mean, short_repr
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 DUPLICATES = ("keep", "exact", "near")
 NEAR = 0.8
 
+_READING = ("encoding", "delimiter", "sheet")
 _BATCH = 4096  # texts per batch, or fewer once they have this many characters:
 _BATCH_CHARS = 1 << 22
 _FIRST_BATCH = 64  # texts; doubles up to _BATCH, so that the first texts of a slow source come soon
@@ -57,8 +59,17 @@ class CorpusSource:
     sentences: str | None = None  # language code: splits each row into sentences; None: a row is a text
     duplicates: str = "exact"  # keep: drops none; exact: drops copies; near: also texts that overlap by `near`
     near: float = NEAR  # Jaccard similarity of character shingles, 0.5 to 1; approximate, see `near_duplicates`
+    encoding: str | None = None  # of the files; None: the one that each shows, else UTF-8
+    delimiter: str | None = None  # between the columns of a CSV file; None: the one that each shows
+    sheet: str | None = None  # of a workbook; None: the only one
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read; raises RecipeError for an unknown encoding or a delimiter that can be none."""
+        return Reading(self.encoding, self.delimiter, self.sheet)
 
     def __post_init__(self) -> None:
+        assert self.reading
         if self.limit is not None and self.limit < 1:
             raise RecipeError(f"corpus limit is {self.limit}; give at least 1, or leave it out for the whole corpus")
         if not 1 <= self.min_chars <= self.max_chars:
@@ -77,14 +88,20 @@ class CorpusSource:
             )
 
     def fingerprint(self) -> str:
-        """sha256 of the options and the bytes of the files; does not depend on where the files are."""
-        options = dataclasses.asdict(self)
+        """sha256 of the options and the bytes of the files; does not depend on where the files are.
+
+        How files are read is part of it only where they are not UTF-8 with commas, as all were once.
+        """
+        options = {name: value for name, value in dataclasses.asdict(self).items() if name not in _READING}
         if self.dataset == DOCSTRINGS:
             return fingerprint({**options, "made_of": [sys.version, _installed()]})
         path = local_path(self.dataset)
         if path is None:
             return fingerprint(options)
-        return fingerprint({**options, "dataset": [[f.name, file_fingerprint(f)] for f in data_files(path)]})
+        files = data_files(path)
+        read_as = {file.name: how for file in files if (how := describe(file, self.reading))}
+        options |= {"read_as": read_as} if read_as else {}
+        return fingerprint({**options, "dataset": [[f.name, file_fingerprint(f)] for f in files]})
 
     def known_size(self) -> int | None:
         """An upper bound of the texts that will be kept, where it is free (the rows of Parquet files), else None."""
@@ -217,7 +234,7 @@ def _batches(source: CorpusSource) -> Iterator[list[_Text]]:
     batch: list[_Text] = []
     size, full = 0, min(_FIRST_BATCH, _BATCH)
     try:
-        for file, row, value in raw_texts(source.dataset, source.text, source.split, source.config):
+        for file, row, value in raw_texts(source.dataset, source.text, source.split, source.config, source.reading):
             for text in _texts_of_row(source, file, row, value):
                 batch.append(text)
                 size += len(text.text)
@@ -238,7 +255,7 @@ def _texts_of_row(source: CorpusSource, file: str, row: int, value: Any) -> Iter
         raise DataError(
             f"{file} row {row}: column {source.text!r} is {short_repr(value)}, not a text; name another with `text`"
         )
-    raw = "" if value is None else str(value)
+    raw = "" if is_missing(value) else str(value)
     if source.sentences is not None:
         return _sentences_of_row(source, source.sentences, file, row, raw)
     text = clean(raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from augkd.data.reading import AS_IT_IS, Reading
 from augkd.data.tables import DOCSTRINGS, check_column, data_files, from_hub, local_path, read_texts
 from augkd.errors import DataError, first_line
 
@@ -17,7 +18,9 @@ class RawText(NamedTuple):
     value: Any
 
 
-def raw_texts(dataset: str, column: str, split: str, config: str | None) -> Iterator[RawText]:
+def raw_texts(
+    dataset: str, column: str, split: str, config: str | None, reading: Reading = AS_IT_IS
+) -> Iterator[RawText]:
     """Column `column` of every row, files in name order; `split` and `config` are for Hub names.
 
     Raises DataError for a data set that cannot be read or has no such column.
@@ -35,7 +38,7 @@ def raw_texts(dataset: str, column: str, split: str, config: str | None) -> Iter
         return
     for file in data_files(path):
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        for row, value in enumerate(read_texts(file, column), 1):
+        for row, value in enumerate(read_texts(file, column, reading), 1):
             yield RawText(name, row, value)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from augkd.data.formats import Row
+from augkd.data.formats import Row, describe
+from augkd.data.reading import AS_IT_IS, Reading
 from augkd.data.tables import DOCSTRINGS, column_names, data_files, from_hub, local_path, read_rows
 from augkd.errors import DataError, did_you_mean, short_repr
 
@@ -43,13 +44,18 @@ class RawTask:
     columns: list[str]
     facts: TaskFacts = TaskFacts()
     null: int | None = None  # the label that stands for none: -1 in Hub data sets
+    names: Mapping[str, str] = field(default_factory=dict)  # split → its file or Hub split, as `splits` names it
+    notes: tuple[str, ...] = ()  # how files were read that are not UTF-8 with commas
 
 
-def read_task(dataset: str, splits: Mapping[str, str] | None, config: str | None, label: str) -> RawTask:
+def read_task(
+    dataset: str, splits: Mapping[str, str] | None, config: str | None, label: str, reading: Reading = AS_IT_IS
+) -> RawTask:
     """The rows of `dataset`: `augkd:docstrings`, a file, a folder, or a name on the Hub; raises DataError.
 
     `splits` maps our split names to files of the folder, or to splits of the Hub data set; None reads them off the
     names. `config` and `label` are for the Hub: the configuration, and the column whose class names are read.
+    `reading` is for files.
     """
     if dataset == DOCSTRINGS:
         return _read_docstrings()
@@ -57,24 +63,29 @@ def read_task(dataset: str, splits: Mapping[str, str] | None, config: str | None
     if path is None:
         return _read_hub(dataset, splits, config, label)
     if path.is_dir():
-        return _read_folder(path, splits)
+        return _read_folder(path, splits, reading)
     if splits:
         raise DataError(f"task file {path} has no splits to name; drop `splits`, or give the folder")
-    return _read_files(path.name.split(".")[0], {"train": data_files(path)}, TaskFacts())
+    return _read_files(path.name.split(".")[0], {"train": data_files(path)}, TaskFacts(), reading)
 
 
-def _read_folder(folder: Path, splits: Mapping[str, str] | None) -> RawTask:
+def _read_folder(folder: Path, splits: Mapping[str, str] | None, reading: Reading) -> RawTask:
     files = _named_files(folder, splits) if splits else _files_by_name(folder)
     facts = _read_facts(folder / "labels.json")
-    return _read_files(facts.name or folder.resolve().name, files, facts)
+    names = {split: shards[0].relative_to(folder).as_posix() for split, shards in files.items() if len(shards) == 1}
+    return replace(_read_files(facts.name or folder.resolve().name, files, facts, reading), names=names)
 
 
-def _read_files(name: str, files: Mapping[str, list[Path]], facts: TaskFacts) -> RawTask:
-    rows = {split: [row for file in shards for row in read_rows(file)] for split, shards in files.items()}
+def _read_files(name: str, files: Mapping[str, list[Path]], facts: TaskFacts, reading: Reading) -> RawTask:
+    rows = {
+        split: [row for file in shards for row in read_rows(file, None, reading)] for split, shards in files.items()
+    }
     where = {
         split: str(shards[0]) + (f" (+{len(shards) - 1})" if shards[1:] else "") for split, shards in files.items()
     }
-    return RawTask(name, rows, where, column_names(files["train"][0]), facts)
+    read_as = {split: describe(shards[0], reading) for split, shards in files.items()}
+    notes = tuple(f"{split}: read {how}" for split, how in read_as.items() if how)
+    return RawTask(name, rows, where, column_names(files["train"][0], reading), facts, notes=notes)
 
 
 def _named_files(folder: Path, splits: Mapping[str, str]) -> dict[str, list[Path]]:
@@ -156,7 +167,9 @@ def _read_hub(dataset: str, splits: Mapping[str, str] | None, config: str | None
     rows = {split: list(loaded[theirs]) for split, theirs in chosen.items()}
     where = {split: f"Hub data set {dataset!r} split {theirs!r}" for split, theirs in chosen.items()}
     facts = TaskFacts(label_names=tuple(names or ()))
-    return RawTask(config or dataset.rsplit("/", 1)[-1], rows, where, list(features), facts, null=-1 if names else None)
+    return RawTask(
+        config or dataset.rsplit("/", 1)[-1], rows, where, list(features), facts, -1 if names else None, chosen
+    )
 
 
 def _class_names(feature: Any) -> list[str] | None:

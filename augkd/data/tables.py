@@ -12,11 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from augkd.data.compression import open_bytes
 from augkd.data.formats import SUPPORTED, Damaged, Row, format_of, head_of, rows_of, unsupported
 from augkd.data.parquet import parquet_column
+from augkd.data.reading import AS_IT_IS, Reading, guess_encodings
 from augkd.errors import DamagedFileError, DataError, did_you_mean, first_line
 from augkd.workspace.names import user_path
 
+_SAMPLE = 1 << 16  # bytes that an encoding is guessed from
 DOCSTRINGS = "augkd:docstrings"  # the name of the built-in task and corpus
 _SIDECARS = {"labels.json", "manifest.json", "building.json", "dataset_infos.json", "dataset_info.json", "state.json"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -58,31 +61,33 @@ def _is_data(file: Path, folder: Path) -> bool:
 # ---- reading ----
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+def read_rows(path: Path, columns: Sequence[str] | None = None, reading: Reading = AS_IT_IS) -> Iterator[Row]:
     """The rows of one file in order, with only `columns` when given; a column the file lacks is left out.
 
-    Raises DataError at the first row that is malformed or not UTF-8, and where the file is truncated.
+    Raises DataError at the first row that is malformed or not in the file's encoding, and where the file is truncated.
     """
-    for number, row in enumerate(rows_of(path, columns), 1):
+    for number, row in enumerate(rows_of(path, columns, reading), 1):
         if isinstance(row, Damaged):
             raise DataError(row.message)
         chosen = row if columns is None else {name: row[name] for name in columns if name in row}
-        yield {name: _checked(value, path, number, name) for name, value in chosen.items()}
+        yield {name: _checked(value, path, number, name, reading) for name, value in chosen.items()}
 
 
-def read_texts(path: Path, column: str) -> Iterator[Any]:
+def read_texts(path: Path, column: str, reading: Reading = AS_IT_IS) -> Iterator[Any]:
     """One column of one file: a value per row, `Damaged` for a malformed row and, last, for a truncated file.
 
-    Bytes that are not UTF-8 come as lone surrogates. Raises DataError when the file has no such column.
+    Bytes that are not in the file's encoding come as lone surrogates, a binary value as the text that it holds. Raises
+    DataError when the file has no such column.
     """
     try:
-        names = list(dict.fromkeys(name for row in head_of(path) if isinstance(row, dict) for name in row))
+        names = list(dict.fromkeys(name for row in head_of(path, reading) if isinstance(row, dict) for name in row))
         if names:  # an empty .jsonl has no columns and no rows
             check_column(column, names, str(path))
         if format_of(path) == ".parquet":
-            yield from parquet_column(path, column)
+            for value in parquet_column(path, column):
+                yield value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
         else:
-            for row in rows_of(path, None):
+            for row in rows_of(path, None, reading):
                 yield row if isinstance(row, Damaged) else row.get(column)
     except DamagedFileError as exc:
         yield Damaged(str(exc), whole=True)
@@ -96,26 +101,54 @@ def check_column(column: str, names: Sequence[str], where: str) -> None:
         raise DataError(f"{where} has no column {column!r} (it has: {', '.join(names)}){advice}")
 
 
-def column_names(path: Path) -> list[str]:
-    """The columns of one file; for JSON lines, the keys of the first 100 rows."""
-    rows = list(head_of(path))
+def column_names(path: Path, reading: Reading = AS_IT_IS) -> list[str]:
+    """The columns of one file; for JSON, the keys of the first 100 rows."""
+    rows = list(head_of(path, reading))
     for row in rows:
         if isinstance(row, Damaged):
             raise DataError(row.message)
     return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
 
 
-def _checked(value: Any, path: Path, number: int, name: str) -> Any:
-    """Raises DataError for bytes that are not UTF-8, and replaces other lone surrogates.
+def _checked(value: Any, path: Path, number: int, name: str, reading: Reading) -> Any:
+    """Raises DataError for bytes that are not in the file's encoding, and replaces other lone surrogates.
 
-    An escape such as "\\ud800" is legal JSON, but no tokenizer and no Parquet writer accepts it.
+    An escape such as "\\ud800" is legal JSON, but no tokenizer and no Parquet writer accepts it. A binary value is the
+    text that it holds, where it holds one.
     """
+    if isinstance(value, bytes):
+        value = _text_of(value)
     if not isinstance(value, str) or value.isascii():
         return value
     if match := _RAW_BYTE.search(value):
         byte = f"byte 0x{ord(match[0]) - 0xDC00:02x}"
-        raise DataError(f"{path} row {number}: column {name!r} is not UTF-8 ({byte}); save the file as UTF-8")
+        encoding = reading.encoding or "UTF-8"
+        raise DataError(f"{path} row {number}: column {name!r} is not {encoding} ({byte}); {encoding_advice(path)}")
     return _SURROGATE.sub("\ufffd", value)
+
+
+def _text_of(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value  # an image, perhaps: an error only where a text or a label is read from it
+
+
+def encoding_advice(path: Path) -> str:
+    """What to do about a file that is not UTF-8: the encodings that it may be in, and the option to give."""
+    advice = "save the file as UTF-8, or name its encoding"
+    try:
+        found = file_encodings(path)
+    except DataError as exc:
+        return f"{advice}, such as encoding: cp1252 ({exc})"
+    shown = " or ".join(f"{name} ({word!r})" for name, word in found)
+    return f"{advice}; it looks like {shown}: set encoding: {found[0][0]}" if found else f"{advice} with encoding: …"
+
+
+def file_encodings(path: Path) -> list[tuple[str, str]]:
+    """The encodings that a file may be in, likeliest first, each with a word as it reads it."""
+    with open_bytes(path) as stream:
+        return guess_encodings(stream.read(_SAMPLE))
 
 
 # ---- the Hub ----

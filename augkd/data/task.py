@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from augkd.data.columns import Columns, check_pairs, find_columns, text_rows
 from augkd.data.label_names import settle_labels
 from augkd.data.labels import Label, map_labels
+from augkd.data.reading import Reading
 from augkd.data.sources import SPLITS, RawTask, read_task
 from augkd.data.splits import cut, subsample
 from augkd.data.target import Target
@@ -98,6 +99,9 @@ def load_task(
     metric: str | None = None,
     regression: bool | None = None,
     max_train: int | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    sheet: str | None = None,
     seed: int = 0,
 ) -> Task:
     """Reads, checks and completes a task; raises DataError, and RecipeError for an option out of range.
@@ -106,12 +110,14 @@ def load_task(
     it leaves out is cut from train. `regression=None` decides by the labels. A text may have several labels: a list,
     a string of names with a `separator` between them, or a column of 0 and 1 for each (`label` names all of them); an
     `empty_label` is then `missing`, or `none` of them. `merge_labels` says whether labels that differ in white space or
-    in how accents are encoded only are one; None raises DataError for such labels.
+    in how accents are encoded only are one; None raises DataError for such labels. `encoding`, `delimiter` and `sheet`
+    are those of `Reading`.
     """
     _check_options(labels, splits, regression, max_train)
     _check_label_options(label, separator, empty_label, labels, regression)
-    raw = read_task(dataset, splits, config, label if isinstance(label, str) else label[0])
-    notes: list[str] = []
+    reading = Reading(encoding, delimiter, sheet)
+    raw = read_task(dataset, splits, config, label if isinstance(label, str) else label[0], reading)
+    notes = list(raw.notes)
     class_names = tuple(labels) if labels is not None else raw.facts.label_names
     if not isinstance(label, str):
         class_names = tuple(label)

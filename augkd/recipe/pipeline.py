@@ -37,6 +37,9 @@ class TaskOptions(Table):
     regression: bool | None = None
     merge_labels: bool | None = None  # whether labels that differ in white space or composed accents only are one
     max_train: Count | None = Field(None, ge=2)
+    encoding: str | None = None  # of the files; none: the one that each shows, else UTF-8
+    delimiter: str | None = None  # between the columns of a CSV file; none: the one that each shows
+    sheet: str | None = None  # of a workbook; none: the only one
 
 
 class BiLSTMOptions(Table):

@@ -88,7 +88,7 @@ def test_a_lone_surrogate_in_json_is_replaced(tmp_path: Path) -> None:
         ("a.csv", "text,text\n", r"a\.csv names the column 'text' twice"),
         ("a.tsv", "text\tlabel\na\tb\tc\n", r"a\.tsv line 2 has 3 fields.*as \.csv"),
         ("a.parquet", "PAR1 no", r"a\.parquet is not a readable Parquet file"),
-        ("a.xlsx", "", r"a\.xlsx has an unsupported file type; give \.txt"),
+        ("a.docx", "", r"a\.docx has an unsupported file type; give \.txt"),
     ],
 )
 def test_a_bad_file_is_reported_with_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -142,7 +142,8 @@ def test_damage_stands_between_the_texts_that_can_be_read(tmp_path: Path) -> Non
     values = list(read_texts(path, "text"))
     assert [value if isinstance(value, str) else value.message.split(" (")[0] for value in values] == [
         "one",
-        f"{path} line 3 has 3 fields, its header has 2: ['a', 'b', 'c']; quote fields that hold commas",
+        f"{path} line 3 has 3 fields, its header has 2: ['a', 'b', 'c']; "
+        "quote fields that hold commas, or name the delimiter",
         f"{path} line 4 is not valid CSV",
         "two",
         f"{path} line 7 is not valid CSV",
