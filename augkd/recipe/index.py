@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from augkd.recipe.table import MINILM, Count, Seed, Table
 from augkd.recipe.units import parse_bytes
 
+STATIC_DIM = 256
+
 
 class CorpusOptions(Table):
     """Unlabelled text; the options of `augkd.data.corpus.CorpusSource`."""
@@ -35,13 +37,23 @@ class EncoderOptions(Table):
     model: str = MINILM  # kind static: the model its token vectors are distilled from
     max_length: int | None = Field(None, ge=8, le=2**20)
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    dim: int = Field(256, ge=2, le=2**14)  # dimension of static vectors
+    query_prompt: str | None = None  # put before each query; none: the model's own, if it has one
+    document_prompt: str | None = None  # put before each text of the corpus
+    dim: int | None = Field(None, ge=2, le=2**14)  # length of a vector; none: 256 if static, else the model's own
     sample: int = Field(20_000, ge=1, le=10**8)  # static vectors are fitted to this many texts from the start
     rerank: int = Field(0, ge=0, le=10**6)  # top hits of a static index scored again by the full model; 0: off
     workers: int | None = Field(None, ge=1, le=1024)  # batches encoded in parallel on a CPU; none: one per core
 
+    @property
+    def static_dim(self) -> int:
+        """The length of a static vector."""
+        return self.dim or STATIC_DIM
+
     @model_validator(mode="after")
     def _consistent(self) -> EncoderOptions:
+        for name in ("query_prompt", "document_prompt"):
+            if getattr(self, name) is not None and self.kind != "sentence" and not self.rerank:
+                raise ValueError(f"{name} is for a sentence model; kind {self.kind} has none, drop it")
         if self.rerank and self.kind != "static":
             raise ValueError(f"rerank needs kind static; the scores of kind {self.kind} are final, drop it")
         return self
