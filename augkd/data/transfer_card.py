@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
+from augkd.data.markdown import front_matter, markdown_code, markdown_text
 from augkd.data.target import Target
 
 TAGS = ["augkd", "knowledge-distillation"]
@@ -49,7 +49,7 @@ def transfer_card(
     return "\n".join(
         [
             front_matter(head),
-            f"# Transfer set: {title}",
+            f"# Transfer set: {markdown_text(title)}",
             "",
             "Labelled texts, candidates retrieved or generated for each of them, and a teacher's logits of all.",
             "Made with augkd to train a small student model by knowledge distillation.",
@@ -62,7 +62,7 @@ def transfer_card(
             "",
             "## Contents",
             "",
-            *(f"- {line}" for line in (f"labelled texts: {rows}", *_source_lines(sources), *lines)),
+            *(f"- {line}" for line in (f"labelled texts: {rows}", *_source_lines(sources), *map(markdown_text, lines))),
             f"- {_label_line(table, target)}",
             "",
             *_column_table(target),
@@ -85,15 +85,10 @@ def transfer_card(
 _SPLIT = {"split": "train", "path": "data/*.parquet"}
 
 
-def front_matter(values: Mapping[str, Any]) -> str:
-    """The front matter of a card: YAML between two lines of dashes, keys in the order given."""
-    return f"---\n{yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)}---\n"
-
-
 def licence_line(given: str | None, what: str) -> str:
     """The sentence about the licence: the given one, or that it is unknown and follows from the terms of `what`."""
     if given:
-        return f"Licence: {given}."
+        return f"Licence: {markdown_text(given)}."
     return f"Licence: unknown. It follows from the terms of {what}; settle them before you share this."
 
 
@@ -105,7 +100,10 @@ def size_of(rows: int) -> str:
 def _source_lines(sources: Mapping[str, int]) -> list[str]:
     if not sources:
         return ["candidates: none"]
-    return [f"candidates, {_SOURCES.get(name, name)} (`{name}`): {count}" for name, count in sources.items()]
+    return [
+        f"candidates, {_SOURCES.get(name, markdown_text(name))} ({markdown_code(name)}): {count}"
+        for name, count in sources.items()
+    ]
 
 
 def _label_line(table: pa.Table, target: Target) -> str:
@@ -116,7 +114,7 @@ def _label_line(table: pa.Table, target: Target) -> str:
         limits = f" from {min(known):g} to {max(known):g}" if known else ""
         return f"labels: numbers{limits}{without}"
     counts = target.counts(known)
-    return "labels: " + ", ".join(f"{name} {counts.get(name, 0)}" for name in target.labels) + without
+    return "labels: " + ", ".join(f"{markdown_text(name)} {counts.get(name, 0)}" for name in target.labels) + without
 
 
 def _without(count: int) -> str:
@@ -125,7 +123,7 @@ def _without(count: int) -> str:
 
 def _column_table(target: Target) -> list[str]:
     kind = {"softmax": "name of the class", "sigmoid": "list of the names of its labels", "identity": "number"}
-    order = f", in the order {', '.join(target.labels)}" if target.labels else ", one number"
+    order = f", in the order {', '.join(map(markdown_text, target.labels))}" if target.labels else ", one number"
     return [
         "| column | content |",
         "|---|---|",

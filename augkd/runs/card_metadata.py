@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from augkd.data.markdown import one_line
 from augkd.data.target import Target
 from augkd.data.transfer_card import TAGS
 from augkd.evaluation.results import RunResults
@@ -35,7 +36,7 @@ def metadata(name: str, recipe: Recipe, results: RunResults, config: Mapping[str
         base_model=None if own else _base_model(recipe),
         datasets=datasets or None,
         tags=[*TAGS, *_TAGS[target_of(config).activation]],
-        metrics=[_METRICS.get(results["metric"], results["metric"])],
+        metrics=[one_line(_METRICS.get(results["metric"], results["metric"]))],
         model_name=name,
         eval_results=_evaluation(recipe, results) or None,
     )
@@ -51,8 +52,8 @@ def _evaluation(recipe: Recipe, results: RunResults) -> list[Any]:
     return [
         EvalResult(
             task_type="text-classification",
-            dataset_type=hub_name(recipe.task.dataset) or results["task"],
-            dataset_name=results["task"],
+            dataset_type=hub_name(recipe.task.dataset) or one_line(results["task"]),
+            dataset_name=one_line(results["task"]),
             dataset_config=recipe.task.config,
             dataset_split=(recipe.task.splits or {}).get("test", "test"),
             metric_type=_METRICS.get(results["metric"], results["metric"]),

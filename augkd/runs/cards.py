@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from augkd.data.markdown import fenced, markdown_code, markdown_text, one_line
 from augkd.data.target import Target
 from augkd.data.transfer_card import licence_line, sources_of, transfer_card
 from augkd.data.transfer_set import TransferSet
@@ -56,11 +57,11 @@ def student_card(out: Path, transfer: TransferSet) -> str:
     student = read_manifest(out / "student", StudentManifest)
     config = read_json(out / "student" / "config.json")
     recipe = validate(Recipe, run.recipe, out / MANIFEST)
-    name = f"{results['task']}-{results['recipe']}"
+    name = one_line(f"{results['task']}-{results['recipe']}")
     pairs = transfer.table["text_pair"].null_count < len(transfer)
     sections = [
         metadata(name, recipe, results, config),
-        f"# {name}",
+        f"# {markdown_text(name)}",
         "",
         *_summary(recipe, results, config, pairs),
         *_usage(config, recipe, pairs),
@@ -77,7 +78,7 @@ def student_card(out: Path, transfer: TransferSet) -> str:
 
 def _summary(recipe: Recipe, results: RunResults, config: Mapping[str, Any], pairs: bool) -> list[str]:
     target = target_of(config)
-    texts, names = "pairs of texts" if pairs else "texts", ", ".join(target.labels)
+    texts, names = "pairs of texts" if pairs else "texts", ", ".join(map(markdown_text, target.labels))
     purpose = {
         "softmax": f"assigns {texts} to {len(target.labels)} classes ({names})",
         "sigmoid": f"gives {texts} any number of {len(target.labels)} labels ({names})",
@@ -99,12 +100,12 @@ def _teacher(recipe: Recipe) -> str:
     if teacher.ensemble is not None:
         return f"the mean of {len(teacher.ensemble)} models"
     if teacher.endpoint is not None:
-        return f"the language model `{teacher.model}`, asked for the class of each text"
+        return f"the language model {markdown_code(teacher.model)}, asked for the class of each text"
     if teacher.answers is not None:
         return "people, or a model, known by their answers about each text"
     epochs = f"{teacher.epochs:g} epoch{'' if teacher.epochs == 1 else 's'}"
     fine_tuned = f", fine-tuned on the task for {epochs}" if teacher.epochs else ", without further fine-tuning"
-    return f"`{portable(str(teacher.model))}`{fine_tuned}"
+    return f"{markdown_code(portable(str(teacher.model)))}{fine_tuned}"
 
 
 def _student(recipe: Recipe) -> str:
@@ -128,7 +129,9 @@ def _architecture(recipe: Recipe) -> str:
         "bilstm": "a bidirectional LSTM",
         "static": "the mean of static token vectors and a linear layer",
     }
-    return descriptions.get(student.kind, f"`{portable(str(student.model))}` with a new classification head")
+    return descriptions.get(
+        student.kind, f"{markdown_code(portable(str(student.model)))} with a new classification head"
+    )
 
 
 # ---- how to use it, and how good it is ----
@@ -161,7 +164,7 @@ def _thresholds(target: Target) -> list[str]:
 
 
 def _scores(results: RunResults) -> list[str]:
-    metric, rows = results["metric"], [("teacher", _row(results["teacher"]))]
+    metric, rows = markdown_text(results["metric"]), [("teacher", _row(results["teacher"]))]
     rows += [(f"assistant {n}", _row(scores)) for n, scores in enumerate(results.get("assistants", []), 1)]
     rows.append(("this student", _row(results["student"])))
     return [
@@ -171,7 +174,7 @@ def _scores(results: RunResults) -> list[str]:
         "|---|---|---|---|---|",
         *(f"| {name} | {row} |" for name, row in rows),
         "",
-        f"One training run (seed {results['seed']}) on the task `{results['task']}`.",
+        f"One training run (seed {results['seed']}) on the task {markdown_code(results['task'])}.",
         "The interval is a bootstrap over the test examples; it does not include variation between seeds.",
         "The best epoch was selected on the validation split; the test split was evaluated once.",
         "",
@@ -196,9 +199,9 @@ def _training_data(results: RunResults, sources: Mapping[str, int]) -> list[str]
     data = results["data"]
     of_task = data.get("labelled_texts_of_the_task")  # where the student saw only some of them
     lines = [f"- labelled texts: {data['originals']}" + (f" of the task's {of_task}" if of_task else "")]
-    lines += [f"- candidates from `{name}`: {count}" for name, count in sources.items()]
+    lines += [f"- candidates from {markdown_code(name)}: {count}" for name, count in sources.items()]
     if sources:
-        kept = f"{data['kept_per_original']:g} per labelled text, selected by `{data['selector']}`"
+        kept = f"{data['kept_per_original']:g} per labelled text, selected by {markdown_code(data['selector'])}"
         lines.append(f"- distinct candidates: {data['candidates_unique']}; a training step uses {kept}")
         lines.append(f"- excluded, equal to a validation or test text: {data['excluded_evaluation_texts']}")
         near = data.get("excluded_near_copies")
@@ -212,7 +215,7 @@ def _limitations(config: Mapping[str, Any], recipe: Recipe, results: RunResults)
     return [
         "## Limitations",
         "",
-        f"- It was trained for the task `{results['task']}` only, and returns {output[target.activation]} "
+        f"- It was trained for the task {markdown_code(results['task'])} only, and returns {output[target.activation]} "
         "even for an unrelated text.",
         "- It was trained on the teacher's predictions, so it has the teacher's errors and biases besides its own.",
         *([] if target.regression else ["- Its probabilities are not calibrated."]),
@@ -223,16 +226,16 @@ def _limitations(config: Mapping[str, Any], recipe: Recipe, results: RunResults)
 
 def _reproduction(recipe: Recipe, results: RunResults, student: StudentManifest) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    task, transfer_set = (value[:16] for value in (student.made_from.task, student.made_from.transfer_set))
+    text = yaml.safe_dump(as_written(recipe), sort_keys=False, allow_unicode=True).rstrip()
+    task, transfer_set = (
+        markdown_text(value[:16]) for value in (student.made_from.task, student.made_from.transfer_set)
+    )
     return [
         "## Reproduction",
         "",
-        "```yaml",
-        f"# recipe.yaml; then: augkd run recipe.yaml --out runs/{results['recipe']}",
-        yaml.safe_dump(as_written(recipe), sort_keys=False, allow_unicode=True).rstrip(),
-        "```",
+        *fenced(f"# recipe.yaml; then: augkd run recipe.yaml --out runs/{one_line(results['recipe'])}\n{text}", "yaml"),
         "",
-        f"Versions: {versions}.",
+        f"Versions: {markdown_text(versions)}.",
         f"SHA-256 of the task's content: {task}…; of the transfer set: {transfer_set}….",
     ]
 

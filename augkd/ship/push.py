@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augkd.data.transfer_card import front_matter, licence_line
+from augkd.data.markdown import front_matter, markdown_text
+from augkd.data.transfer_card import licence_line
 from augkd.data.transfer_set import TransferSet
 from augkd.errors import RecipeError, WorkspaceError, did_you_mean
 from augkd.recipe.units import format_bytes
@@ -198,7 +199,7 @@ def _card(kind: str, place: Path) -> str:
 def _index_card(manifest: IndexManifest) -> str:
     written = manifest.on_disk()
     names = ("count", "dim", "factory", "recall@10", "bytes_per_vector")
-    facts = [f"- {name}: {written[name]}" for name in names if written.get(name) is not None]
+    facts = [f"- {name}: {markdown_text(written[name])}" for name in names if written.get(name) is not None]
     encoder = written["encoder"].get("model") or written["encoder"].get("kind", "")
     return "\n".join(
         [
@@ -207,7 +208,7 @@ def _index_card(manifest: IndexManifest) -> str:
             "",
             "Texts, their vectors and a FAISS index over the vectors. To search it: `augkd index search FOLDER TEXT`.",
             "",
-            f"- encoder: {portable(encoder)}",
+            f"- encoder: {markdown_text(portable(encoder))}",
             *facts,
             "",
             licence_line(None, "the corpus"),

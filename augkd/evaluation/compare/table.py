@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from augkd.data.markdown import markdown_text
 from augkd.evaluation.compare.schema import (
     AverageDifference,
     AverageSummary,
@@ -25,10 +26,10 @@ def comparison_table(summary: ComparisonSummary) -> str:
 def average_table(summary: AverageSummary) -> str:
     """Scores over several tasks, and notes."""
     baseline = summary["baseline"]
-    head = ["recipe", "mean", f"− {baseline}", "verdict", "mean rank", "better", "worse"]
+    head = ["recipe", "mean", f"− {markdown_text(baseline)}", "verdict", "mean rank", "better", "worse"]
     rows = [
         [
-            row["recipe"],
+            markdown_text(row["recipe"]),
             f"{row['mean']:.4f}",
             "" if row["recipe"] == baseline else _difference(row["difference"]),
             "baseline" if row["recipe"] == baseline else row["difference"]["verdict"] or "–",
@@ -40,21 +41,24 @@ def average_table(summary: AverageSummary) -> str:
     ]
     if summary["teacher"] is not None:
         rows.append(["teacher", f"{summary['teacher']:.4f}", "", "", "", "", ""])
-    metrics = zip(summary["tasks"], summary["metrics"], strict=True)
+    metrics = zip(map(markdown_text, summary["tasks"]), summary["metrics"], strict=True)
     notes = [
         f"- **mean**: over {', '.join(f'{task} ({metric})' for task, metric in metrics)}; all tasks weigh the same.",
         _average_inference(summary),
         "- **mean rank**: 1 is the best recipe of a task; ties share their mean rank.",
-        f"- **better**, **worse**: number of tasks with that verdict against {baseline}.",
+        f"- **better**, **worse**: number of tasks with that verdict against {markdown_text(baseline)}.",
     ]
     if summary["left_out"]:
-        notes.append(f"- Left out, as they did not run on every task: {', '.join(summary['left_out'])}.")
+        left_out = ", ".join(map(markdown_text, summary["left_out"]))
+        notes.append(f"- Left out, as they did not run on every task: {left_out}.")
     return "\n".join([*_markdown(head, rows), "", *notes])
 
 
 def _average_inference(summary: AverageSummary) -> str:
     """What the difference over tasks is, and what its interval covers."""
-    definition = f"- **− {summary['baseline']}**: mean over the tasks of the mean difference, paired by seed"
+    definition = (
+        f"- **− {markdown_text(summary['baseline'])}**: mean over the tasks of the mean difference, paired by seed"
+    )
     count = summary["comparisons"]
     if not count:
         return f"{definition}; no interval, as student folders lack predictions or the tasks have different baselines."
@@ -71,10 +75,16 @@ def _average_inference(summary: AverageSummary) -> str:
 def _scores(summary: ComparisonSummary) -> list[str]:
     baseline, metric = summary["baseline"], summary["metric"]
     splits: list[Split] = ["validation", "test"] if summary["split"] == "test" else ["validation"]
-    head = ["recipe", *(f"{split} {metric}" for split in splits), f"− {baseline}", "verdict", "teacher gap closed"]
+    head = [
+        "recipe",
+        *(f"{split} {metric}" for split in splits),
+        f"− {markdown_text(baseline)}",
+        "verdict",
+        "teacher gap closed",
+    ]
     rows = [
         [
-            row["recipe"],
+            markdown_text(row["recipe"]),
             *(_spread(row[split]) for split in splits),
             "" if row["recipe"] == baseline else _difference(row["difference"]),
             "baseline" if row["recipe"] == baseline else row["difference"]["verdict"] or "–",
@@ -140,7 +150,7 @@ _COSTS: tuple[tuple[str, Callable[[RecipeCost], str | None]], ...] = (
 def _costs(summary: ComparisonSummary) -> list[str]:
     columns = [(name, [shown(row["cost"]) for row in summary["rows"]]) for name, shown in _COSTS]
     columns = [(name, cells) for name, cells in columns if any(cells)]  # leaves out a column of nothing
-    names = [row["recipe"] for row in summary["rows"]]
+    names = [markdown_text(row["recipe"]) for row in summary["rows"]]
     rows = [[name, *(cells[place] or "0" for _, cells in columns)] for place, name in enumerate(names)]
     return _markdown(["recipe", *(name for name, _ in columns)], rows)
 
@@ -152,7 +162,7 @@ def _notes(summary: ComparisonSummary) -> Iterator[str]:
     seeds = max(row["seeds"] for row in summary["rows"])
     examples = f", on {summary['examples']:,} examples" if summary["examples"] else ""
     spread = " ± the sample standard deviation" if seeds > 1 else ""
-    task, split, metric = summary["task"], summary["split"], summary["metric"]
+    task, split, metric = markdown_text(summary["task"]), summary["split"], summary["metric"]
     yield f"- **{split} {metric}** ({task}): mean{spread} over {seeds} seed{'s' if seeds > 1 else ''}{examples}."
     if split == "validation":
         yield "- The test split has no labels. Validation scores are slightly optimistic: they chose the checkpoints."
@@ -169,7 +179,7 @@ def _notes(summary: ComparisonSummary) -> Iterator[str]:
 
 
 def _inference(summary: ComparisonSummary, seeds: int) -> Iterator[str]:
-    baseline, count = summary["baseline"], summary["comparisons"]
+    baseline, count = markdown_text(summary["baseline"]), summary["comparisons"]
     if not count:
         yield f"- **− {baseline}**: mean difference, paired by seed; no interval, as student folders lack predictions."
         return
@@ -184,7 +194,7 @@ def _inference(summary: ComparisonSummary, seeds: int) -> Iterator[str]:
     elif seeds < 5:
         yield f"- {seeds} seeds are few: intervals are too short where seeds differ as much as recipes; use 5 or more."
     if summary["gap_baseline"] is not None:
-        plain = summary["gap_baseline"]
+        plain = markdown_text(summary["gap_baseline"])
         yield (
             f"- **teacher gap closed**: (recipe − {plain}) / (teacher − {plain}), with its own 95 % interval; "
             f"– where the teacher is not shown to be better than {plain}."
