@@ -24,7 +24,7 @@ from augkd.data.transfer_card import transfer_card
 from augkd.errors import DataError
 from augkd.workspace.files import replacing, write_text
 from augkd.workspace.manifest_kinds import TransferSetManifest
-from augkd.workspace.manifests import MANIFEST, read_manifest
+from augkd.workspace.manifests import MANIFEST, check_if_ours, read_manifest
 
 _CANDIDATE = pa.struct(
     [
@@ -52,12 +52,17 @@ class TransferSet:
 
     @classmethod
     def open(cls, folder: Path) -> TransferSet:
-        """Opens the Parquet files in `folder`/data; raises DataError when they are no transfer set of augkd."""
+        """Opens the Parquet files in `folder`/data; raises DataError when they are no transfer set of augkd.
+
+        With a manifest, the checksums are compared first: raises WorkspaceError, which names the file that has changed.
+        """
         files = sorted((folder / "data").glob("*.parquet"))
+        check_if_ours(folder)
         if not files:
             raise DataError(f"{folder} has no data/*.parquet; give a folder that `augkd augment` wrote")
         try:
             table = pa.concat_tables([pq.read_table(file, memory_map=True) for file in files])
+            table.validate(full=True)
         except (pa.ArrowException, OSError) as exc:
             raise DataError(f"{files[0]} is not a readable Parquet file ({exc}); build the transfer set again") from exc
         stored = (table.schema.metadata or {}).get(b"augkd.labels")

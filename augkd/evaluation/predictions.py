@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from augkd.data.target import Target, present
 from augkd.errors import WorkspaceError
+from augkd.workspace.manifests import check_if_ours
 
 FILE = "predictions.safetensors"
 
@@ -35,11 +36,12 @@ class Predictions:
 def read_predictions(student: Path, split: str) -> Predictions | None:
     """Predictions on `validation` or `test` from a student's folder; None without the file or without labels.
 
-    Raises WorkspaceError when the file is damaged.
+    Raises WorkspaceError when the file is damaged: its checksum in the student's manifest is compared first.
     """
     path = student / FILE
     if not path.exists():
         return None
+    check_if_ours(student, [FILE])
     try:
         tensors = load_file(path)
         labels, logits, teacher = (tensors[name] for name in (f"{split}_labels", split, f"teacher_{split}"))

@@ -27,6 +27,7 @@ from augkd.models.locate import locate
 from augkd.models.outputs import describe_outputs, head_settings
 from augkd.models.pretrained import load_pretrained, load_tokenizer
 from augkd.models.tokens import RowGroups, Tokens, takes_token_types
+from augkd.workspace.disk import writing
 
 Pair = tuple[str, str | None]
 
@@ -139,8 +140,9 @@ class Classifier:
         """A `save_pretrained` folder: safetensors, configuration, tokenizer, which say what was trained."""
         describe_outputs(self.model.config, self.target, self.order)
         describe_inputs(self.model, self.tokenizer, self.max_length)
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with writing(folder):
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
 
 # ---- loading ----

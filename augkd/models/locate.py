@@ -13,6 +13,7 @@ from pathlib import Path
 
 from augkd.errors import ModelError
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
+from augkd.workspace.manifests import check_if_ours
 from augkd.workspace.names import user_path
 
 BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,7 +33,8 @@ _PATTERNS = [*_WEIGHTS, "*.json", "*.txt", "*.model", "*/config.json"]
 def locate(name: str) -> Path:
     """The local folder of model `name`: a folder, or a Hub id, which is downloaded when the Hub is reachable.
 
-    Raises ModelError when it is neither, or has no safetensors weights.
+    Raises ModelError when it is neither, or has no safetensors weights, and WorkspaceError, which names the file, when
+    augkd wrote it and a file of it has changed.
     """
     folder = user_path(name)
     if folder.is_dir():
@@ -78,6 +80,7 @@ def bundled_encoder() -> Path | None:
 def _checked(folder: Path, name: str) -> Path:
     if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
         raise ModelError(f"model '{name}' ({folder}) has no .safetensors weights; save it with save_pretrained first")
+    check_if_ours(folder)
     return folder
 
 

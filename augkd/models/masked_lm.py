@@ -20,6 +20,7 @@ from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
 from augkd.models.pretrained import load_pretrained, load_tokenizer
 from augkd.models.tokens import RowGroups, Tokens, takes_token_types
+from augkd.workspace.disk import writing
 
 
 @dataclass
@@ -40,8 +41,9 @@ class MaskedLM:
 
     def save(self, folder: Path) -> None:
         """A `save_pretrained` folder: safetensors, configuration, tokenizer."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with writing(folder):
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
     def special(self) -> Tensor:  # (vocabulary,) bool
         """Which token ids are never masked and never generated: special tokens, and outputs without a token."""

@@ -29,18 +29,17 @@ from augkd.runs.candidate_notes import candidate_notes
 from augkd.runs.cards import write_cards
 from augkd.runs.context import RunContext, StageFolders
 from augkd.runs.model_checks import check_models
-from augkd.runs.results import run_results
+from augkd.runs.results import RunRecord, run_results
 from augkd.runs.stages.index import IndexStage
 from augkd.runs.stages.masked_lm import MaskedLMStage
 from augkd.runs.stages.student import StudentStage
 from augkd.runs.stages.teacher import Teacher, Tutor, stored_outputs, teacher_target
 from augkd.runs.stages.transfer_set import make_transfer_set
 from augkd.runs.task import read_task
-from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.locks import locked
 from augkd.workspace.manifest_kinds import MaskedLMManifest, StudentManifest, TeacherManifest, TransferSetManifest
-from augkd.workspace.manifests import MANIFEST, read_manifest, write_manifest
+from augkd.workspace.manifests import MANIFEST, read_manifest
 from augkd.workspace.progress import Progress, silent
 from augkd.workspace.run_folder import relative_stages
 
@@ -146,16 +145,21 @@ class Run:
         return self.context.target.labels
 
     def results(self) -> RunResults:
-        """Makes all stages that are not finished; returns and writes results.json."""
+        """Makes all stages that are not finished; returns and writes results.json.
+
+        Those of a finished run stay as they are. Raises WorkspaceError, which names it, for a damaged file of a stage.
+        """
         out = self.context.folders.out
         with locked(out):
             student = self.student()
             transfer = self.transfer_set().folder
-            results = self._results(student, read_manifest(transfer, TransferSetManifest))
-            if notes := self.notes():
-                results["notes"] = notes
-            write_json(out / "results.json", results)
-            self._write_manifest(student, transfer)
+            record = RunRecord(out, student, dump(self.recipe), relative_stages(out, self._stage_folders(transfer)))
+            results = record.read()
+            if results is None:
+                results = self._results(student, read_manifest(transfer, TransferSetManifest))
+                if notes := self.notes():
+                    results["notes"] = notes
+                record.write(results)
             write_cards(out, transfer)
         return results
 
@@ -220,12 +224,6 @@ class Run:
             scores[split] = score(self.context.metric, target, logits, labels) if known else None
         parameters = parameter_count(teacher.folder) if teacher.folder else None
         return {"validation": scores["validation"], "test": scores["test"], "parameters": parameters}
-
-    def _write_manifest(self, student: StudentManifest, transfer: Path) -> None:
-        out, recipe = self.context.folders.out, self.recipe
-        stages = relative_stages(out, self._stage_folders(transfer))
-        made_from = {"student": student.made_from.on_disk()}
-        write_manifest(out, "run", made_from, recipe=dump(recipe), seed=recipe.seed, stages=stages)
 
     def _stage_folders(self, transfer: Path) -> dict[str, Path]:
         """Where each stage lies."""

@@ -43,12 +43,17 @@ def check_files(folder: Path, manifest: Manifest, names: Iterable[str] | None = 
     check(folder, {name: {"bytes": entry.bytes, "xxh3": entry.xxh3} for name, entry in manifest.files.items()}, names)
 
 
-def check_if_ours(folder: Path) -> None:
-    """`check_files` of a folder that augkd wrote; does nothing for one from elsewhere, like a model of the Hub."""
-    if (folder / MANIFEST).is_file():
-        value = read_any(folder)
-        if isinstance(value, dict) and "checksum" in value:
-            check_files(folder, parse_manifest(folder, value, Header))
+def check_if_ours(folder: Path, names: Iterable[str] | None = None) -> None:
+    """`check_files` of a folder that augkd wrote, of those of `names` that it lists.
+
+    Does nothing for a folder from elsewhere, like a model of the Hub, and for one that is unfinished.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    value = read_any(folder)
+    if isinstance(value, dict) and "checksum" in value:
+        manifest = parse_manifest(folder, value, Header)
+        check_files(folder, manifest, None if names is None else [name for name in names if name in manifest.files])
 
 
 def rewrite_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

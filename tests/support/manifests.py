@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from augkd.workspace.checksums import table_of
 from augkd.workspace.manifests import MANIFEST, rewrite_manifest, write_manifest
 
 SHA256 = "0" * 64
@@ -36,6 +37,11 @@ def change_manifest(folder: Path, **changes: Any) -> None:
     """Changes facts of a manifest as its writer would: with a signature that fits."""
     written = json.loads((folder / MANIFEST).read_text())
     rewrite_manifest(folder, written | changes)
+
+
+def sign_again(folder: Path) -> None:
+    """Lists the files of a folder anew, after a test has changed them as their writer would have."""
+    change_manifest(folder, files=table_of(folder))
 
 
 def complete_manifest(folder: Path, kind: str, made_from: dict[str, Any] | None = None, **facts: Any) -> None:

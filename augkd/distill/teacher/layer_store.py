@@ -8,7 +8,6 @@ once, when a data set is made, and then read by number from mapped files. 12 lay
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,12 +21,12 @@ from torch import Tensor
 
 from augkd.distill.objective.layer_states import Needs, layer_vectors
 from augkd.distill.teacher.outputs import text_key
-from augkd.errors import DataError, ModelError, WorkspaceError, short_repr
+from augkd.errors import ModelError, WorkspaceError, short_repr
 from augkd.models.classifier import Classifier, Pair
-from augkd.workspace.files import replacing
+from augkd.workspace.disk import free_bytes
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.locks import claimed
-from augkd.workspace.manifests import MANIFEST, write_manifest
+from augkd.workspace.part_store import PartStore, damaged_part
 from augkd.workspace.progress import Steps
 
 _PART = 4096  # texts per part: 75 MB for 12 layers of 768, the most that a kill loses
@@ -63,6 +62,7 @@ class LayerStore:
             "pooling": needs.pooling,
         }
         self.folder = folder / fingerprint(self._made_from)[:16]
+        self._store = PartStore(self.folder, "teacher_layers", self._made_from)
         self._seed = f"{weights}/{max_length}"
         self._maps: list[NDArray[np.float16]] = []
         self._starts = np.zeros(1, dtype=np.int64)
@@ -82,14 +82,13 @@ class LayerStore:
         """
         keys = [text_key(self._seed, text) for text in texts]
         with claimed(self.folder):
+            self._store.open()
             stored = self._stored()
             new = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
             if new:
                 self._make_room(len(new), announce)
                 self._write(new, progress)
                 stored = self._stored()
-            if not (self.folder / MANIFEST).exists():
-                write_manifest(self.folder, "teacher_layers", self._made_from, texts=len(stored), width=self._width)
             self._open()
         return torch.tensor([stored[key] for key in keys], dtype=torch.long)
 
@@ -110,10 +109,7 @@ class LayerStore:
         return {(first, second): row for row, (first, second) in enumerate(flat)}
 
     def _make_room(self, texts: int, announce: Announce | None) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(".*.tmp"):  # from a killed write
-            leftover.unlink()
-        needed, free = self.bytes_needed(texts), shutil.disk_usage(self.folder).free
+        needed, free = self.bytes_needed(texts), free_bytes(self.folder)
         if announce:
             announce(texts, needed)
         if needed > free:
@@ -123,15 +119,15 @@ class LayerStore:
             )
 
     def _write(self, new: dict[tuple[int, int], Pair], progress: Steps | None) -> None:
-        (self.folder / MANIFEST).unlink(missing_ok=True)  # unfinished from here on
         # stable: a resumed run makes the same parts
         items = sorted(new.items(), key=lambda item: len(item[1][0]) + len(item[1][1] or ""))
-        start = len(self._parts())
-        for number, begin in enumerate(range(0, len(items), _PART)):
+        stored = len(self._stored())
+        for begin in range(0, len(items), _PART):
             part = items[begin : begin + _PART]
             vectors = self._forward([text for _, text in part])
             keys = np.array([key for key, _ in part], dtype=np.uint64)
-            with replacing(self.folder / f"part-{start + number:05d}.safetensors") as temporary:
+            texts = stored + begin + len(part)
+            with self._store.add(self.bytes_needed(len(part)), texts=texts, width=self._width) as temporary:
                 save_file({"keys": keys, "vectors": vectors}, temporary)
             if progress:
                 progress(begin + len(part), len(items))
@@ -154,7 +150,7 @@ class LayerStore:
         self._starts = np.cumsum([0, *map(len, self._maps)])
 
     def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.safetensors"))
+        return self._store.parts()
 
 
 def _keys(part: Path) -> NDArray[np.uint64]:  # (n, 2)
@@ -162,7 +158,7 @@ def _keys(part: Path) -> NDArray[np.uint64]:  # (n, 2)
         with safe_open(part, framework="numpy") as store:
             keys: NDArray[np.uint64] = store.get_tensor("keys")
     except (SafetensorError, OSError) as exc:
-        raise DataError(f"{part} is damaged ({exc}); remove it and run again") from exc
+        raise damaged_part(part, exc) from exc
     return keys
 
 

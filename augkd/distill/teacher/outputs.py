@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.special import log_softmax, logsumexp
 
 from augkd.data.target import Target
 from augkd.errors import DataError, ModelError, short_repr
-from augkd.workspace.files import replacing
 from augkd.workspace.locks import claimed
+from augkd.workspace.part_store import PartStore, damaged_part
 from augkd.workspace.progress import Steps
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class CachedTeacher:
         self._classifier: Classifier | None = None
         self._outputs = outputs
         self._folder = folder / key_of(weights, max_length)
+        self._store = PartStore(self._folder, "teacher_logits", {"weights": weights, "max_length": max_length})
         self._seed = f"{weights}/{max_length}"
         self.rows = 0  # texts forwarded by this object
 
@@ -67,6 +68,7 @@ class CachedTeacher:
         """Logits of `texts`; those not stored yet go through the teacher, shortest texts first."""
         keys = np.array([text_key(self._seed, text) for text in texts], dtype=np.uint64).reshape(-1, 2)
         with claimed(self._folder):
+            self._store.open()
             self._add([texts[i] for i in self._missing(keys)], progress)
         return self._read(keys)
 
@@ -80,8 +82,7 @@ class CachedTeacher:
         texts = sorted(
             texts, key=lambda text: len(text[0]) + len(text[1] or "")
         )  # stable: a resumed run makes the same parts
-        start = len(self._parts())
-        for number, begin in enumerate(range(0, len(texts), _PART)):
+        for begin in range(0, len(texts), _PART):
             part = texts[begin : begin + _PART]
             if self._classifier is None:
                 self._classifier = self._load()
@@ -89,7 +90,7 @@ class CachedTeacher:
             _check_finite(logits, part)
             self.rows += len(part)
             keys = np.array([text_key(self._seed, text) for text in part], dtype=np.uint64)
-            with replacing(self._folder / f"part-{start + number:05d}.safetensors") as temporary:
+            with self._store.add() as temporary:
                 save_file({"keys": keys, "logits": logits.astype(np.float32)}, temporary)
             if progress:
                 progress(begin + len(part), len(texts))
@@ -106,12 +107,15 @@ class CachedTeacher:
         return logits
 
     def _parts(self) -> list[Path]:
-        return sorted(self._folder.glob("part-*.safetensors"))
+        return self._store.parts()
 
     @staticmethod
     def _keys(part: Path) -> NDArray[np.uint64]:  # (n, 2)
-        with safe_open(part, framework="numpy") as store:
-            keys: NDArray[np.uint64] = store.get_tensor("keys")
+        try:
+            with safe_open(part, framework="numpy") as store:
+                keys: NDArray[np.uint64] = store.get_tensor("keys")
+        except (SafetensorError, OSError) as exc:
+            raise damaged_part(part, exc) from exc
         return keys
 
 

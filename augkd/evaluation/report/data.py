@@ -19,7 +19,7 @@ from augkd.evaluation.results import RunResults
 from augkd.workspace.files import read_json
 from augkd.workspace.fingerprints import file_fingerprint
 from augkd.workspace.manifest_kinds import RunManifest, StudentManifest
-from augkd.workspace.manifests import MANIFEST, read_manifest
+from augkd.workspace.manifests import MANIFEST, check_if_ours, read_manifest
 from augkd.workspace.run_folder import RunFolder
 
 Record = dict[str, Any]  # an entry of a log, or a file of figures
@@ -59,6 +59,9 @@ class RunData:
 def read_run(folder: Path) -> RunData:
     """Reads a finished run; raises WorkspaceError when the folder is not one or one of its files is damaged."""
     run = RunFolder.open(folder)
+    for place in (folder, folder / "student", run.stage("teacher")):
+        if place is not None:
+            check_if_ours(place)
     student = read_manifest(folder / "student", StudentManifest)
     transfer = _transfer_set(run, student.made_from.transfer_set)
     teacher = run.stage("teacher")
@@ -84,7 +87,10 @@ def read_run(folder: Path) -> RunData:
 def _transfer_set(run: RunFolder, fingerprint: str) -> TransferSet | None:
     """The transfer set that the student was trained on; None where it was removed or replaced."""
     folder = run.stage("transfer_set")
-    if folder is None or not (folder / MANIFEST).exists() or file_fingerprint(folder / "data") != fingerprint:
+    if folder is None or not (folder / MANIFEST).exists():
+        return None
+    check_if_ours(folder)  # damaged is not replaced
+    if file_fingerprint(folder / "data") != fingerprint:
         return None
     return TransferSet.open(folder)
 

@@ -33,6 +33,7 @@ from augkd.evaluation.judge import Judge
 from augkd.evaluation.thresholds import with_thresholds
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.layers import from_layers
+from augkd.models.locate import model_fingerprint
 from augkd.models.masked_lm import check_same_vocabulary
 from augkd.models.outputs import record_thresholds
 from augkd.models.student_kinds import build_student
@@ -40,6 +41,7 @@ from augkd.recipe import dump
 from augkd.recipe.units import format_bytes
 from augkd.runs.context import named_if_it_diverges
 from augkd.workspace.files import replacing, write_json
+from augkd.workspace.manifests import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     from augkd.runs.stages.student import StudentStage
@@ -152,7 +154,10 @@ class StudentTraining:
     def _save(self, student: Classifier, trained: Trained, adversary: Adversary | None) -> None:
         student.save(self._stage.folder)
         if adversary is not None:
-            adversary.generator.lm.save(self._stage.folder.parent / "generator")
+            generator = self._stage.folder.parent / "generator"
+            (generator / MANIFEST).unlink(missing_ok=True)  # of an earlier training
+            adversary.generator.lm.save(generator)
+            write_manifest(generator, "generator", {"masked_lm": model_fingerprint(generator)})
         write_json(self._stage.folder / "log.json", trained.log)
         if trained.trace is not None:
             trained.trace.write(self._stage.folder / "trace.safetensors")

@@ -18,7 +18,7 @@ from support.tiny import LABELS, sentences
 
 from augkd.distill.teacher import outputs as module
 from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, key_of, text_key
-from augkd.errors import DataError
+from augkd.errors import DataError, WorkspaceError
 from augkd.models.classifier import Classifier, Pair, load_backbone
 from augkd.models.locate import model_fingerprint
 
@@ -172,11 +172,28 @@ def test_a_writer_killed_in_its_second_part_loses_that_part_alone(
         with pytest.raises(KeyboardInterrupt):
             broken.logits(TEXTS)
     store = tmp_path / "store" / key_of("w", 32)
-    assert [path.name for path in store.iterdir()] == ["part-00000.safetensors"]
+    assert sorted(path.name for path in store.iterdir()) == ["manifest.json", "part-00000.safetensors"]
+    (store / "part-00001.safetensors").write_bytes(b"not listed: killed before the manifest was written")
     again = cached()
     assert np.abs(again.logits(TEXTS) - wanted).max() < 1e-5
     assert again.rows == 6
-    assert len(list(store.iterdir())) == 3
+    assert len(list(store.glob("part-*"))) == 3
+
+
+def test_a_flipped_bit_in_a_part_is_refused_and_without_the_part_its_texts_are_forwarded_again(
+    cached: Callable[..., CachedTeacher], tmp_path: Path
+) -> None:
+    wanted = cached().logits(TEXTS)
+    part = tmp_path / "store" / key_of("w", 32) / "part-00000.safetensors"
+    whole = bytearray(part.read_bytes())
+    whole[-3] ^= 4
+    part.write_bytes(whole)
+    with pytest.raises(WorkspaceError, match=rf"{part} is damaged: .*; remove {part} and run the same command"):
+        cached().logits(TEXTS)
+    part.unlink()
+    again = cached()
+    assert np.abs(again.logits(TEXTS) - wanted).max() < 1e-5
+    assert again.rows == 10
 
 
 # ---- numbers in place of a model ----

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from support.chromium import BINARY, Page
-from support.manifests import complete_manifest
+from support.manifests import complete_manifest, sign_again
 from typer.testing import CliRunner
 
 from augkd.cli.app import app
@@ -86,7 +86,6 @@ def make_run(folder: Path, texts: list[str], k: int = 2, source: str = "neighbou
     training = {"epochs": EPOCHS, "kd": {"weight": {"linear": {"from": 1.0, "to": 0.25}}}, "annealed": {"tau_max": 4}}
     recipe = {"task": {"dataset": "x"}, "teacher": {"model": None}, "training": training, "seed": 7}
     inputs = {"transfer_set": file_fingerprint(transfer / "data"), "task": "5" * 64, "student": {"teacher": "6" * 64}}
-    complete_manifest(folder / "student", "student", inputs)
     write_json(folder / "student" / "log.json", log or LOG)
     trace = SelectionTrace(torch.arange(0, k * len(texts) + 1, k), EPOCHS)
     every = torch.arange(k * len(texts))
@@ -96,6 +95,7 @@ def make_run(folder: Path, texts: list[str], k: int = 2, source: str = "neighbou
         )  # the last one is picked
     trace.result().write(folder / "student" / "trace.safetensors")
     save_file(PREDICTIONS, folder / "student" / "predictions.safetensors")
+    complete_manifest(folder / "student", "student", inputs)
     write_json(folder / "results.json", RESULTS)
     complete_manifest(folder, "run", {}, recipe=recipe, seed=7, stages=STAGES)
     return folder
@@ -288,6 +288,7 @@ def test_a_run_without_a_trace_and_predictions_has_no_sections_on_them(tmp_path:
     folder = make_run(tmp_path / "run", ["one text", "two texts"])
     for name in ("trace", "predictions"):
         (folder / "student" / f"{name}.safetensors").unlink()
+    sign_again(folder / "student")
     read = Reader(page_of(folder))
     assert "This run did not record which candidates were picked." in read.text
     ids = {attrs.get("id") for tag, attrs in read.tags if tag == "section"}
@@ -341,11 +342,13 @@ def test_regression_has_a_scatter_plot_instead_of_confusion_matrices(tmp_path: P
     for row in data:
         row["candidates"] = [candidate | {"teacher_logits": [2.0]} for candidate in row["candidates"]]
     write_rows(folder / "transfer_set", iter(data), ())
+    sign_again(folder / "transfer_set")
     inputs = {"transfer_set": file_fingerprint(folder / "transfer_set" / "data"), "task": "5" * 64, "student": {}}
     complete_manifest(folder / "student", "student", inputs)
     values = {"test": np.array([[1.0], [3.0]], np.float32), "test_labels": np.array([1.0, 2.0], np.float32)}
     values["teacher_test"] = np.array([[1.0], [2.0]], np.float32)
     save_file(values, folder / "student" / "predictions.safetensors")
+    sign_again(folder / "student")
     there = read_run(folder)
     section, table = errors(there, StyleSheet()), sources(there)
     assert section is not None
@@ -388,6 +391,7 @@ def test_with_many_epochs_the_page_has_some_including_the_first_and_the_last(tmp
     for epoch in range(40):
         trace.record(epoch, torch.arange(4), None, torch.tensor([epoch % 4]))
     trace.result().write(folder / "student" / "trace.safetensors")
+    sign_again(folder / "student")
     shown = columns(folder)["trace"]
     assert (len(shown["epochs"]), shown["epochs"][0], shown["epochs"][-1], shown["total_epochs"]) == (12, 1, 40, 40)
     assert [line.index("1") for line in shown["picked"]] == [(epoch - 1) % 4 for epoch in shown["epochs"]]
@@ -435,6 +439,7 @@ def test_hostile_texts_and_names_stay_text(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", HOSTILE, source="generator")
     results = RESULTS | {"recipe": HOSTILE[0], "task": HOSTILE[1]}
     write_json(folder / "results.json", results)
+    sign_again(folder)
     page = page_of(folder)
     read = Reader(page)
     scripts = [attrs for tag, attrs in read.tags if tag == "script"]
@@ -503,6 +508,7 @@ def test_a_trace_of_another_transfer_set_is_an_error(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", ["a", "b"])
     other = SelectionTrace(torch.tensor([0, 2]), 1).result()
     other.write(folder / "student" / "trace.safetensors")
+    sign_again(folder / "student")
     with pytest.raises(WorkspaceError, match="traces 2 candidates, but the transfer set has 4"):
         write_report(folder)
 
@@ -570,6 +576,8 @@ def test_a_run_in_a_comparison_reads_its_shared_transfer_set_and_its_baseline(tm
     folder = make_run(tmp_path / "runs" / "mine-s1", ["a", "b"])
     write_json(folder / "results.json", RESULTS | {"recipe": "mine", "seed": 1})
     write_json(folder / "student" / "config.json", {"id2label": dict(enumerate(LABELS))})
+    sign_again(folder)
+    sign_again(folder / "student")
     stages = STAGES | {"transfer_set": "../../shared/transfer_set-0123"}
     complete_manifest(folder, "run", {}, recipe=read_run(folder).recipe, seed=7, stages=stages)
     assert read_run(folder).transfer is None
@@ -585,7 +593,11 @@ def test_a_run_in_a_comparison_reads_its_shared_transfer_set_and_its_baseline(tm
 def test_a_transfer_set_that_was_replaced_is_not_shown(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", ["a", "b"])
     write_json(folder / "student" / "config.json", {"id2label": dict(enumerate(LABELS))})
+    sign_again(folder / "student")
     write_rows(folder / "transfer_set", iter(rows(["a", "c"], 2)), LABELS)
+    with pytest.raises(WorkspaceError, match=r"train-00000\.parquet is damaged"):  # that is not the same as replaced
+        read_run(folder)
+    sign_again(folder / "transfer_set")
     assert read_run(folder).transfer is None
 
 
