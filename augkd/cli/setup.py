@@ -37,7 +37,12 @@ def init(
         str | None, typer.Option("--text", help="The column of the texts, where the guess is wrong.")
     ] = None,
     text_pair: Annotated[str | None, typer.Option("--text-pair", help="The column of second texts.")] = None,
-    label: Annotated[str | None, typer.Option("--label", help="The column of the labels.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="The column of the labels; with commas, a column of 0 and 1 for each.")
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option("--separator", help="What separates the labels of a text, such as '|'.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing recipe.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +51,7 @@ def init(
     from augkd.setup.summary import next_commands, summary, summary_json
     from augkd.setup.survey import survey_corpus, survey_task
 
-    task = survey_task(data, text, text_pair, label)
+    task = survey_task(data, text, text_pair, label, separator)
     unlabelled = survey_corpus(corpus, task) if corpus else None
     recipe = write_recipe(out, task, unlabelled, data, force)
     lines = [*summary(task, unlabelled), "", f"written: {out}", "next:"]

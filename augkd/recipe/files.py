@@ -20,7 +20,20 @@ from augkd.workspace.names import user_path
 
 _T = TypeVar("_T", bound=BaseModel)
 # Keys that describe the data set beside them; they are dropped when --set replaces that data set.
-_DATASET_KEYS = ("text", "text_pair", "label", "labels", "splits", "split", "config", "name", "metric", "regression")
+_DATASET_KEYS = (
+    "text",
+    "text_pair",
+    "label",
+    "labels",
+    "separator",
+    "empty_label",
+    "splits",
+    "split",
+    "config",
+    "name",
+    "metric",
+    "regression",
+)
 _PATH_KEYS = ("dataset", "model", "index", "logits", "augmented_samples", "transfer_set")
 _NEW_PATH_KEYS = ("answers",)  # folders that need not exist yet
 _TRANSFER_SET_TRAINING = {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}, "epochs": 4}

@@ -13,6 +13,7 @@ from typing import Any
 
 from augkd.data.sources import RawTask
 from augkd.errors import DataError
+from augkd.setup.several_labels import list_column, separator_of, yes_no_columns
 
 SAMPLE_ROWS = 1000  # rows that a guess looks at
 _TEXT_NAMES = (
@@ -38,27 +39,56 @@ class Columns:
 
     text: str
     text_pair: str | None
-    label: str
+    label: str | tuple[str, ...]  # several: a column of 0 and 1 for each label
     reasons: tuple[str, ...]  # why these, one line each
+    separator: str | None = None  # between the labels of a cell
 
 
 def guess_columns(
-    raw: RawTask, text: str | None = None, text_pair: str | None = None, label: str | None = None
+    raw: RawTask,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    separator: str | None = None,
 ) -> Columns:
-    """The columns of a task; given ones are taken as given. Raises DataError where none looks like text or label."""
+    """The columns of a task; given ones are taken as given. Raises DataError where none looks like text or label.
+
+    `label` may name several columns, with commas between them.
+    """
     rows = raw.rows["train"][:SAMPLE_ROWS]
     values = {name: [row.get(name) for row in rows] for name in raw.columns}
-    label, why_label = (label, "given with --label") if label else _guess_label(raw, values, {text, text_pair})
-    text, why_text = (text, "given with --text") if text else _guess_text(raw, values, {label, text_pair})
-    reasons = [f"text column {text!r}: {why_text}", f"label column {label!r}: {why_label}"]
+    labels, why_label = _given(label, values) if label else _guess_labels(raw, values, {text, text_pair})
+    text, why_text = (text, "given with --text") if text else _guess_text(raw, values, {*labels, text_pair})
+    columns = f"column {labels[0]!r}" if len(labels) == 1 else f"columns {', '.join(labels)}"
+    reasons = [f"text column {text!r}: {why_text}", f"label {columns}: {why_label}"]
+    if separator:
+        reasons.append(f"separator {separator!r}: given with --separator")
+    elif len(labels) == 1 and (separator := separator_of(values.get(labels[0], ()))):
+        reasons.append(f"separator {separator!r}: the names it separates are labels of other rows, too")
     if text_pair:
         reasons.insert(1, f"text_pair column {text_pair!r}: given with --text-pair")
     else:
         seconds = (second for first, second in _PAIR_NAMES if first == text)
-        text_pair = next((name for name in seconds if name in values and name != label), None)
+        text_pair = next((name for name in seconds if name in values and name not in labels), None)
         if text_pair:
             reasons.insert(1, f"text_pair column {text_pair!r}: its name goes with {text!r}")
-    return Columns(text, text_pair, label, tuple(reasons))
+    return Columns(text, text_pair, labels[0] if len(labels) == 1 else labels, tuple(reasons), separator)
+
+
+def _given(label: str, values: Values) -> tuple[tuple[str, ...], str]:
+    several = tuple(name.strip() for name in label.split(","))
+    return (label,) if label in values or len(several) == 1 else several, "given with --label"
+
+
+def _guess_labels(raw: RawTask, values: Values, taken: set[str | None]) -> tuple[tuple[str, ...], str]:
+    """One column, or a column of 0 and 1 for each label; and why."""
+    named = any(name.lower() in _LABEL_NAMES for name in values if name not in taken)
+    if not named and (lists := list_column(values, taken)):
+        return (lists,), "its values are lists"
+    if not named and (columns := yes_no_columns(values, taken)):
+        return columns, "they hold 0 and 1, one for each label"
+    name, why = _guess_label(raw, values, taken)
+    return (name,), why
 
 
 def _guess_label(raw: RawTask, values: Values, taken: set[str | None]) -> tuple[str, str]:

@@ -128,9 +128,13 @@ def _task(task: TaskSurvey, dataset: str, folder: Path) -> list[str]:
     lines = ["task:", f"  dataset: {_path(dataset, folder)}", f"  text: {_quoted(columns.text)}"]
     if columns.text_pair:
         lines.append(f"  text_pair: {_quoted(columns.text_pair)}")
-    lines.append(f"  label: {_quoted(columns.label)}  # {_label_comment(task)}")
+    names = [columns.label] if isinstance(columns.label, str) else columns.label
+    label = _quoted(names[0]) if len(names) == 1 else f"[{', '.join(map(_quoted, names))}]"
+    lines.append(f"  label: {label}  # {_label_comment(task)}")
+    if columns.separator:
+        lines.append(f"  separator: {_quoted(columns.separator)}  # between the labels of a text")
     counts = task.class_counts.values()
-    if counts and max(counts) > 0.75 * sum(counts):
+    if "f1" in task.task.target.metrics and counts and max(counts) > 0.75 * sum(counts):
         lines.append("  # metric: f1  # the classes are imbalanced, and accuracy mostly measures the largest")
     return [*lines, ""]
 
@@ -139,7 +143,7 @@ def _label_comment(task: TaskSurvey) -> str:
     if task.label_range is not None:
         return f"numbers from {task.label_range[0]:g} to {task.label_range[1]:g}: a regression task"
     names = [short_name(name, 20) for name in task.class_counts]
-    return f"{len(names)} classes: {', '.join(names[:6])}{', …' if names[6:] else ''}"
+    return f"{task.task.target.describe()}: {', '.join(names[:6])}{', …' if names[6:] else ''}"
 
 
 def _models(chosen: Choices) -> list[str]:

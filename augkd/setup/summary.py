@@ -35,7 +35,7 @@ def _task_lines(task: TaskSurvey) -> Iterator[str]:
     else:
         counts = [f"{short_name(name, 20)} {count}" for name, count in task.class_counts.items()]
         more = f" and {len(counts) - 12} more" if counts[12:] else ""
-        yield f"{len(counts)} classes: {', '.join(counts[:12])}{more}; metric: {task.task.metric}"
+        yield f"{task.task.target.describe()}: {', '.join(counts[:12])}{more}; metric: {task.task.metric}"
     yield _lengths_line(task.lengths)
     yield from (f"note: {note}" for note in task.task.notes)
     yield from (f"warning: {warning}" for warning in _warnings(task))
@@ -86,7 +86,7 @@ def summary_json(task: TaskSurvey, corpus: CorpusSurvey | None, recipe: str) -> 
     """The surveys and the recipe's text as values for JSON."""
     values: dict[str, Any] = {
         "task": task.task.name,
-        "columns": {name: getattr(task.columns, name) for name in ("text", "text_pair", "label")},
+        "columns": {name: getattr(task.columns, name) for name in ("text", "text_pair", "label", "separator")},
         "reasons": list(task.columns.reasons),
         "splits": {name: len(examples) for name, examples in _splits(task).items()},
         "classes": task.class_counts,

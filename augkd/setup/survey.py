@@ -69,12 +69,22 @@ class CorpusSurvey:
 
 
 def survey_task(
-    dataset: str, text: str | None = None, text_pair: str | None = None, label: str | None = None
+    dataset: str,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    separator: str | None = None,
 ) -> TaskSurvey:
     """Reads a labelled file, folder or Hub data set as a run would. Raises what a run would raise, and DataError."""
     raw = read_task(dataset, None, None, label or "label")
-    columns = guess_columns(raw, text, text_pair, label)
-    task = load_task(dataset=dataset, text=columns.text, text_pair=columns.text_pair, label=columns.label)
+    columns = guess_columns(raw, text, text_pair, label, separator)
+    task = load_task(
+        dataset=dataset,
+        text=columns.text,
+        text_pair=columns.text_pair,
+        label=columns.label,
+        separator=columns.separator,
+    )
     target = task.target
     labels = [example.label for example in task.train if example.label is not None]
     repeated, conflicting, leaked = _repeats(task)
