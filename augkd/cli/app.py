@@ -19,9 +19,11 @@ from augkd.cli.label import label_app
 from augkd.cli.printing import say
 from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, recipe_names, show, warn
 from augkd.cli.transfer import transfer_app
+from augkd.cli.verify import verify
 from augkd.cli.views import comparison_lines, comparison_notes, run_lines
 from augkd.errors import AugkdError
 from augkd.models.libraries import quiet_libraries
+from augkd.workspace.disk import system_problem
 
 if TYPE_CHECKING:
     from augkd.recipe import Recipe
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(index_app, name="index")
 app.add_typer(transfer_app, name="transfer")
-for command in (setup.doctor, setup.init, ship.report, ship.export, ship.bench_student, ship.push):
+app.add_typer(label_app, name="label")
+for command in (setup.doctor, setup.init, verify, ship.report, ship.export, ship.bench_student, ship.push):
     app.command()(command)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -192,7 +195,7 @@ def check(
 @app.command("list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="losses, layers, selectors, sources, pipelines or indexes (default: all).")
+        str | None, typer.Argument(help="losses, layers, selectors, label-selectors, sources, pipelines or indexes.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -240,6 +243,11 @@ def main() -> None:
         if debug:
             raise
         say(f"error: {exc}", err=True)
+        raise SystemExit(1) from None
+    except OSError as exc:
+        if debug:
+            raise
+        say(f"error: {system_problem(exc)}", err=True)
         raise SystemExit(1) from None
     except _Interrupt:
         say("interrupted; the same command continues", err=True)

@@ -7,7 +7,7 @@ years later, and a user reads it with any JSON library.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Split = Literal["validation", "test"]
 
@@ -55,6 +55,8 @@ class DataCounts(TypedDict):
 
     originals: int  # labelled texts
     labelled_texts_of_the_task: NotRequired[int]  # where the student sees only some of them
+    labelled_by_the_teacher: NotRequired[int]  # with a label budget
+    left_out: NotRequired[int]  # texts that a teacher which is asked gave no output for
     candidates: int
     candidates_unique: int
     excluded_evaluation_texts: int
@@ -77,6 +79,21 @@ class Cost(TypedDict):
     peak_rss_bytes: int  # of the process that trained the student
 
 
+class StudentBetween(TypedDict):
+    """Scores of a student that was trained between two rounds of a label budget."""
+
+    labels: int  # texts that the teacher had labelled by then
+    validation: float
+    test: float | None
+
+
+class LabelRounds(TypedDict):
+    """The rounds of a label budget."""
+
+    chosen: list[int]  # texts of each round
+    students: list[StudentBetween]
+
+
 class RunResults(TypedDict):
     """results.json of one run."""
 
@@ -91,3 +108,5 @@ class RunResults(TypedDict):
     versions: dict[str, str]  # of libraries
     notes: NotRequired[list[str]]  # what a reader must know, such as that there were too few candidates
     assistants: NotRequired[list[AssistantResults]]
+    label_rounds: NotRequired[LabelRounds]  # with data.label_budget
+    asked: NotRequired[list[dict[str, Any]]]  # of each teacher that is asked: texts, tokens, calibration

@@ -18,6 +18,7 @@ from augkd.recipe.files import (
     shipped_recipes,
 )
 from augkd.recipe.index import CorpusOptions, EncoderOptions, FaissOptions, IndexRecipe
+from augkd.recipe.label_budget import LabelBudgetOptions
 from augkd.recipe.pipeline import (
     AssistantOptions,
     Recipe,
@@ -44,6 +45,7 @@ __all__ = [
     "GeneratedOptions",
     "GeneratorOptions",
     "IndexRecipe",
+    "LabelBudgetOptions",
     "NeighbourOptions",
     "Recipe",
     "StructureOptions",

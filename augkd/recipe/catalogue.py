@@ -21,7 +21,12 @@ from augkd.recipe.data import DataOptions
 from augkd.recipe.files import shipped_recipes
 from augkd.recipe.options import Option, family
 
-_FAMILIES = {"losses": "loss", "layers": "intermediate-layer loss", "selectors": "selector"}
+_FAMILIES = {
+    "losses": "loss",
+    "layers": "intermediate-layer loss",
+    "selectors": "selector",
+    "label-selectors": "label selector",
+}
 KINDS = (*_FAMILIES, "sources", "pipelines", "indexes")
 _SOURCES = {  # keys of `data` that give candidates
     "neighbours": "The nearest texts of an index of unlabelled text.",

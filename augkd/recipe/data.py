@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from augkd.recipe import options
 from augkd.recipe.index import CorpusOptions, IndexRecipe
+from augkd.recipe.label_budget import LabelBudgetOptions
 from augkd.recipe.table import MINILM, BatchSize, Count, Seed, Steps, Table
 from augkd.recipe.training import NamedOptions
 
@@ -104,6 +105,7 @@ class DataOptions(Table):
     generated: GeneratedOptions | None = None
     substitution: SubstitutionOptions | None = None
     generator: GeneratorOptions | None = None
+    label_budget: LabelBudgetOptions | None = None  # none: the teacher labels every text
     select: NamedOptions = Field(default_factory=_everything)
     temperature: float = Field(2.0, gt=0)  # temperature of the divergence that minimax ranks by
     refresh: Steps = Field(1, ge=1)  # epochs between two scorings; in between, the last scores are used
@@ -135,10 +137,23 @@ class DataOptions(Table):
                 raise ValueError(f"transfer_set holds all texts already; drop {' and '.join(given)}, or transfer_set")
         return self
 
+    @model_validator(mode="after")
+    def _label_budget_has_texts(self) -> DataOptions:
+        if self.label_budget is None:
+            return self
+        if self.transfer_set is not None or self.generator is not None:
+            source = "transfer_set" if self.transfer_set is not None else "generator"
+            raise ValueError(f"label_budget bounds what the teacher labels before training; drop it or {source}")
+        if self.label_budget.of == "index" and self.neighbours is None:
+            raise ValueError("label_budget.of: index needs an index; give neighbours.index")
+        return self
+
     @property
     def has_stored_candidates(self) -> bool:
         """Whether the transfer set has candidates."""
-        sources = (self.neighbours, self.augmented_samples, self.generated, self.substitution, self.transfer_set)
+        alone = self.label_budget is not None and self.label_budget.of == "index"  # texts of the index have no owner
+        neighbours = None if alone else self.neighbours
+        sources = (neighbours, self.augmented_samples, self.generated, self.substitution, self.transfer_set)
         return any(source is not None for source in sources)
 
     @property

@@ -22,6 +22,7 @@ FAMILIES = {  # family → (file, name of the dict literal)
     "loss": ("distill/objective/losses.py", "LOSSES"),
     "intermediate-layer loss": ("distill/objective/layer_losses.py", "LAYER_LOSSES"),
     "selector": ("selection/selectors.py", "SELECTORS"),
+    "label selector": ("selection/label_selectors.py", "LABEL_SELECTORS"),
 }
 _TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
 _LARGEST = 2**63 - 1  # what a tensor's integer holds

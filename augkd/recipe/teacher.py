@@ -94,7 +94,7 @@ class TeacherOptions(Table):
         model = self.model if self.endpoint is None else None
         answers = self.answers if self.endpoint is None else None
         if sum(given is not None for given in (model, self.logits, self.ensemble, self.endpoint, answers)) != 1:
-            raise RecipeError("teacher: give one of 'model', 'logits', 'ensemble', 'endpoint' with 'model', 'answers'")
+            raise ValueError("give one of 'model', 'logits', 'ensemble', 'answers', or 'endpoint' with 'model'")
         beside = self.model_fields_set - {"ensemble", "average", "model", "logits"}
         if self.ensemble is not None and beside:
             raise ValueError(f"'{min(beside)}' stands beside 'ensemble'; move it into the members")

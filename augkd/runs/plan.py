@@ -16,7 +16,7 @@ from augkd.data.task import Task, load_task, with_labelled
 from augkd.distill.teacher.prompt import question_for
 from augkd.errors import DataError
 from augkd.models.locate import locate
-from augkd.recipe import Comparison, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dump
+from augkd.recipe import Comparison, LabelBudgetOptions, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dump
 from augkd.recipe.units import format_seconds
 from augkd.retrieval.dense.rerank import texts_to_rerank
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
@@ -103,11 +103,23 @@ def _teacher_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str
         yield f"teacher       {_teacher(member)}{_state(out, 'teacher') if member.epochs else ''}"
     if teacher.ensemble:
         yield f"              {len(teacher.ensemble)} teachers, their {teacher.average} averaged"
+    texts, budget = len(task.train) + _candidates(recipe, task), recipe.data.label_budget
+    if budget is not None:
+        texts = sum(example.label is not None for example in task.train) + budget.texts
     if teacher.kind in ("model", "ensemble"):
-        texts = len(task.train) + _candidates(recipe, task) + len(task.validation) + len(task.test)
+        texts += len(task.validation) + len(task.test)
         yield f"              labels at most {texts} texts, each distinct one once"
     if teacher.kind in ("endpoint", "answers"):
-        yield from _asking_lines(teacher, task, len(task.train) + _candidates(recipe, task))
+        yield from _asking_lines(teacher, task, texts)
+    if budget is not None:
+        yield f"              {_label_budget(budget, pool_size(recipe, task))}"
+
+
+def _label_budget(budget: LabelBudgetOptions, pool: int | None) -> str:
+    name, settings = budget.selector
+    by = " ".join([name, *(f"{key} {_value(value)}" for key, value in settings.items())])
+    of = "the index" if pool is None else f"at most {pool} unlabelled texts"
+    return f"label budget: {budget.texts} of {of}, after rounds {', '.join(map(str, budget.sizes))}, by {by}"
 
 
 def _teacher(options: TeacherOptions) -> str:
@@ -152,6 +164,19 @@ def _transfer_set_lines(recipe: Recipe, task: Task, student_task: Task, out: Pat
         shown = f"{originals} of {len(task.train)} training texts as originals (data.labelled)"
     state = _state(out, "transfer_set")
     yield f"transfer set  {shown}, at most {_candidates(recipe, student_task)} candidates{state}"
+
+
+def pool_size(recipe: Recipe, task: Task) -> int | None:
+    """Unlabelled texts that the teacher could be asked about, at most; None: not known before a corpus is read."""
+    unlabelled, budget = sum(example.label is None for example in task.train), recipe.data.label_budget
+    if budget is None or budget.of == "candidates" or recipe.data.neighbours is None:
+        return unlabelled + _candidates(recipe, task)
+    index = recipe.data.neighbours.index
+    if isinstance(index, str):
+        texts: int | None = read_index_manifest(Path(index)).count
+    else:
+        texts = CorpusSource(**dump(index.corpus)).known_size()
+    return None if texts is None else unlabelled + min(texts, budget.pool)
 
 
 def _candidates(recipe: Recipe, task: Task) -> int:

@@ -31,6 +31,7 @@ from augkd.runs.context import RunContext, StageFolders
 from augkd.runs.model_checks import check_models
 from augkd.runs.results import RunRecord, run_results
 from augkd.runs.stages.index import IndexStage
+from augkd.runs.stages.labels import LabelRounds
 from augkd.runs.stages.masked_lm import MaskedLMStage
 from augkd.runs.stages.student import StudentStage
 from augkd.runs.stages.teacher import Teacher, Tutor, stored_outputs, teacher_target
@@ -67,7 +68,10 @@ class Lesson:
     @cached_property
     def transfer_set(self) -> TransferSet:
         """Originals and candidates with the logits of the tutor."""
-        return make_transfer_set(self.context, self.tutor, self._stages.index, self._stages.masked_lms)
+        stages, rounds = self._stages, None
+        if self.context.recipe.data.label_budget is not None and not self._assistants:  # an assistant labels for free
+            rounds = LabelRounds(self._stage, stages.teacher)
+        return make_transfer_set(self.context, self.tutor, stages.index, stages.masked_lms, rounds)
 
     @cached_property
     def student(self) -> StudentManifest:

@@ -255,6 +255,8 @@ class TransferSetManifest(Manifest):
     KIND = "transfer_set"
 
     data: TransferCounts
+    asked: list[dict[str, Any]] | None = None  # of each teacher that is asked: texts, tokens, calibration
+    label_rounds: dict[str, Any] | None = None  # of a label budget: texts chosen, scores of the students between
     task: str
     teacher_rows: Count
     generator_rows: Count

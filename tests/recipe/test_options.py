@@ -14,9 +14,15 @@ from augkd.distill.objective.layer_losses import LAYER_LOSSES
 from augkd.distill.objective.losses import LOSSES
 from augkd.errors import RecipeError
 from augkd.recipe import options
+from augkd.selection.label_selectors import LABEL_SELECTORS
 from augkd.selection.selectors import SCORED, SELECTORS
 
-FAMILIES: dict[str, Any] = {"loss": LOSSES, "intermediate-layer loss": LAYER_LOSSES, "selector": SELECTORS}
+FAMILIES: dict[str, Any] = {
+    "loss": LOSSES,
+    "intermediate-layer loss": LAYER_LOSSES,
+    "selector": SELECTORS,
+    "label selector": LABEL_SELECTORS,
+}
 MEMBERS = [(kind, name, function) for kind, members in FAMILIES.items() for name, function in members.items()]
 WEIGHT = options.Option("weight", "float", ">= 0", 1.0)
 

@@ -152,12 +152,13 @@ def test_what_the_llm_does_not_answer_is_left_out_counted_and_listed_and_the_key
         assert paid == len(texts)
     transfer = TransferSet.open(out / "transfer_set")
     assert original not in transfer.column("text")
-    assert len(transfer) == 89
+    assert transfer.column("label").count(None) == 2, "candidates of the original, which were paid for, stay"
+    assert len(transfer) == 89 + 2
     assert candidate not in transfer.candidates().text
     listed = [json.loads(line) for line in (out / "transfer_set" / FILE).read_text().splitlines()]
     assert {(row["text"], row["reason"]) for row in listed} == {(original, "refused"), (candidate, "unparsable")}
     manifest = json.loads((out / "transfer_set" / "manifest.json").read_text())
-    assert manifest["data"]["originals"] == 89
+    assert manifest["data"]["originals"] == 91
     assert manifest["data"]["left_out"] == 2
     (report,) = manifest["asked"]
     assert report["left_out"] == {"refused": 1, "unparsable": 1}

@@ -27,7 +27,7 @@ class AnswerStore:
     def refresh(self) -> None:
         """Reads what was added since the last time, by this process or another one."""
         path = self.folder / FILE
-        if not path.exists():
+        if not path.exists() or path.stat().st_size <= self._read:
             return
         with path.open("rb") as stream:
             stream.seek(self._read)
@@ -42,6 +42,10 @@ class AnswerStore:
     def get(self, key: str) -> Mapping[str, Any] | None:
         """The record of a key, as far as it has been read."""
         return self._records.get(key)
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """All that have been read."""
+        return list(self._records.values())
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends a record, which has a `key`; on disk when this returns."""

@@ -33,39 +33,60 @@ def text_id(text: Pair) -> str:
     return answer_key(*text)[:16]
 
 
+class AnswersMissing(DataError):
+    """Texts that have no answer yet."""
+
+    def __init__(self, texts: Sequence[Pair], message: str):
+        super().__init__(message)
+        self.texts = list(texts)
+
+
 class ImportedAnswers:
     """Answers that were imported into a folder."""
 
     asked = 0  # nothing is asked by a process
 
-    def __init__(self, options: TeacherOptions, labels: Sequence[str], store: AnswerStore):
-        self._options, self._labels, self._store = options, tuple(labels), store
+    def __init__(
+        self,
+        options: TeacherOptions,
+        labels: Sequence[str],
+        store: AnswerStore,
+        own: Mapping[Pair, int] | None = None,  # texts with a class of their own, which is their answer unless one came
+    ):
+        self._options, self._labels, self._store, self._own = options, tuple(labels), store, own or {}
 
     def fetch(self, texts: Sequence[Pair], progress: Steps | None = None) -> None:
         """Raises DataError where a text has no answer, unless those are left out (`teacher.missing: drop`)."""
         missing = self.missing(texts)
         if missing and self._options.missing == "error":
-            raise DataError(
+            raise AnswersMissing(
+                missing,
                 f"{len(missing)} texts have no answer in {self._store.folder}, e.g. {short_repr(missing[0][0])}; "
                 "`augkd label next` writes them to a file, `augkd label import` reads the answers; "
-                "teacher.missing: drop leaves them out"
+                "teacher.missing: drop leaves them out",
             )
 
     def missing(self, texts: Sequence[Pair]) -> list[Pair]:
         """The distinct texts without an answer."""
+        return [text for text in dict.fromkeys(texts) if text not in self._own and not self.imported(text)]
+
+    def imported(self, text: Pair) -> bool:
+        """Whether an answer about this text was imported."""
         self._store.refresh()
-        return [text for text in dict.fromkeys(texts) if self._store.get(text_id(text)) is None]
+        return self._store.get(text_id(text)) is not None
 
     def answers(self, texts: Sequence[Pair]) -> list[Answer | None]:
         """The imported answers; None for a text without."""
         self._store.refresh()
-        return [self._answer(self._store.get(text_id(text))) for text in texts]
+        return [self._answer(text, self._store.get(text_id(text))) for text in texts]
 
     def usage(self, texts: Sequence[Pair]) -> tuple[int, int]:
         """Nothing is counted."""
         return 0, 0
 
-    def _answer(self, record: Mapping[str, Any] | None) -> Answer | None:
+    def _answer(self, text: Pair, record: Mapping[str, Any] | None) -> Answer | None:
+        if record is None and text in self._own:
+            return Answer(smoothed(self._own[text], len(self._labels), self._options.smoothing), smoothed=True)
         if record is None:
             return None
         if "left_out" in record:
@@ -99,7 +120,7 @@ def hand_out(folder: Path, texts: Sequence[Pair], path: Path) -> None:
     """Writes the texts to `path` as JSONL with their ids and an empty label, and remembers what was handed out."""
     rows = [{"id": text_id(text), "text": text[0], **_second(text)} for text in texts]
     folder.mkdir(parents=True, exist_ok=True)
-    known = _requested(folder)
+    known = requested_texts(folder)
     with (folder / REQUESTED).open("a", encoding="utf-8") as stream:
         stream.writelines(_line(row) for row in rows if row["id"] not in known)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +133,7 @@ def import_answers(folder: Path, path: Path, labels: Sequence[str], order: Seque
 
     Nothing is added where a row is wrong: raises DataError with its line.
     """
-    known, counts = _requested(folder), Imported()
+    known, counts = requested_texts(folder), Imported()
     store = AnswerStore(folder)
     records = [
         record
@@ -207,7 +228,8 @@ def _by_label(where: str, name: str, value: Any, labels: Sequence[str], order: S
     return {label: float(number) for label, number in numbers.items()}
 
 
-def _requested(folder: Path) -> dict[str, Pair]:
+def requested_texts(folder: Path) -> dict[str, Pair]:
+    """The texts that were handed out, by id."""
     path = folder / REQUESTED
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [json.loads(line) for line in lines if line.endswith("}")]  # a kill may have cut the last one

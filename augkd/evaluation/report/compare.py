@@ -19,12 +19,14 @@ from augkd.evaluation.compare.schema import (
 )
 from augkd.evaluation.report.blocks import Cell, Code, Plot, Section, Table, count, decimal, duration, size
 from augkd.evaluation.report.figures import Effect, Series, StyleSheet, forest, points
+from augkd.evaluation.report.labels import label_curves
 from augkd.workspace.run_folder import run_folder, task_folder
 
 
 def comparison_sections(summary: ComparisonSummary, folder: Path, page: Path, sheet: StyleSheet) -> list[Section]:
     """Sections on a comparison in `folder`, for a page at `page`."""
-    sections = [_headline(summary), _differences(summary, sheet), _seeds(summary, sheet), _cost(summary, sheet)]
+    sections = [_headline(summary), _differences(summary, sheet), label_curves(summary, sheet), _seeds(summary, sheet)]
+    sections.append(_cost(summary, sheet))
     return [*(section for section in sections if section is not None), _runs(summary, folder, page)]
 
 

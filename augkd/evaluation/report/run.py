@@ -11,6 +11,7 @@ import yaml
 from augkd.evaluation.report.blocks import Code, Plot, Section, Table, count, decimal, duration, percent, size
 from augkd.evaluation.report.data import Record, RunData
 from augkd.evaluation.report.figures import Series, StyleSheet, bars, lines
+from augkd.evaluation.report.labels import asked, label_curve
 from augkd.evaluation.report.selection import attention, errors, explorer, rewritten_texts, selection, sources
 from augkd.evaluation.results import Split
 from augkd.recipe import TrainingOptions, options, schedules
@@ -22,6 +23,8 @@ def run_sections(run: RunData, sheet: StyleSheet) -> list[Section]:
     """All sections of a run that have anything to show."""
     sections = [
         headline(run),
+        label_curve(run, sheet),
+        asked(run),
         learning(run, sheet),
         schedule(run, sheet),
         costs(run, sheet),

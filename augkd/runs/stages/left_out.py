@@ -7,40 +7,43 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from augkd.data.task import Example, Texts
+from augkd.data.task import Example, Texts, texts_of
 from augkd.distill.teacher.asked import asked_teachers
 from augkd.distill.teacher.outputs import TeacherOutputs
 from augkd.errors import DataError, ModelError
 from augkd.workspace.files import write_text
 
+Pair = tuple[str, str | None]
 FILE = "left_out.jsonl"  # in the folder of a transfer set
 
 
-def without_output(
+def check_originals(
     train: Sequence[Example],
     logits: NDArray[np.float32],  # of the originals, then of all candidates
     outputs: TeacherOutputs,
-) -> NDArray[np.bool_]:  # (originals,)
-    """Which originals have no output; raises DataError where a teacher must have one, ModelError where none has."""
-    unknown = np.asarray(np.isnan(logits[: len(train)].sum(axis=1)))  # a row is known or it is all nan
+    asked_about: Set[Pair],
+) -> None:
+    """Raises DataError where an original has no output and the teacher must have one, ModelError where none has."""
+    nan = np.isnan(logits[: len(train)].sum(axis=1))  # a row is known or it is all nan
+    unknown = nan & np.array([text in asked_about for text in texts_of(train)])
     if not unknown.any():
-        return unknown
-    text = train[int(unknown.argmax())].text[:60]
+        return
+    first = int(unknown.argmax())
+    text = train[first].text[:60]
     asked = asked_teachers(outputs)
     if not asked:
         raise DataError(f"the teacher has no output for the labelled text '{text}'; add it")
-    if unknown.all():
-        shown = [one for teacher in asked for one in teacher.left_out([(train[0].text, train[0].text_pair)])]
+    if nan.all():
+        shown = [one for teacher in asked for one in teacher.left_out(texts_of(train[first : first + 1]))]
         reason = f": {shown[0].reason}, '{shown[0].answer[:80]}'" if shown else ""
         raise ModelError(f"the teacher has no output for any of the {len(train)} training texts, e.g. '{text}'{reason}")
-    return unknown
 
 
 def write_left_out(folder: Path, outputs: TeacherOutputs, texts: Texts) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class StudentStage:
     def make(self, transfer: TransferSet) -> StudentManifest:
         """Trains the student unless it is there already; returns its manifest, with its scores."""
         folder = self.folder
-        made_from = {"transfer_set": file_fingerprint(transfer.folder / "data")} | self._identity()
+        made_from = {"transfer_set": file_fingerprint(transfer.folder / "data")} | self.identity
         if not finished(folder, "student", made_from):
             from augkd.runs.stages.student_training import StudentTraining  # transformers takes seconds to import
 
@@ -67,7 +67,8 @@ class StudentStage:
         training = self.context.recipe.training
         return load_classifier(str(self.folder), self.context.target, training.max_length, None, training.precision)
 
-    def _identity(self) -> dict[str, Any]:
+    @property
+    def identity(self) -> dict[str, Any]:
         """What decides the student besides the transfer set."""
         recipe = self.context.recipe
         data = dump(recipe.data)

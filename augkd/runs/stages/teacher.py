@@ -135,6 +135,11 @@ class Teacher:
         names = self._output_names
         return fingerprint([model_fingerprint(self.folder), self._context.target.labels, names, precision])
 
+    @property
+    def identity(self) -> str:
+        """The fingerprint, but for the answers that people gave so far: what is chosen stays chosen as they come."""
+        return self._asking_identity() if self.options.kind == "answers" else self.fingerprint
+
     @cached_property
     def outputs(self) -> TeacherOutputs:
         """Its logits of any text; a model's are stored."""
@@ -160,27 +165,34 @@ class Teacher:
         """An LLM or people, calibrated on the labelled texts that the student sees."""
         options, target, endpoint = self.options, self._context.target, self.options.endpoint
         store = AnswerStore(self.answers)
-        examples = [e for e in self._context.originals if e.label is not None] if options.calibrate else []
-        classes = target.encode([example.label for example in examples]).tolist()
-        labelled = list(zip(texts_of(examples), classes, strict=True))
+        examples = [example for example in self._context.originals if example.label is not None]
+        own = dict(zip(texts_of(examples), target.encode([e.label for e in examples]).tolist(), strict=True))
+        labelled = list(own.items()) if options.calibrate else []
         if endpoint is None:
             if target.problem_type != "single_label_classification":
                 raise RecipeError("teacher.answers holds one class per text; give another teacher for this task")
-            return AskedTeacher(ImportedAnswers(options, target.labels, store), target.outputs, labelled)
+            people = ImportedAnswers(options, target.labels, store, own)
+            imported = [pair for pair in labelled if people.imported(pair[0])]
+            return AskedTeacher(people, target.outputs, imported, evaluates=False)
         asked = question_for(options, target, self._context.task.is_pair)
         source = EndpointSource(options, asked, store, lambda: ChatEndpoint(endpoint, str(options.model)))
         return AskedTeacher(source, target.outputs, labelled, endpoint.evaluate)
 
     def _asking_fingerprint(self) -> str:
         """What decides the outputs of a teacher that is asked."""
+        settings, file = [self._asking_identity(), self.options.missing], self.answers / FILE
+        if self.options.endpoint is None and file.exists():
+            settings.append(file_fingerprint(file))
+        return fingerprint(settings)
+
+    def _asking_identity(self) -> str:
         options, labels = self.options, self._context.target.labels
-        settings: list[object] = [labels, options.labels, options.smoothing, options.calibrate, options.missing]
-        if options.endpoint is None:
-            file = self.answers / FILE
-            return fingerprint([*settings, file_fingerprint(file) if file.exists() else None])
-        endpoint = options.endpoint
-        asked = [endpoint.probabilities, endpoint.permutations, endpoint.parameters]
-        return fingerprint([*settings, options.model, options.prompt, options.descriptions, *asked])
+        settings: list[object] = [labels, options.labels, options.smoothing, options.calibrate]
+        if options.endpoint is not None:
+            endpoint = options.endpoint
+            settings += [options.model, options.prompt, options.descriptions]
+            settings += [endpoint.probabilities, endpoint.permutations, endpoint.parameters]
+        return fingerprint(settings)
 
     @property
     def _average(self) -> str:

@@ -10,7 +10,7 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,9 @@ from augkd.data.cleaning import NORMALISATION, normalised
 from augkd.data.given_transfer_set import copy_training_rows, locate_transfer_set
 from augkd.data.target import Target
 from augkd.data.task import Example, Task, texts_of
-from augkd.data.transfer_set import TransferSet, original_row, write_card, write_rows
+from augkd.data.task import Texts as TaskTexts
+from augkd.data.transfer_set import TransferSet, write_card, write_rows
+from augkd.distill.teacher.outputs import TeacherOutputs
 from augkd.errors import DataError
 from augkd.models.locate import locate, model_fingerprint
 from augkd.recipe import DataOptions, GeneratedOptions, NeighbourOptions, SubstitutionOptions, dump
@@ -36,21 +38,31 @@ from augkd.retrieval.manifest import index_identity
 from augkd.retrieval.retriever import Retriever
 from augkd.runs.context import RunContext
 from augkd.runs.stages.index import IndexStage
-from augkd.runs.stages.left_out import without_output, write_left_out
+from augkd.runs.stages.index_texts import texts_of_index
+from augkd.runs.stages.labels import LabelRounds, Texts
+from augkd.runs.stages.left_out import check_originals, write_left_out
 from augkd.runs.stages.masked_lm import MaskedLMStage
+from augkd.runs.stages.rows import RowCounts, transfer_rows
 from augkd.runs.stages.teacher import Tutor
 from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.folders import CACHE, begin, end
 from augkd.workspace.locks import claimed
 from augkd.workspace.manifests import finished
-from augkd.workspace.progress import Progress
+from augkd.workspace.progress import Progress, Steps
 
 
-def make_transfer_set(context: RunContext, tutor: Tutor, index: IndexStage, masked_lms: MaskedLMStage) -> TransferSet:
-    """The originals with their candidates, all labelled by `tutor`; made unless it is there already.
+def make_transfer_set(
+    context: RunContext,
+    tutor: Tutor,
+    index: IndexStage,
+    masked_lms: MaskedLMStage,
+    rounds: LabelRounds | None = None,
+) -> TransferSet:
+    """The originals with their candidates, labelled by `tutor`, made unless it is there already.
 
-    Raises DataError when the tutor has no output for a labelled text.
+    All of them are labelled, or those that `rounds` choose. Raises DataError when the tutor has no output for a
+    labelled text.
     """
     options = context.recipe.data
     made_from: dict[str, Any] = {
@@ -64,13 +76,17 @@ def make_transfer_set(context: RunContext, tutor: Tutor, index: IndexStage, mask
             "data": _identity(options, masked_lms),
             "max_length": context.recipe.training.max_length,
         }
+    if rounds is not None:
+        made_from |= rounds.identity
     folder = context.folders.of("transfer_set", fingerprint(made_from))
     with claimed(folder):
         if not finished(folder, "transfer_set", made_from):
             started = time.perf_counter()
             begin(folder, "transfer_set", made_from)
             given = options.transfer_set
-            facts = _copy(folder, context, given) if given else _write(folder, context, tutor, index, masked_lms)
+            facts = (
+                _copy(folder, context, given) if given else _write(folder, context, tutor, index, masked_lms, rounds)
+            )
             shutil.rmtree(folder / CACHE / SUBSTITUTION_CACHE, ignore_errors=True)
             seconds = time.perf_counter() - started
             facts |= {"task": context.task.name, "labels": context.target.labels, "seconds": seconds}
@@ -119,6 +135,7 @@ def _copy(folder: Path, context: RunContext, name: str) -> dict[str, Any]:
 class _Gathered:
     """Candidates of every source, by example, and what was left out on the way."""
 
+    train: tuple[Example, ...]  # originals, and the texts of an index where they stand for themselves
     pools: list[list[Candidate]]
     found: Neighbours
     made: ModelTexts
@@ -126,35 +143,54 @@ class _Gathered:
 
 
 def _write(
-    folder: Path, context: RunContext, tutor: Tutor, index: IndexStage, masked_lms: MaskedLMStage
+    folder: Path,
+    context: RunContext,
+    tutor: Tutor,
+    index: IndexStage,
+    masked_lms: MaskedLMStage,
+    rounds: LabelRounds | None,
 ) -> dict[str, Any]:
     """Writes rows, card and what was withheld (not the manifest); the facts for the manifest."""
-    train, options, target = context.originals, context.recipe.data, context.target
+    options, target, outputs = context.recipe.data, context.target, tutor.outputs
     gathered = _gather(folder, context, index, masked_lms)
-    pools, rows_before = gathered.pools, tutor.outputs.rows
+    train, pools, rows_before = gathered.train, gathered.pools, outputs.rows
 
+    chosen = None if rounds is None else rounds.choose(Texts(train, pools))
     texts = [*texts_of(train), *((c.text, c.text_pair) for c in itertools.chain.from_iterable(pools))]
-    logits = tutor.outputs.logits(texts, partial(context.progress, "teacher logits"))
-    unknown = without_output(train, logits, tutor.outputs)
+    asked_about = texts if chosen is None else chosen.texts
+    logits = _logits(outputs, texts, asked_about, partial(context.progress, "teacher logits"))
+    check_originals(train, logits, outputs, set(asked_about))
     outside = _outside_teacher_bounds(pools, logits, options.neighbours, target)
-    orphaned = np.repeat(unknown, [len(pool) for pool in pools])
-    logits[len(train) :][outside | orphaned] = np.nan  # left out like those the teacher does not know
+    logits[len(train) :][outside] = np.nan  # left out like those the teacher does not know
 
-    write_rows(folder, _rows(train, pools, logits, target), target)
+    written = RowCounts()
+    write_rows(folder, transfer_rows(train, pools, logits, target, written), target)
     write_json(folder / "withheld.json", [dataclasses.asdict(copy) for copy in gathered.found.withheld])
     if any(gathered.made.pools):
         write_json(folder / "drift.json", _drift(train, pools, gathered.made, logits, target))
 
-    asked = write_left_out(folder, tutor.outputs, texts)
-    known = ~np.isnan(logits[len(train) :].sum(axis=1))
-    labelled = [texts[len(train) + place] for place in np.flatnonzero(known)]  # without those left out
-    originals = len(train) - int(unknown.sum())
-    counts = _counts(originals, labelled, gathered, int(outside.sum())) | _labelled(context)
-    if asked:
-        counts["left_out"] = sum(sum(teacher["left_out"].values()) for teacher in asked["asked"])
+    facts = write_left_out(folder, outputs, asked_about)
+    counts = _counts(written, gathered, int(outside.sum())) | _labelled(context)
+    if facts:
+        counts["left_out"] = sum(sum(teacher["left_out"].values()) for teacher in facts["asked"])
+    if chosen is not None:
+        counts["labelled_by_the_teacher"] = len(chosen.texts)
+        facts["label_rounds"] = {"chosen": [len(picked) for picked in chosen.rounds], "students": chosen.scores}
     write_card(folder, context.task.name, [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()])
-    teacher_rows = tutor.outputs.rows - rows_before
-    return {"data": counts, "teacher_rows": teacher_rows, "generator_rows": gathered.made.rows, **asked}
+    teacher_rows = outputs.rows - rows_before
+    return {"data": counts, "teacher_rows": teacher_rows, "generator_rows": gathered.made.rows, **facts}
+
+
+def _logits(
+    outputs: TeacherOutputs, texts: TaskTexts, asked_about: TaskTexts, progress: Steps
+) -> NDArray[np.float32]:  # (texts, outputs)
+    """The teacher's logits of those of `texts` that it is asked about; nan for the others."""
+    if asked_about is texts:
+        return outputs.logits(texts, progress)
+    known = outputs.logits(asked_about, progress)
+    of_text = dict(zip(asked_about, known, strict=True))
+    none = np.full(known.shape[1], np.nan, dtype=np.float32)
+    return np.stack([of_text.get(text, none) for text in texts])
 
 
 def _gather(folder: Path, context: RunContext, index: IndexStage, masked_lms: MaskedLMStage) -> _Gathered:
@@ -164,12 +200,17 @@ def _gather(folder: Path, context: RunContext, index: IndexStage, masked_lms: Ma
     found = Neighbours.none(len(task.train))
     sampled: list[list[Candidate]] = [[] for _ in task.train]
     withheld = 0
-    if options.neighbours is not None:
+    alone: list[Example] = []
+    if options.neighbours is not None and options.label_budget is not None and options.label_budget.of == "index":
+        alone = texts_of_index(task, index.retriever, options.neighbours, options.label_budget, recipe.seed)
+    elif options.neighbours is not None:
         found = _neighbours(task, index.retriever, options.neighbours, progress)
     if options.augmented_samples is not None:
         sampled, withheld = read_candidates(Path(options.augmented_samples), task.train, evaluation)
     pools = [[*near, *more, *own] for near, more, own in zip(found.candidates, sampled, made.pools, strict=True)]
-    return _Gathered(pools, found, made, withheld)
+    pools += [[] for _ in alone]
+    made = dataclasses.replace(made, pools=[*made.pools, *([] for _ in alone)])
+    return _Gathered((*task.train, *alone), pools, found, made, withheld)
 
 
 def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progress: Progress) -> Neighbours:
@@ -210,25 +251,6 @@ def _outside_teacher_bounds(
     return neighbour & ((distance < options.min_teacher_distance) | (distance > farthest))
 
 
-def _rows(
-    train: Sequence[Example],
-    pools: Sequence[Sequence[Candidate]],
-    logits: NDArray[np.float32],  # originals, then all candidates
-    target: Target,
-) -> Iterator[dict[str, Any]]:
-    start = len(train)
-    for row, (example, pool) in enumerate(zip(train, pools, strict=True)):
-        candidates = [
-            dataclasses.asdict(candidate) | {"teacher_logits": values.tolist()}
-            for candidate, values in zip(pool, logits[start : start + len(pool)], strict=True)
-            if not np.isnan(values).any()
-        ]
-        start += len(pool)
-        if np.isnan(logits[row]).any():
-            continue  # a teacher that is asked gave no answer
-        yield original_row(example, logits[row], candidates, target)
-
-
 def _drift(
     train: Sequence[Example],
     pools: Sequence[Sequence[Candidate]],
@@ -251,13 +273,13 @@ def _labelled(context: RunContext) -> dict[str, int]:
     return {"labelled_texts_of_the_task": sum(example.label is not None for example in context.task.train)}
 
 
-def _counts(originals: int, labelled: Sequence[Any], gathered: _Gathered, outside: int) -> dict[str, int]:
+def _counts(written: RowCounts, gathered: _Gathered, outside: int) -> dict[str, int]:
     found, made = gathered.found, gathered.made
     withheld = found.excluded_evaluation_texts + gathered.withheld_samples + made.withheld
     return {
-        "originals": originals,
-        "candidates": len(labelled),
-        "candidates_unique": len(set(labelled)),
+        "originals": written.originals,
+        "candidates": written.candidates,
+        "candidates_unique": len(written.texts),
         "excluded_evaluation_texts": withheld,
         "excluded_near_copies": found.excluded_near_copies,
         "outside_teacher_bounds": outside,
