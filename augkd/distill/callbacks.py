@@ -30,6 +30,10 @@ class BetweenSteps(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: DistillationTrainer, progress: Steps | None):
         self._trainer, self._progress = trainer, progress
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Continues the sums of the next log entry, in a training that resumes between two entries."""
+        self._trainer.log_state.begin()
+
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A resumed training begins in the middle of an epoch: `state.epoch` is a fraction then."""
         self._trainer.begin_epoch(int((state.epoch or 0.0) + 1e-6))

@@ -84,7 +84,8 @@ def train_stages(
                 student, arguments, data, validation, progress=progress, layers=teacher, adversary=adversary
             )
             trainer.resume()
-            result = StageResult(trainer.all_rows, trainer.state.log_history, trainer.state.best_metric)
+            log = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]  # of this process only
+            result = StageResult(trainer.all_rows, log, trainer.state.best_metric)
             trace = None if trainer.choice.trace is None else trainer.choice.trace.result()
             if number < len(stages):  # the caller saves the student of the last stage
                 _save(folder, student, adversary, result, trace)

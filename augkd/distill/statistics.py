@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -50,6 +50,19 @@ class SelectionStatistics:
         self._counts.clear()
         self._sums.clear()
         return metrics
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint: counts and sums by name."""
+        values = {name: [count, self._sums[name]] for name, count in self._counts.items()}
+        sums = {f"sum/{name}": torch.tensor(pair, dtype=torch.float64) for name, pair in values.items()}
+        return {"scored": torch.tensor(self._scored), **sums}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continues from `state`."""
+        self._scored = bool(state["scored"])
+        sums = {name.removeprefix("sum/"): value for name, value in state.items() if name != "scored"}
+        self._counts = Counter({name: int(value[0]) for name, value in sums.items()})
+        self._sums = defaultdict(float, {name: float(value[1]) for name, value in sums.items()})
 
     def _add(self, name: str, values: Tensor) -> None:
         self._counts[name] += len(values)

@@ -25,6 +25,7 @@ from augkd.distill.arguments import DistillationArguments
 from augkd.distill.callbacks import BetweenSteps, callbacks_of, direct_logs
 from augkd.distill.choice import Choice, Scorer
 from augkd.distill.dataset import DistillationDataset
+from augkd.distill.log_state import LogState
 from augkd.distill.objective.matching import MatchedMeans
 from augkd.distill.objective.objective import Objective
 from augkd.distill.step import LayerTargets, StepLoss, StepRows
@@ -92,10 +93,11 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         self.choice = Choice(args, train_dataset, adversary, self._new_trace())
         self.rows: Counter[str] = Counter()
         self._rows_before = adversary.rows if adversary is not None else {}
-        self._matched = MatchedMeans()
+        self.matched = MatchedMeans()
+        self.log_state = LogState(self)
         self._validation = validation
         self._sampler: LengthGrouped | None = None
-        self._ascent_divergence: float | None = None
+        self.ascent_divergence: float | None = None  # before the last gradient-ascent step
         self._epoch = 0
 
     def _new_trace(self) -> SelectionTrace | None:
@@ -148,7 +150,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         layers = None
         if self.layers is not None:
             targets = self.layers.targets(batch, chosen)
-            layers = LayerTargets(self.layers.objective, targets, self._epoch, self._matched)
+            layers = LayerTargets(self.layers.objective, targets, self._epoch, self.matched)
         return StepLoss(student, rows, self.objective, layers, originals, self._progress)
 
     @property
@@ -169,7 +171,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             return
         student, originals = self._wrapped_student(self.model), self.data.tokens
         divergences = adversary.ascend(student, originals, args.generator_batch_size, self._progress, args.token_budget)
-        self._ascent_divergence = divergences[-1]
+        self.ascent_divergence = divergences[-1]
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets the epoch, counted from 0; called by the callback at its start."""
@@ -221,9 +223,9 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds to a training entry the means since the last one: selection, layers; and the generator's divergence."""
         if "loss" in logs:
-            logs |= self.choice.statistics.take() | self._matched.take()
-            if self._ascent_divergence is not None:
-                logs["generator/divergence"] = self._ascent_divergence  # before the last gradient-ascent step
+            logs |= self.choice.statistics.take() | self.matched.take()
+            if self.ascent_divergence is not None:
+                logs["generator/divergence"] = self.ascent_divergence  # before the last gradient-ascent step
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
@@ -281,6 +283,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     def _stateful_parts(self) -> dict[str, checkpoints.Stateful]:
         """What a checkpoint keeps besides the student and its optimiser, by the name of its file."""
         parts: dict[str, checkpoints.Stateful | None] = {
+            "log": self.log_state,
             "selection": self.choice,
             "projections": self.layers,
             "generator": self.adversary,

@@ -7,7 +7,7 @@ means the same rows to both. Stored teacher vectors are looked up by row; a live
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,16 @@ class MatchedMeans:
         means = {name: float(total) / self._rows for name, total in self._sums.items()}
         self._sums, self._rows = {}, 0
         return means
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint: the sums by name, and their rows."""
+        sums = {f"sum/{name}": total.detach().cpu().clone() for name, total in self._sums.items()}
+        return {"rows": torch.tensor(self._rows), **sums}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continues from `state`."""
+        self._rows = int(state["rows"])
+        self._sums = {name.removeprefix("sum/"): total for name, total in state.items() if name != "rows"}
 
 
 @contextlib.contextmanager
