@@ -41,6 +41,10 @@ from augkd.errors import RecipeError, short_repr
 from augkd.recipe.units import format_bytes
 from augkd.retrieval.dense.size import plan_index
 
+# FAISS asks for 39 training points for each of the 256 centroids of its codes and warns hundreds of times below; with
+# fewer than it has dimensions it aborts the process or runs for hours (385 vectors of 384: stopped after a minute).
+OPQ_POINTS = 39 * 256
+
 
 def choose(count: int, dim: int, factory: str = "auto", *, recall: float = 0.95, memory: int | None = None) -> str:
     """The factory string for `count` vectors of `dim` dimensions: auto resolved, anything else checked.
@@ -66,6 +70,11 @@ def _check_explicit(count: int, dim: int, factory: str, memory: int | None) -> N
     if lists > count:
         raise RecipeError(
             f"faiss factory {short_repr(factory)} has {lists} lists for {count} texts; use fewer, or auto"
+        )
+    if rotated(empty) and count < OPQ_POINTS:
+        raise RecipeError(
+            f"faiss factory {short_repr(factory)} learns a rotation (OPQ), which takes {OPQ_POINTS:,} texts or more, "
+            f"not {count:,}; leave out the OPQ, or use auto"
         )
     needed = count * _code_bytes(empty)
     if memory is not None and needed > memory:
@@ -119,6 +128,16 @@ def list_count(index: Any) -> int:
     """The number of inverted lists; 0 if there are none."""
     ivf = inverted(index)
     return int(ivf.nlist) if ivf is not None else 0
+
+
+def rotated(index: Any) -> bool:
+    """Whether a rotation is learned before the codes: optimised product quantisation (Ge et al. 2013)."""
+    if isinstance(index, faiss.IndexRefine):
+        return rotated(faiss.downcast_index(index.base_index))
+    if not isinstance(index, faiss.IndexPreTransform):
+        return False
+    steps = (faiss.downcast_VectorTransform(index.chain.at(place)) for place in range(index.chain.size()))
+    return any(isinstance(step, faiss.OPQMatrix) for step in steps)
 
 
 def graph(index: Any) -> Any | None:

@@ -49,4 +49,15 @@ def test_id_maps_and_invalid_factories_are_refused() -> None:
         choose(100, DIM, "IVFoo")
     with pytest.raises(RecipeError, match="64 lists for 60 texts"):
         choose(60, DIM, "IVF64,Flat")
+
+
+@pytest.mark.parametrize("factory", ["OPQ16,IVF8,PQ16", "OPQ8_8,PQ8", "OPQ16,IVF8,PQ16,Refine(SQ8)"])
+def test_a_rotation_is_not_learned_from_fewer_texts_than_faiss_asks_for(factory: str) -> None:
+    with pytest.raises(RecipeError, match=r"learns a rotation \(OPQ\), which takes 9,984 texts or more, not 500"):
+        choose(500, DIM, factory)
+    assert choose(9_984, DIM, factory) == factory
+    assert choose(500, DIM, factory.split(",", 1)[1]) == factory.split(",", 1)[1], "without the rotation"
+
+
+def test_other_factories_are_created() -> None:
     assert isinstance(create(DIM, "Flat"), faiss.IndexFlat)

@@ -104,6 +104,7 @@ def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
         ({"factory": "IVFoo"}, "factory 'IVFoo' is not usable"),
         ({"factory": "IDMap,Flat"}, "drop the IDMap"),
         ({"factory": "IVF64,Flat"}, "has 64 lists for 60 texts"),
+        ({"factory": "OPQ16,IVF8,PQ16"}, r"learns a rotation \(OPQ\).* not 60; leave out the OPQ"),
         ({"recall": 0.0}, "recall is 0.0"),
     ],
 )
