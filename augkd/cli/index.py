@@ -167,11 +167,13 @@ def dropped(
     as_json: AsJson = False,
 ) -> None:
     """Show texts that were left out of an index, and why. Example: augkd index dropped runs/questions -n 3"""
-    from augkd.data.dropped import DROPPED, read_dropped
-    from augkd.retrieval.manifest import read_index_manifest
+    from augkd.data.dropped import read_dropped
+    from augkd.retrieval.manifest import check_index, read_index_manifest
 
-    counts = read_index_manifest(folder).corpus.on_disk()
-    texts = [text for text in read_dropped(folder / DROPPED) if rule in (None, text.rule)]
+    manifest = read_index_manifest(folder)
+    check_index(folder, manifest, {manifest.dropped} & manifest.files.keys())
+    counts = manifest.corpus.on_disk()
+    texts = [text for text in read_dropped(folder / manifest.dropped) if rule in (None, text.rule)]
     lines = []
     for name in sorted({text.rule for text in texts}):
         lines.append(f"{name}: {counts.get(name, '?')}")

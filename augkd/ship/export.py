@@ -7,6 +7,7 @@ to the tokens that the run's texts use.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,7 +39,8 @@ from augkd.ship.onnx_int8 import quantise
 from augkd.ship.student_folder import StudentFolder, find_student, index_texts, weights_fingerprint
 from augkd.ship.trim import trim
 from augkd.workspace.files import replacing, write_json
-from augkd.workspace.manifests import MANIFEST, versions
+from augkd.workspace.locks import locked, locked_unless_read_only
+from augkd.workspace.manifests import MANIFEST, read_any, versions, write_manifest
 
 TOLERANCE = 1e-3  # allowed difference of a logit; a correct export is within 1e-5 of PyTorch
 _COMPARED = 64  # texts whose logits are compared before and after trimming
@@ -84,21 +86,52 @@ def export_student(
     target = out or (trimmed_folder(student.folder) if trimmed else student.folder)
     separate = target.resolve() != student.folder.resolve()
     _check_out(target, separate, trimmed)
-    task = student.task()
-    classifier = student.load(task)
-    notes: list[str] = []
+    with contextlib.ExitStack() as locks:
+        if student.run is not None:
+            locks.enter_context(locked_unless_read_only(student.run))
+        if separate or student.run is None:
+            locks.enter_context(locked(target))
+        task = student.task()
+        classifier = student.load(task)
+        notes: list[str] = []
+        texts = _texts_to_cover(student, task, corpora, index, notes) if trimmed else None
+        if separate:
+            _begin(target)
+        sizes = None
+        if texts is not None:
+            classifier, sizes = _trim(student, task, classifier, target, texts, characters)
+        elif separate:
+            classifier.save(target)
+        onnx = _write_onnx(classifier, task, target, int8)
+        record = _record(student, target, classifier, onnx, sizes, notes)
+        _finish(target, separate, record)
+    return Export(target, record)
 
-    texts = _texts_to_cover(student, task, corpora, index, notes) if trimmed else None
+
+def _begin(target: Path) -> None:
+    """Takes back what vouches for an earlier export in a folder of its own, and marks it: a killed export goes on."""
+    (target / MANIFEST).unlink(missing_ok=True)
+    write_json(target / RECORD, {"student": None})
+
+
+def _finish(target: Path, separate: bool, record: ExportRecord) -> None:
+    """Writes the record, then the manifests: of the ONNX files, and of the other files of a folder of its own."""
+    write_json(target / RECORD, record)
+    write_manifest((target / RECORD).parent, "onnx", {"student": record["student"]})
     if separate:
-        write_json(target / RECORD, {"student": None})  # marks an unfinished export, which the same command continues
-    sizes = None
-    if texts is not None:
-        classifier, sizes = _trim(student, task, classifier, target, texts, characters)
-    elif separate:
-        classifier.save(target)
+        write_manifest(target, "export", {"student": record["student"]})
 
-    onnx = _write_onnx(classifier, task, target, int8)
-    record: ExportRecord = {
+
+def _record(
+    student: StudentFolder,
+    target: Path,
+    classifier: Classifier,
+    onnx: _OnnxFiles,
+    sizes: TrimmedSizes | None,
+    notes: list[str],
+) -> ExportRecord:
+    """The content of onnx/export.json."""
+    return {
         "student": weights_fingerprint(student.folder),
         "weights": weights_fingerprint(target),
         "max_length": classifier.max_length,
@@ -111,8 +144,6 @@ def export_student(
         "versions": versions() | {name: importlib.metadata.version(name) for name in ("onnx", "onnxruntime")},
         "notes": notes + _int8_notes(onnx),
     }
-    write_json(target / RECORD, record)
-    return Export(target, record)
 
 
 def trimmed_folder(student: Path) -> Path:
@@ -123,9 +154,11 @@ def trimmed_folder(student: Path) -> Path:
 def _check_out(target: Path, separate: bool, trimmed: bool) -> None:
     if trimmed and not separate:
         raise WorkspaceError(f"--out {target} is the student itself, which trimming would replace; give another --out")
-    if not separate or not target.exists() or not any(target.iterdir()):
+    if target.is_file():
+        raise WorkspaceError(f"--out {target} is a file; give a folder")
+    if not separate or not target.exists() or all(path.name == ".lock" for path in target.iterdir()):
         return
-    if not (target / RECORD).is_file() or (target / MANIFEST).exists():
+    if not (target / RECORD).is_file() or ((target / MANIFEST).exists() and read_any(target).get("kind") != "export"):
         raise WorkspaceError(f"{target} holds files that augkd export did not write; give another --out")
 
 
@@ -144,10 +177,11 @@ def _write_onnx(classifier: Classifier, task: Task | None, folder: Path, int8: b
         contents[INT8] = quantise(graph).SerializeToString()
         checks["int8"] = check.compare(contents[INT8])
 
+    (folder / RECORD).with_name(MANIFEST).unlink(missing_ok=True)  # from here on, the earlier export is gone
     for name in (FLOAT32, INT8):
         (folder / name).unlink(missing_ok=True)  # an earlier export may have written INT8 where this one does not
     for name, content in contents.items():
-        with replacing(folder / name) as temporary:
+        with replacing(folder / name, len(content)) as temporary:
             temporary.write_bytes(content)
     files = {name: _file_facts(content) for name, content in contents.items()}
     return _OnnxFiles(files, check.pytorch(_weight_bytes(folder)), checks, opset, inputs)

@@ -12,6 +12,7 @@ from typing import TypedDict
 from augkd.errors import ModelError
 from augkd.ship.student_folder import weights_fingerprint
 from augkd.workspace.files import read_json
+from augkd.workspace.manifests import MANIFEST, check_if_ours
 
 # The Hub's file names: transformers.js and Optimum look for these.
 FLOAT32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
@@ -86,10 +87,17 @@ def read_record(
     folder: Path,  # the exported student
     student: Path,  # the folder that it should have been exported from
 ) -> ExportRecord | None:
-    """The record in `folder`, None where there is none. Raises ModelError when the student's weights have changed."""
+    """The record in `folder`, None where there is none.
+
+    Raises ModelError when the export is unfinished or the student's weights have changed, and WorkspaceError, which
+    names it, for a damaged file.
+    """
     path = folder / RECORD
     if not path.is_file():
         return None
+    if not (path.parent / MANIFEST).is_file():
+        raise ModelError(f"the export in {path.parent} is unfinished; run augkd export again")
+    check_if_ours(path.parent)
     record: ExportRecord = read_json(path)
     if weights_fingerprint(student) not in (record["student"], record.get("weights")):
         raise ModelError(f"{folder} was exported from other weights than those in {student}; run augkd export again")

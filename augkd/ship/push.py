@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from augkd.errors import RecipeError, WorkspaceError, did_you_mean
 from augkd.recipe.units import format_bytes
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.runs.cards import portable, student_card
+from augkd.workspace.checksums import signed_text
 from augkd.workspace.files import read_json
 from augkd.workspace.manifest_kinds import IndexManifest
-from augkd.workspace.manifests import MANIFEST, describe_kind
+from augkd.workspace.manifests import MANIFEST, check_if_ours, describe_kind
 from augkd.workspace.run_folder import RunFolder
 
 # The files to upload, by kind.
@@ -32,7 +33,7 @@ _FILES = {
     "student": (
         *("README.md", "LICENSE", "config.json", "model*.safetensors", "model.safetensors.index.json"),
         *("tokenizer*.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "*.model"),
-        *("onnx/*.onnx", "onnx/*.json"),
+        *("onnx/*.onnx", "onnx/export.json"),
     ),
     "transfer-set": ("README.md", "LICENSE", "data/*.parquet"),
     "index": (
@@ -84,8 +85,13 @@ def plan_upload(folder: Path, what: str | None = None) -> Upload:
         raise WorkspaceError(
             f"{place} was built with a static encoder, which is not part of the folder; share the recipe instead"
         )
+    for written in (place, place / "onnx"):  # what is damaged or half written stays here
+        check_if_ours(written)
+    if (place / "onnx" / "export.json").exists() and not (place / "onnx" / MANIFEST).exists():
+        raise WorkspaceError(f"the export in {place / 'onnx'} is unfinished; run augkd export again")
     paths = {path for pattern in _FILES[kind] for path in place.glob(pattern) if path.is_file()}
-    files = [_without_paths(path, place) for path in sorted(paths)]
+    names = {path.relative_to(place).as_posix() for path in paths}
+    files = [_without_paths(path, place, names) for path in sorted(paths)]
     if not any(file.name == "README.md" for file in files):
         files.append(UploadFile("README.md", _card(kind, place).encode()))
     for file in files:
@@ -147,11 +153,13 @@ def _locate(folder: Path, what: str | None) -> tuple[str, Path]:
 # ---- nothing private ----
 
 
-def _without_paths(path: Path, folder: Path) -> UploadFile:
-    """The file; manifests and configurations without the paths of this machine."""
+def _without_paths(path: Path, folder: Path, uploaded: Collection[str]) -> UploadFile:
+    """The file; manifests and configurations without the paths of this machine, nor files that are not uploaded."""
     name = path.relative_to(folder).as_posix()
     if name == MANIFEST:
-        return UploadFile(name, _json(portable(read_json(path))))
+        manifest = portable(read_json(path))
+        listed = {name: entry for name, entry in manifest.get("files", {}).items() if name in uploaded}
+        return UploadFile(name, signed_text(manifest | {"files": listed}).encode())
     if name in ("config.json", "tokenizer_config.json"):
         values = read_json(path)
         changed = {key: portable(value) if key in _PATH_KEYS else value for key, value in values.items()}

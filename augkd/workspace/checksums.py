@@ -97,6 +97,8 @@ def check(folder: Path, table: Table, names: Iterable[str] | None = None, remedy
     if names is None and _is_stamped(folder, table):
         return
     for name in table if names is None else names:
+        if name not in table:
+            raise WorkspaceError(f"{folder / name} is not listed in the manifest; {remedy or remake(folder)}")
         if problem := damage(folder, name, table[name]):
             raise WorkspaceError(f"{problem}; {remedy or remake(folder)}")
     if names is None:
@@ -160,8 +162,13 @@ def _state(folder: Path, table: Table) -> str:
 
 def write_signed(path: Path, value: Mapping[str, Any]) -> None:
     """Writes `value` as JSON whose last key, `checksum`, is the xxh3 of all that stands before it."""
+    write_text(path, signed_text(value))
+
+
+def signed_text(value: Mapping[str, Any]) -> str:
+    """The text that `write_signed` writes."""
     body = json_text({key: inner for key, inner in value.items() if key != "checksum"}).removesuffix("\n}")
-    write_text(path, body + _signature(body.encode()).decode())
+    return body + _signature(body.encode()).decode()
 
 
 def read_signed(path: Path, remedy: str | None = None) -> dict[str, Any]:

@@ -42,6 +42,14 @@ def sweep(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def sweep_writes_of(path: Path) -> None:
+    """Removes the temporary files that killed processes left when they wrote `path`."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        writer = leftover.name.split(".")[-2]
+        if writer.isdigit() and not _runs(int(writer)):
+            leftover.unlink(missing_ok=True)
+
+
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)

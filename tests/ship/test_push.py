@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 from support.finished_run import finished_run
-from support.manifests import complete_manifest
+from support.manifests import change_manifest, complete_manifest
 
 from augkd.errors import RecipeError, WorkspaceError
 from augkd.runs.cards import write_cards
@@ -153,7 +153,7 @@ def test_what_a_comparison_shares_is_found_where_the_run_recorded_it(run: Path, 
         plan_upload(run, "transfer-set")
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["stages"]["transfer_set"] = "../shared/transfer_set-kd"
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(run, **manifest)
     assert {file.name for file in plan_upload(run, "transfer-set").files} == {"README.md", "data/train-00000.parquet"}
     (run / "student" / "README.md").unlink()
     assert "README.md" in {file.name for file in plan_upload(run).files}, "its card is written from the shared one"

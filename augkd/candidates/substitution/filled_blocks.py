@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from augkd.errors import WorkspaceError
+from augkd.workspace.checksums import check, read_signed, table_of, write_signed
 from augkd.workspace.files import replacing
 
 _SCHEMA = pa.schema(
@@ -51,14 +53,23 @@ def write_block(path: Path, key: str, filled: FilledTexts) -> None:
     header = {"key": key, "rows": filled.rows, "texts": len(filled.slots)}
     schema = _SCHEMA.with_metadata({"block": json.dumps(header)})
     table = pa.table([pa.array(v, f.type) for v, f in zip(columns, _SCHEMA, strict=True)], schema=schema)
+    checksum_path(path).unlink(missing_ok=True)
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
+    write_signed(checksum_path(path), {"files": table_of(path.parent, [path.name])})
+
+
+def checksum_path(path: Path) -> Path:
+    """Where the checksum of a block lies."""
+    return path.with_suffix(".json")
 
 
 def read_block(path: Path, key: str) -> FilledTexts | None:
-    """What `write_block` wrote; None where there is no file, or one of other texts or options."""
-    if not path.exists():
-        return None
+    """What `write_block` wrote; None where there is none that is complete and unchanged, or one of other texts."""
+    try:
+        check(path.parent, read_signed(checksum_path(path))["files"])
+    except WorkspaceError:
+        return None  # it is filled again, from the same texts
     try:
         table = pq.read_table(path)
         header = json.loads((table.schema.metadata or {})[b"block"])

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from augkd.errors import AugkdError, WorkspaceError
-from augkd.workspace.files import read_json, write_text
+from augkd.workspace.files import read_json, sweep_writes_of, write_text
+from augkd.workspace.locks import locked_unless_read_only
 from augkd.workspace.manifests import MANIFEST, versions
 
 LIMIT = 3_000_000  # bytes of the page
@@ -25,7 +26,7 @@ _PAGE = Path(__file__).parent / "page"
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Writes the report of a run's or a comparison's folder to `out` (default: folder/report.html); returns its path.
 
-    The same folder gives the same bytes. Raises WorkspaceError when the folder is neither, or is damaged.
+    The same folder gives the same bytes. Raises WorkspaceError when the folder is neither, is damaged, or is in use.
     """
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
@@ -33,16 +34,15 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     page = out or folder / "report.html"
     if page.is_dir():
         raise WorkspaceError(f"--out {page} is a folder; name the file to write, e.g. {page / 'report.html'}")
-    if (folder / "compare.json").exists():
-        text = _comparison_page(folder, page)
-    elif (folder / MANIFEST).exists():
-        text = _run_page(folder)
-    else:
+    if not (folder / "compare.json").exists() and not (folder / MANIFEST).exists():
         problem = "is neither a finished run nor a comparison" if folder.is_dir() else "does not exist"
         raise WorkspaceError(
             f"{folder} {problem}; give the --out folder of `augkd compare` or of a finished `augkd run`"
         )
-    write_text(page, text)
+    with locked_unless_read_only(folder):
+        sweep_writes_of(page)
+        comparison = (folder / "compare.json").exists()
+        write_text(page, _comparison_page(folder, page) if comparison else _run_page(folder))
     return page
 
 

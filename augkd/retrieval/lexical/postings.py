@@ -8,6 +8,7 @@ exact, and so fast that common words need no stop list, which would cover only s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,8 @@ def write_postings(folder: Path, vocabulary: int, parts: Sequence[Part]) -> None
 
     bounds = np.zeros(vocabulary, dtype=np.float32)
     with replacing(folder / "ids.npy") as ids_path, replacing(folder / "scores.npy") as scores_path:
-        ids = np.lib.format.open_memmap(ids_path, mode="w+", dtype=np.int32, shape=(int(starts[-1]),))
-        scores = np.lib.format.open_memmap(scores_path, mode="w+", dtype=np.float32, shape=(int(starts[-1]),))
+        ids = _mapped(ids_path, np.dtype(np.int32), int(starts[-1]))
+        scores = _mapped(scores_path, np.dtype(np.float32), int(starts[-1]))
         heads = starts[:-1].copy()  # position of the next posting of each word
         for part in parts:
             word, text, times = part.postings()
@@ -68,6 +69,15 @@ def write_postings(folder: Path, vocabulary: int, parts: Sequence[Part]) -> None
         scores.flush()
     _save(folder / "starts.npy", starts)
     _save(folder / "bounds.npy", bounds)
+
+
+def _mapped(path: Path, kind: np.dtype[Any], size: int) -> Any:
+    """A mapped file to fill in. All of its blocks are taken first: a full disk is an error now and no signal later."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(size,))
+    with path.open("r+b") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
