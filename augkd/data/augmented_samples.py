@@ -30,9 +30,12 @@ def read_augmented_samples(path: Path) -> dict[str, list[tuple[str, str | None]]
 def _sample(sample: Any, where: str) -> tuple[str, str | None]:
     if isinstance(sample, str):
         return sample, None
-    text = sample.get("text_a", sample.get("text")) if isinstance(sample, dict) else None
-    if not isinstance(text, str):
+    text, pair = None, None
+    if isinstance(sample, dict):
+        text = sample.get("text_a", sample.get("text"))
+        pair = sample.get("text_b", sample.get("text_pair"))
+    if not isinstance(text, str) or not isinstance(pair, str | None):
         raise DataError(
             f"{where}: augmented sample {short_repr(sample)} is not a text; give a string or an object with text_a"
         )
-    return text, sample.get("text_b", sample.get("text_pair")) or None
+    return text, pair or None

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from augkd.data.target import Target
 from augkd.data.task import Example
 from augkd.data.transfer_card import transfer_card
-from augkd.errors import DataError
+from augkd.data.transfer_table import MULTI_LABEL, check_columns, target_of
+from augkd.errors import DataError, first_line
 from augkd.workspace.files import replacing, write_text
 from augkd.workspace.manifest_kinds import TransferSetManifest
 from augkd.workspace.manifests import MANIFEST, check_if_ours, read_manifest
@@ -37,7 +38,6 @@ _CANDIDATE = pa.struct(
     ]
 )
 _ROW_GROUP = 10_000  # originals
-_MULTI_LABEL = b"augkd.multi_label"  # in the schema's metadata, where a text has several labels
 
 Labels = Target | Sequence[str]  # what is predicted; class names alone mean one class per text
 
@@ -63,14 +63,12 @@ class TransferSet:
         try:
             table = pa.concat_tables([pq.read_table(file, memory_map=True) for file in files])
             table.validate(full=True)
-        except (pa.ArrowException, OSError) as exc:
-            raise DataError(f"{files[0]} is not a readable Parquet file ({exc}); build the transfer set again") from exc
-        stored = (table.schema.metadata or {}).get(b"augkd.labels")
-        missing = [name for name in schema(Target()).names if name not in table.schema.names]
-        if stored is None or missing:
-            reason = f"lacks {', '.join(missing)}" if missing else "has no label names"
-            raise DataError(f"{folder} is not a transfer set of augkd ({reason}); build one with `augkd augment`")
-        return cls(table, Target(tuple(json.loads(stored)), _MULTI_LABEL in table.schema.metadata), folder)
+        except (pa.ArrowException, OSError, ValueError) as exc:
+            raise DataError(
+                f"{files[0]} is not a readable Parquet file ({first_line(exc)}); build the transfer set again"
+            ) from exc
+        target = target_of(table, schema(Target()).names, str(folder))
+        return cls(check_columns(table, schema(target), target, str(folder)), target, folder)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -139,7 +137,7 @@ def schema(target: Target) -> pa.Schema:
             ("teacher_logits", pa.list_(pa.float32())),
             ("candidates", pa.list_(_CANDIDATE)),
         ],
-        metadata=metadata | ({_MULTI_LABEL: "true"} if target.multi_label else {}),
+        metadata=metadata | ({MULTI_LABEL: "true"} if target.multi_label else {}),
     )
 
 

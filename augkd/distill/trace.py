@@ -68,12 +68,26 @@ class Trace:
         try:
             tensors = load_file(path)
             values = [tensors[name] for name in _TENSORS]
-        except (OSError, SafetensorError, KeyError) as exc:
+        except (OSError, SafetensorError, KeyError, ValueError) as exc:
             raise WorkspaceError(
                 f"{path} is not a selection trace ({exc}); remove the student folder and run again"
             ) from exc
         divergence, picked, candidates, stages, total = values
-        return cls(divergence, picked, candidates, stages, int(total[0]))
+        trace = cls(divergence, picked, candidates, stages, int(total.reshape(-1)[0]) if total.size else -1)
+        if not trace.consistent:
+            raise WorkspaceError(f"{path} is not a selection trace; remove the student folder and run again")
+        return trace
+
+    @property
+    def consistent(self) -> bool:
+        """Whether shapes, types and positions fit each other, as in every trace that augkd writes."""
+        kinds = [array.dtype for array in (self.divergence, self.picked, self.candidates, self.stages)]
+        if kinds != [np.float16, np.uint8, np.int64, np.int64] or self.candidates.ndim != 1 or self.stages.ndim != 1:
+            return False
+        cells = (int(self.stages.sum()), len(self.candidates))
+        ascending = bool((np.diff(self.candidates, prepend=-1) > 0).all()) and min(self.total, *self.stages, 0) == 0
+        inside = not len(self.candidates) or int(self.candidates[-1]) < self.total
+        return self.divergence.shape == self.picked.shape == cells and ascending and inside
 
 
 class SelectionTrace:

@@ -45,16 +45,29 @@ def read_predictions(student: Path, split: str) -> Predictions | None:
     try:
         tensors = load_file(path)
         labels, logits, teacher = (tensors[name] for name in (f"{split}_labels", split, f"teacher_{split}"))
+        _check(labels, logits, teacher)
         target, teacher_target = (
             _target(labels, logits.shape[1], tensors.get(name)) for name in ("thresholds", "teacher_thresholds")
         )
-    except (OSError, SafetensorError, KeyError) as exc:
+    except (OSError, SafetensorError, KeyError, ValueError) as exc:
         raise WorkspaceError(f"cannot read predictions from {path} ({exc}); remove {student} and run again") from exc
     labelled = present(labels)
     if not labelled.any():
         return None
     known = None if np.isnan(teacher[labelled]).any() else teacher[labelled]
     return Predictions(split, labels[labelled], logits[labelled], known, target, teacher_target)
+
+
+def _check(labels: NDArray[Any], logits: NDArray[Any], teacher: NDArray[Any]) -> None:
+    """Raises ValueError for arrays that no student leaves together."""
+    if logits.ndim != 2 or logits.shape != teacher.shape or not logits.shape[1]:
+        raise ValueError(f"logits of shape {logits.shape}, the teacher's {teacher.shape}")
+    rows = logits.shape if labels.ndim == 2 else logits.shape[:1]
+    kinds = (np.float32,) if labels.ndim == 2 else (np.int64, np.float32)
+    if labels.shape != rows or labels.dtype not in kinds:
+        raise ValueError(f"labels {labels.dtype} of shape {labels.shape} for logits of shape {logits.shape}")
+    if labels.dtype == np.int64 and (labels[present(labels)] >= logits.shape[1]).any():
+        raise ValueError("a label without an output")
 
 
 def _target(labels: NDArray[Any], outputs: int, thresholds: NDArray[np.float64] | None) -> Target:

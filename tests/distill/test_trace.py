@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from augkd.distill.trace import SelectionTrace, Trace
@@ -128,3 +130,33 @@ def test_a_checkpoint_without_this_trace_is_rejected_in_one_line(state: dict[str
     with pytest.raises(WorkspaceError, match=r"no selection trace of 2 epochs and 5 candidates") as caught:
         SelectionTrace(START, 2).load_state(state)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"divergence": np.zeros((2, 2), np.float16)},
+        {"divergence": np.zeros((2, 3), np.float32)},
+        {"picked": np.zeros((3, 3), np.uint8)},
+        {"picked": np.zeros(6, np.uint8)},
+        {"candidates": np.array([0, 2, 9])},
+        {"candidates": np.array([2, 1, 0])},
+        {"candidates": np.array([[0, 1, 2]])},
+        {"candidates": np.array([0.0, 1.0, 2.0])},
+        {"stages": np.array([1])},
+        {"stages": np.array(2)},
+        {"stages": np.array([3, -1])},
+        {"total": np.zeros(0, np.int64)},
+        {"total": np.array([-5])},
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_no_trace(tmp_path: Path, changes: dict[str, Any]) -> None:
+    arrays = {
+        **{"divergence": np.zeros((2, 3), np.float16), "picked": np.zeros((2, 3), np.uint8)},
+        **{"candidates": np.arange(3), "stages": np.array([2]), "total": np.array([9])},
+    }
+    save_file(arrays, tmp_path / "trace.safetensors")
+    assert Trace.read(tmp_path / "trace.safetensors").total == 9
+    save_file(arrays | changes, tmp_path / "trace.safetensors")
+    with pytest.raises(WorkspaceError, match="is not a selection trace"):
+        Trace.read(tmp_path / "trace.safetensors")

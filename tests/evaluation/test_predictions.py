@@ -54,3 +54,24 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"no tensors")
     with pytest.raises(WorkspaceError, match=f"cannot read predictions from .*{FILE}.*; remove .* and run again"):
         read_predictions(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"test": np.zeros((3, 2), np.float32)},
+        {"test": np.zeros(2, np.float32), "teacher_test": np.zeros(2, np.float32)},
+        {"test": np.zeros((2, 0), np.float32), "teacher_test": np.zeros((2, 0), np.float32)},
+        {"teacher_test": np.zeros((2, 3), np.float32)},
+        {"test_labels": np.array([0, 2])},
+        {"test_labels": np.array([0, 1, 1])},
+        {"test_labels": np.array([[0, 1], [1, 0]])},
+        {"test_labels": np.array([0, 1], np.uint8)},
+        {"test_labels": np.zeros((2, 3), np.float32)},
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_an_error(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
+    arrays = {name: np.zeros((2, 2), np.float32) for name in ("test", "teacher_test")}
+    save_file({**arrays, "test_labels": np.array([0, 1]), **changes}, tmp_path / FILE)
+    with pytest.raises(WorkspaceError, match="cannot read predictions from"):
+        read_predictions(tmp_path, "test")

@@ -20,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.special import log_softmax, logsumexp
 
+from augkd.data.arrow_columns import number_rows, text_column
 from augkd.data.target import Target
-from augkd.errors import DataError, ModelError, short_repr
+from augkd.errors import DataError, ModelError, first_line, short_repr
 from augkd.workspace.locks import claimed
 from augkd.workspace.part_store import PartStore, damaged_part
 from augkd.workspace.progress import Steps
@@ -273,16 +274,18 @@ def _read_given(path: Path, column: str) -> tuple[NDArray[np.float32], list[Pair
         raise DataError(f"teacher logits {path} do not exist; give a Parquet file or a folder of them")
     try:
         table = pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
-    except (pa.ArrowException, OSError) as exc:
-        raise DataError(f"teacher logits {path} cannot be read as Parquet: {exc}") from exc
+        table.validate(full=True)  # offsets that lead out of a file end in a signal
+    except (pa.ArrowException, OSError, ValueError) as exc:
+        raise DataError(f"teacher logits {path} cannot be read as Parquet: {first_line(exc)}") from exc
     for name in ("text", column):
         if name not in table.column_names:
             raise DataError(f"teacher logits {path} have no column '{name}'; they have {', '.join(table.column_names)}")
-    pairs = table["text_pair"].to_pylist() if "text_pair" in table.column_names else [None] * table.num_rows
-    rows = table[column].to_pylist()
-    if len({len(row) for row in rows}) != 1:
-        raise DataError(f"teacher logits {path}: column '{column}' has rows of different lengths")
-    values = np.array(rows, dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise DataError(f"teacher logits {path}: column '{column}' has values that are not finite")
-    return values, list(zip(table["text"].to_pylist(), pairs, strict=True))
+    where = f"teacher logits {path}: column"
+    values = number_rows(table[column], f"{where} '{column}'")
+    texts = text_column(table["text"], f"{where} 'text'").to_pylist()
+    pairs: list[str | None] = [None] * table.num_rows
+    if "text_pair" in table.column_names:
+        pairs = text_column(table["text_pair"], f"{where} 'text_pair'", nullable=True).to_pylist()
+    if not len(values):
+        raise DataError(f"teacher logits {path} have no rows; write one for each text")
+    return values, list(zip(texts, pairs, strict=True))

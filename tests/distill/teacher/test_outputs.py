@@ -273,7 +273,7 @@ def test_a_text_without_numbers_is_an_error_or_nan_when_it_may_be_dropped(tmp_pa
         ({"text": ["a"], "logits": [[1.0, 2.0, 3.0]]}, None, "name the label of each value"),
         ({"text": ["a"], "logits": [[1.0, 2.0, 3.0]]}, ("a", "b", "c"), "the task's labels are"),
         ({"text": ["a"], "scores": [[1.0, 2.0, 3.0]]}, LABELS, "have no column 'logits'; they have text, scores"),
-        ({"text": ["a", "b"], "logits": [[1.0], [1.0, 2.0]]}, LABELS, "rows of different lengths"),
+        ({"text": ["a", "b"], "logits": [[1.0], [1.0, 2.0]]}, LABELS, "row 1 has 2 values, not 1"),
         ({"text": ["a"], "logits": [[1.0, float("nan"), 3.0]]}, LABELS, "not finite"),
     ],
 )

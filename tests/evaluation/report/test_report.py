@@ -519,7 +519,7 @@ def test_a_trace_of_another_transfer_set_is_an_error(tmp_path: Path) -> None:
 def comparison(folder: Path, interval: bool) -> dict[str, Any]:
     """Writes compare.json of two recipes, with or without intervals."""
     table: list[dict[str, Any]] = []
-    for name, values, differences in (("kd", [0.8, 0.9], [None, None]), ("<b>Mine</b>", [0.9, 0.95], [0.1, 0.05])):
+    for name, values, differences in (("kd", [0.8, 0.9], [None, None]), ("<b>Mine", [0.9, 0.95], [0.1, 0.05])):
         scores = {"mean": sum(values) / 2, "sd": 0.05, "values": values}
         baseline = name == "kd"
         difference = {"mean": None if baseline else 0.075, "sd": None, "values": differences}
@@ -546,9 +546,9 @@ def test_a_comparison_shows_differences_intervals_and_every_seed(tmp_path: Path)
     table = read.tables["Mean ± standard deviation over seeds"]
     assert table[2][2:] == ["0.9250 ± 0.0500", "+0.0750", "+0.0100 to +0.1400", "better", "50 %", "2"]
     assert table[1][3:6] == ["–", "–", "baseline"]
-    assert read.tables["Test accuracy of each seed"][2] == ["<b>Mine</b>", "0.9000", "0.9500"]
+    assert read.tables["Test accuracy of each seed"][2] == ["<b>Mine", "0.9000", "0.9500"]
     labels = [attrs["aria-label"] for tag, attrs in read.tags if tag == "svg"]
-    assert labels[0] == "Difference in accuracy to kd: <b>Mine</b> +0.0750 (+0.0100 to +0.1400)."
+    assert labels[0] == "Difference in accuracy to kd: <b>Mine +0.0750 (+0.0100 to +0.1400)."
     assert "200 texts, 2,000 bootstrap resamples" in read.text
     assert read.tables["Cost of each recipe"][1] == ["kd", "1 min", "10", "5", "40", "2", "1 GiB"]
     assert "Index, teacher and transfer sets are shared and took: teacher 1 min 30 s." in read.text
