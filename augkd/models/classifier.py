@@ -20,6 +20,7 @@ from augkd.data.label_names import find_name
 from augkd.data.target import Target
 from augkd.errors import ModelError
 from augkd.models import small_students
+from augkd.models.attention import use_short_text_attention
 from augkd.models.devices import token_budget_of, uses_bf16
 from augkd.models.inputs import agree_on_padding, describe_inputs, longest_input
 from augkd.models.libraries import hide_loading_bars
@@ -238,6 +239,7 @@ def _classifier(
     tokenizer = load_tokenizer(folder, folder.name)
     agree_on_padding(model, tokenizer, folder.name)
     longest = longest_input(model, tokenizer, max_length)
+    use_short_text_attention(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Classifier(
         model.to(device), tokenizer, target.labels, longest, order, precision, multi_label=target.multi_label

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from augkd.errors import ModelError
+from augkd.models.attention import use_short_text_attention
 from augkd.models.devices import token_budget_of, uses_bf16
 from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
@@ -101,6 +102,7 @@ def load_masked_lm(name: str, precision: str = "auto") -> MaskedLM:
     model, report = load_pretrained(AutoModelForMaskedLM, folder, name, "a masked language model", **settings)
     tokenizer = load_tokenizer(folder, name)
     check_masked_lm(model, tokenizer, name)
+    use_short_text_attention(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     missing = [key for key in report["missing_keys"] if "position_ids" not in key]
     return MaskedLM(model.to(device).eval(), tokenizer, precision, trained_head=not missing)

@@ -13,7 +13,7 @@ from support.tiny import LABELS, sentences
 from augkd.data.transfer_set import TransferSet, in_memory
 from augkd.distill.arguments import arguments
 from augkd.distill.dataset import DistillationDataset
-from augkd.distill.stages import train_stages
+from augkd.distill.stages import lean, train_stages
 from augkd.distill.trainer import DistillationTrainer
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.recipe import TrainingOptions
@@ -66,8 +66,9 @@ def test_two_stages_are_two_trainings_one_after_the_other(tiny_bert: Path, tmp_p
 
     by_hand = student_of(tiny_bert)
     data = DistillationDataset(by_hand, transfer())
-    for stage in arguments_of(tmp_path / "hand", {"logit_regression": {}}, {"ce": {}}):
-        DistillationTrainer(by_hand, stage, data, constant).train()
+    with lean(by_hand, data, None):
+        for stage in arguments_of(tmp_path / "hand", {"logit_regression": {}}, {"ce": {}}):
+            DistillationTrainer(by_hand, stage, data, constant).train()
     for name, value in weights(by_hand).items():
         torch.testing.assert_close(both.model.state_dict()[name], value, rtol=0, atol=0)
     assert done.rows["training"] == 2 * 12

@@ -1,0 +1,84 @@
+"""Dropout on a CPU with random numbers that cost a fifth of PyTorch's.
+
+Drawing the masks was 9 % of a training step of 160 texts of 12 tokens (bf16, two MiniLM layers): PyTorch draws a float
+for each value. Here each value takes 16 bits of NumPy's SFC64, seeded anew for each mask by a number from PyTorch's
+generator, so that a checkpoint's random state still decides all masks. The rate is rounded to 1/65,536.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_STEPS = 1 << 16  # of the rate
+
+
+def dropout(values: Tensor, rate: float) -> Tensor:
+    """`values` with a share of `rate` set to 0 and the others scaled up, in train mode; values of any shape."""
+    threshold = round(rate * _STEPS)
+    if threshold == 0:
+        return values
+    if values.device.type != "cpu" or threshold == _STEPS:
+        return nn.functional.dropout(values, rate)
+    dropped: Tensor = _Dropout.apply(values, threshold)  # type: ignore[no-untyped-call]
+    return dropped
+
+
+def keep_mask(shape: torch.Size, threshold: int) -> Tensor:  # bool
+    """True with probability 1 − threshold / 65,536; the same for the same state of PyTorch's generator."""
+    seed = int(torch.empty((), dtype=torch.long).random_())
+    words = np.random.Generator(np.random.SFC64(seed)).integers(0, 1 << 64, -(-shape.numel() // 4), dtype=np.uint64)
+    return torch.from_numpy(words.view(np.uint16)[: shape.numel()] >= threshold).view(shape)
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, threshold: int) -> Tensor:
+        keep = keep_mask(values.shape, threshold)
+        ctx.save_for_backward(keep)
+        ctx.scale = _STEPS / (_STEPS - threshold)
+        return _masked(values, keep, ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        return _masked(gradients[0], keep, ctx.scale), None
+
+
+def _masked(values: Tensor, keep: Tensor, scale: float) -> Tensor:
+    masked: Tensor = torch.ops.aten.native_dropout_backward(values, keep, scale)
+    return masked
+
+
+class Dropout(nn.Module):
+    """Stands in for an `nn.Dropout`."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p  # the name that models read it by
+
+    def forward(self, values: Tensor) -> Tensor:  # any shape
+        """Drops in train mode only."""
+        return dropout(values, self.p) if self.training else values
+
+
+@contextmanager
+def fast_dropout(model: nn.Module) -> Iterator[None]:
+    """While open, the dropout of `model` draws its masks as above; nothing else of it changes."""
+    replaced: list[tuple[nn.Module, str, nn.Dropout]] = []
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if type(child) is nn.Dropout and not child.inplace:
+                replaced.append((parent, name, child))
+    for parent, name, child in replaced:
+        setattr(parent, name, Dropout(child.p).train(child.training))
+    try:
+        yield
+    finally:
+        for parent, name, child in replaced:
+            setattr(parent, name, child.train(parent.training))

@@ -1,0 +1,86 @@
+"""A word embedding that holds the rows of the tokens that a training can meet, and the full table again afterwards.
+
+A task uses a few thousand of a vocabulary's 30,000 tokens or more, but every step clears, clips and updates the whole
+table. The rows of absent tokens have no gradient, so an optimiser only decays them, all by the same factor. One more
+row, of ones, decays with them and tells the factor, in a resumed training too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_WORTH = 0.7  # share of the table's rows in use above which trimming gains nothing
+
+
+class TrimmedEmbedding(nn.Module):
+    """Stands in for an `nn.Embedding`: the same vectors for the same ids, with fewer trainable rows.
+
+    In eval mode any id is looked up; in train mode only those that were kept.
+    """
+
+    def __init__(self, full: nn.Embedding, kept: Tensor):
+        """`kept` are the ids (k,) that stay trainable, ascending."""
+        super().__init__()
+        rows = full.weight.detach()
+        self.weight = nn.Parameter(torch.cat([rows[kept], torch.ones_like(rows[:1])]))  # (k + 1, width)
+        self.kept, self._full = kept, rows
+        place = torch.full((len(rows),), len(kept), dtype=torch.long, device=rows.device)
+        place[kept] = torch.arange(len(kept), device=rows.device)
+        self.place: Tensor
+        self.register_buffer("place", place, persistent=False)  # id → row; of an absent token: the row of ones
+        self._padding = None if full.padding_idx is None else int(place[full.padding_idx])
+        self.embedding_dim, self.num_embeddings = full.embedding_dim, full.num_embeddings
+
+    def forward(self, ids: Tensor) -> Tensor:  # (…) → (…, width)
+        """The vectors of the ids."""
+        rows = self.place[ids]
+        vectors = nn.functional.embedding(rows, self.weight, self._padding)
+        absent = rows == len(self.kept)
+        if self.training or not absent.any():
+            return vectors
+        return torch.where(absent[..., None], self._full.to(ids.device)[ids] * self.weight[-1, 0], vectors)
+
+    def table(self) -> Tensor:  # (vocabulary, width)
+        """The full table: trained rows where they are, the others decayed as the optimiser would have."""
+        weight = self.weight.detach()
+        decay = weight[-1, 0]
+        assert bool((weight[-1] == decay).all()), "a token was trained that is not among the kept ones"
+        full = self._full.to(weight.device) * decay
+        full[self.kept.to(weight.device)] = weight[:-1]
+        return full
+
+
+@contextmanager
+def trimmed_embedding(model: Any, ids: Tensor) -> Iterator[None]:
+    """While open, `model` trains only the rows of its word embedding that `ids` name; then it has its full table back.
+
+    Nothing is changed where the model has no plain word embedding, or where it would keep most of its rows.
+    """
+    full = model.get_input_embeddings()
+    kept = torch.unique(ids)
+    if not _can_trim(model, full) or len(kept) > _WORTH * full.num_embeddings:
+        yield
+        return
+
+    trimmed = TrimmedEmbedding(full, kept.to(full.weight.device)).train(model.training)
+    model.set_input_embeddings(trimmed)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            full.weight.copy_(trimmed.table())
+        model.set_input_embeddings(full)
+
+
+def _can_trim(model: Any, embedding: Any) -> bool:
+    """Not where the table is frozen, is another module's as well (tied), or embeds in a way of its own."""
+    if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad:
+        return False
+    plain = embedding.max_norm is None and not embedding.scale_grad_by_freq and not embedding.sparse
+    users = sum(parameter is embedding.weight for _, parameter in model.named_parameters(remove_duplicate=False))
+    return plain and users == 1

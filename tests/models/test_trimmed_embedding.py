@@ -1,0 +1,109 @@
+"""Training with the used rows of the word embedding is training with all of them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from augkd.models.trimmed_embedding import TrimmedEmbedding, trimmed_embedding
+
+IDS = torch.tensor([[1, 5, 9, 2], [7, 5, 0, 0]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+USED = torch.tensor([0, 1, 2, 5, 7, 9])
+
+
+def model() -> Any:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=3
+    )
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    return BertForSequenceClassification(config).train()
+
+
+def train(trained: Any, steps: int, weight_decay: float = 0.1) -> list[float]:
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.01, weight_decay=weight_decay)
+    losses = []
+    for _ in range(steps):
+        loss = trained(IDS, MASK, labels=torch.tensor([0, 2])).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def test_a_trimmed_training_ends_with_the_weights_of_the_full_one() -> None:
+    full, trimmed = model(), model()
+    losses = train(full, 30)
+    with trimmed_embedding(trimmed, USED):
+        assert trimmed.get_input_embeddings().weight.shape == (len(USED) + 1, 16)
+        assert train(trimmed, 30) == pytest.approx(losses, rel=1e-6)
+    # Clipping sums squares in another order, and decay is applied to ones and multiplied once, not step by step.
+    for (name, expected), actual in zip(full.state_dict().items(), trimmed.state_dict().values(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7, msg=name)
+
+
+def test_absent_rows_are_decayed_and_not_left_as_they_were() -> None:
+    trimmed = model()
+    before = trimmed.get_input_embeddings().weight.detach().clone()
+    with trimmed_embedding(trimmed, USED):
+        train(trimmed, 10)
+    after = trimmed.get_input_embeddings().weight.detach()
+    torch.testing.assert_close(after[30], before[30] * (1 - 0.01 * 0.1) ** 10, rtol=1e-5, atol=0)
+
+
+def test_any_token_is_looked_up_in_eval_mode_as_in_the_full_table() -> None:
+    full, trimmed = model(), model()
+    train(full, 5)
+    others = torch.tensor([[1, 30, 31, 2]])
+    with trimmed_embedding(trimmed, USED), torch.no_grad():
+        with torch.enable_grad():
+            train(trimmed, 5)
+        torch.testing.assert_close(trimmed.eval()(others).logits, full.eval()(others).logits)
+
+
+def test_a_trained_token_that_was_not_kept_is_an_error() -> None:
+    trimmed = model()
+    with pytest.raises(AssertionError, match="not among the kept"), trimmed_embedding(trimmed, USED[:-1]):
+        train(trimmed, 2)
+
+
+def test_the_padding_row_has_no_gradient() -> None:
+    embedding = nn.Embedding(10, 4, padding_idx=0)
+    trimmed = TrimmedEmbedding(embedding, torch.tensor([0, 3]))
+    trimmed(torch.tensor([0, 3, 3])).sum().backward()
+    assert trimmed.weight.grad is not None
+    assert trimmed.weight.grad.tolist() == [[0.0] * 4, [2.0] * 4, [0.0] * 4]
+
+
+@pytest.mark.parametrize("reason", ["most rows are used", "frozen", "tied"])
+def test_a_table_that_cannot_gain_is_left_alone(reason: str) -> None:
+    untouched = model()
+    table = untouched.get_input_embeddings()
+    if reason == "frozen":
+        table.requires_grad_(False)
+    if reason == "tied":
+        untouched.other = nn.Linear(16, 40, bias=False)
+        untouched.other.weight = table.weight
+    ids = torch.arange(40) if reason == "most rows are used" else USED
+    with trimmed_embedding(untouched, ids):
+        assert untouched.get_input_embeddings() is table
+
+
+def test_a_checkpoint_in_mid_training_continues_to_the_same_table() -> None:
+    whole, halves = model(), model()
+    with trimmed_embedding(whole, USED):
+        train(whole, 4, weight_decay=0.5)
+        state = copy.deepcopy(whole.state_dict())
+        train(whole, 4, weight_decay=0.5)
+    with trimmed_embedding(halves, USED):
+        halves.load_state_dict(state)
+        train(halves, 4, weight_decay=0.5)
+    assert torch.equal(whole.get_input_embeddings().weight, halves.get_input_embeddings().weight)
