@@ -43,16 +43,35 @@ def init(
     separator: Annotated[
         str | None, typer.Option("--separator", help="What separates the labels of a text, such as '|'.")
     ] = None,
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", help="The encoding of the files, such as cp1252 (default: sniffed).")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option("--delimiter", help="What separates the columns of CSV files (default: sniffed).")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option("--sheet", help="The sheet of a workbook with several.")] = None,
+    splits: Annotated[
+        str | None, typer.Option("--splits", metavar="SPLIT=FILE,…", help="The file of each split in a folder.")
+    ] = None,
+    merge_labels: Annotated[
+        bool | None,
+        typer.Option("--merge-labels/--keep-labels", help="Whether labels that only look the same are one."),
+    ] = None,
+    corpus_encoding: Annotated[
+        str | None, typer.Option("--corpus-encoding", help="The encoding of the corpus (default: sniffed).")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing recipe.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at your data and write a recipe for it. Example: augkd init my.csv --corpus my.txt --out my.yaml"""
     from augkd.setup.first_recipe import write_recipe
+    from augkd.setup.sniffing import Given, parse_splits
     from augkd.setup.summary import next_commands, summary, summary_json
     from augkd.setup.survey import survey_corpus, survey_task
 
-    task = survey_task(data, text, text_pair, label, separator)
-    unlabelled = survey_corpus(corpus, task) if corpus else None
+    given = Given(encoding, delimiter, sheet, parse_splits(splits) if splits else None, merge_labels)
+    task = survey_task(data, text, text_pair, label, separator, given)
+    unlabelled = survey_corpus(corpus, task, encoding=corpus_encoding) if corpus else None
     recipe = write_recipe(out, task, unlabelled, data, force)
     lines = [*summary(task, unlabelled), "", f"written: {out}", "next:"]
     lines += [f"  {command}" for command in next_commands(out)]

@@ -32,8 +32,8 @@ Row = dict[str, Any]
 SUPPORTED = ".txt, .csv, .tsv, .json, .jsonl (also .gz, .zst), .parquet, .xlsx, .xls and .ods"
 
 _JSON = (".json", ".jsonl")
-_TEXT = (".txt", ".csv", ".tsv", *_JSON)  # may be compressed
-_FORMATS = (*_TEXT, ".parquet", *WORKBOOKS)
+TEXT = (".txt", ".csv", ".tsv", *_JSON)  # may be compressed
+_FORMATS = (*TEXT, ".parquet", *WORKBOOKS)
 _ADVICE = {
     ".csv": "quote fields that hold commas, or name the delimiter",
     ".tsv": "save texts that hold tabs or line breaks as .csv",
@@ -59,7 +59,7 @@ def format_of(path: Path) -> str | None:
     name = path.name.lower()
     packed = name.endswith(PACKED)
     suffix = Path(name.rsplit(".", 1)[0] if packed else name).suffix
-    return suffix if suffix in (_TEXT if packed else _FORMATS) else None
+    return suffix if suffix in (TEXT if packed else _FORMATS) else None
 
 
 def is_missing(value: Any) -> bool:

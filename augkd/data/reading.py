@@ -89,6 +89,8 @@ def guess_encodings(sample: bytes) -> list[tuple[str, str]]:
     except ModuleNotFoundError:
         raise DataError("to guess an encoding, augkd needs charset-normalizer; pip install 'augkd[files]'") from None
 
+    if _has_utf8(sample):
+        return []
     matches = list(from_bytes(sample, cp_isolation=list(_COMMON)))
     most = max((match.coherence for match in matches), default=0.0)
     plausible = [
@@ -99,6 +101,12 @@ def guess_encodings(sample: bytes) -> list[tuple[str, str]]:
         name = "cp1252" if "cp1252" in match.could_be_from_charset else match.encoding
         found.setdefault(str(match), codecs.lookup(name).name)
     return list(zip(found.values(), _examples(list(found)), strict=True))
+
+
+def _has_utf8(sample: bytes) -> bool:
+    """Whether there are letters beyond ASCII in UTF-8: other bytes are then damage, and no other encoding."""
+    text = sample.decode("utf-8", "surrogateescape")
+    return any(char > "\x7f" and not "\udc80" <= char <= "\udcff" for char in text)
 
 
 def _examples(texts: list[str]) -> list[str]:

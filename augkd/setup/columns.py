@@ -25,8 +25,12 @@ _PAIR_NAMES = (
 )
 _LABEL_NAMES = (
     *("label", "labels", "class", "category", "target", "topic", "intent", "sentiment", "score", "rating", "y"),
+    *("choice", "choices"),  # Label Studio
 )
-_NO_LABELS = {"split", "fold", "set", "source", "lang", "language"}  # few values, and still no labels
+_NO_LABELS = {  # few values, and still no labels
+    *("split", "fold", "set", "source", "lang", "language"),
+    *("annotator", "annotation_id", "created_at", "updated_at", "lead_time"),  # Label Studio
+}
 _NO_NAME = re.compile(r"\s*|unnamed: \d+|__index_level_\d+__|index|id|guid", re.IGNORECASE)  # as pandas names an index
 _NAME = "recognised by its name"
 

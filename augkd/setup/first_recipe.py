@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from augkd.data.tables import local_path
 from augkd.errors import WorkspaceError
@@ -128,6 +128,7 @@ def _task(task: TaskSurvey, dataset: str, folder: Path) -> list[str]:
     lines = ["task:", f"  dataset: {_path(dataset, folder)}", f"  text: {_quoted(columns.text)}"]
     if columns.text_pair:
         lines.append(f"  text_pair: {_quoted(columns.text_pair)}")
+    lines += [f"  {name}: {_option(value)}  # {reason}" for name, value, reason in _decided(task)]
     names = [columns.label] if isinstance(columns.label, str) else columns.label
     label = _quoted(names[0]) if len(names) == 1 else f"[{', '.join(map(_quoted, names))}]"
     lines.append(f"  label: {label}  # {_label_comment(task)}")
@@ -137,6 +138,17 @@ def _task(task: TaskSurvey, dataset: str, folder: Path) -> list[str]:
     if "f1" in task.task.target.metrics and counts and max(counts) > 0.75 * sum(counts):
         lines.append("  # metric: f1  # the classes are imbalanced, and accuracy mostly measures the largest")
     return [*lines, ""]
+
+
+def _decided(task: TaskSurvey) -> list[tuple[str, Any, str]]:
+    decided = task.decided
+    return [(name, value, short_name(decided.reasons[name], 90)) for name, value in decided.options.items()]
+
+
+def _option(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {_quoted(file)}' for name, file in value.items())}}}"
+    return json.dumps(value) if isinstance(value, bool) else _quoted(str(value))
 
 
 def _label_comment(task: TaskSurvey) -> str:
@@ -179,6 +191,8 @@ def _data(corpus: CorpusSurvey, chosen: Choices, folder: Path) -> list[str]:
         f"        dataset: {_path(corpus.dataset, folder)}",
         f"        text: {_quoted(corpus.column)}",
     ]
+    if corpus.encoding:
+        lines.append(f"        encoding: {_quoted(corpus.encoding)}")
     if corpus.documents:
         lines.append("        sentences: en  # the language; splits these documents into sentences")
     return [

@@ -37,8 +37,15 @@ def _task_lines(task: TaskSurvey) -> Iterator[str]:
         more = f" and {len(counts) - 12} more" if counts[12:] else ""
         yield f"{task.task.target.describe()}: {', '.join(counts[:12])}{more}; metric: {task.task.metric}"
     yield _lengths_line(task.lengths)
+    yield from (
+        f"{option}: {_shown(value)} ({task.decided.reasons[option]})" for option, value in task.decided.options.items()
+    )
     yield from (f"note: {note}" for note in task.task.notes)
     yield from (f"warning: {warning}" for warning in _warnings(task))
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(f"{name}={file}" for name, file in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _lengths_line(lengths: Lengths) -> str:
@@ -59,6 +66,7 @@ def _warnings(task: TaskSurvey) -> Iterator[str]:
 
 
 def _corpus_lines(corpus: CorpusSurvey) -> Iterator[str]:
+    yield from (f"read {how}" for how in corpus.read_as)
     yield _lengths_line(corpus.lengths)
     names = ("empty", "duplicates", "too_long", "malformed")
     counts = {name.replace("_", " "): getattr(corpus.counts, name) for name in names}
@@ -93,6 +101,7 @@ def summary_json(task: TaskSurvey, corpus: CorpusSurvey | None, recipe: str) -> 
         "label_range": task.label_range,
         "metric": task.task.metric,
         "lengths": vars(task.lengths),
+        "options": task.decided.options,
         "notes": list(task.task.notes),
         "warnings": list(_warnings(task)),
         "recipe": recipe,

@@ -9,17 +9,20 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from augkd.data.cleaning import clean, identity, normalised
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
+from augkd.data.formats import describe
+from augkd.data.reading import Reading
 from augkd.data.sources import read_task
 from augkd.data.tables import column_names, data_files, local_path, read_texts
 from augkd.data.task import Example, Task, load_task
 from augkd.errors import DataError
 from augkd.setup.columns import Columns, guess_columns
+from augkd.setup.sniffing import NOTHING_DECIDED, NOTHING_GIVEN, Decided, Given, labelled_splits, sniff_encoding
 
 MODEL_MAX_LENGTH = 512  # tokens that MiniLM reads
 SAMPLE_TEXTS = 100_000  # texts that are read of a corpus; its size is then estimated from the size of its files
@@ -48,6 +51,7 @@ class TaskSurvey:
     repeated: int  # training texts equal to an earlier one, once normalised
     conflicting: int  # repeated texts with another label than the first
     leaked: int  # validation and test texts that are also training texts
+    decided: Decided = NOTHING_DECIDED  # further options of the recipe's `task`
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class CorpusSurvey:
     complete: bool  # whether all of it was read
     lengths: Lengths
     evaluation_texts: int  # texts equal to a validation or test text of the task
+    encoding: str | None  # where the files do not show it
+    read_as: tuple[str, ...]  # how, where not as UTF-8 with commas; one for each kind of file
     documents: bool  # whether texts are so much longer than the task's that they should be split into sentences
 
 
@@ -74,19 +80,29 @@ def survey_task(
     text_pair: str | None = None,
     label: str | None = None,
     separator: str | None = None,
+    given: Given = NOTHING_GIVEN,
 ) -> TaskSurvey:
     """Reads a labelled file, folder or Hub data set as a run would. Raises what a run would raise, and DataError."""
-    raw = read_task(dataset, None, None, label or "label")
+    options, reasons = given.options(), dict.fromkeys(given.options(), "given")
+    if "encoding" not in options and (found := sniff_encoding(dataset, "--encoding")):
+        options["encoding"], reasons["encoding"] = found
+    reading = replace(given.reading, encoding=options.get("encoding"))
+    raw = read_task(dataset, given.splits, None, label or "label", reading)
     columns = guess_columns(raw, text, text_pair, label, separator)
+    if given.splits is None and (labelled := labelled_splits(raw, columns.label)):
+        options["splits"], reasons["splits"] = labelled
     task = load_task(
         dataset=dataset,
         text=columns.text,
         text_pair=columns.text_pair,
         label=columns.label,
         separator=columns.separator,
+        **options,
     )
     target = task.target
     labels = [example.label for example in task.train if example.label is not None]
+    if not labels:
+        raise DataError(f"{raw.where['train']}: column {columns.label!r} has no label; name another with --label")
     repeated, conflicting, leaked = _repeats(task)
     return TaskSurvey(
         columns=columns,
@@ -97,6 +113,7 @@ def survey_task(
         repeated=repeated,
         conflicting=conflicting,
         leaked=leaked,
+        decided=Decided(options, reasons),
     )
 
 
@@ -143,11 +160,13 @@ def _quantile(ordered: Sequence[int], share: float) -> int:
 # ---- the corpus ----
 
 
-def survey_corpus(dataset: str, task: TaskSurvey, text: str | None = None) -> CorpusSurvey:
+def survey_corpus(dataset: str, task: TaskSurvey, text: str | None = None, encoding: str | None = None) -> CorpusSurvey:
     """Reads the first texts of a corpus and compares them with the task's. Raises DataError without a usable text."""
     path = local_path(dataset)
-    column = text or (_longest_column(data_files(path)[0]) if path else "text")
-    source, counts = CorpusSource(dataset, text=column), CorpusCounts()
+    encoding, _ = sniff_encoding(dataset, "--corpus-encoding") or (None, "") if encoding is None else (encoding, "")
+    reading = Reading(encoding)
+    column = text or (_longest_column(data_files(path)[0], reading) if path else "text")
+    source, counts = CorpusSource(dataset, text=column, encoding=encoding), CorpusCounts()
     texts = list(itertools.islice(stream_corpus(source, counts), SAMPLE_TEXTS))
     if not texts:
         raise DataError(
@@ -164,19 +183,23 @@ def survey_corpus(dataset: str, task: TaskSurvey, text: str | None = None) -> Co
         texts=len(texts) if complete else _estimated_size(source, path, texts),
         complete=complete,
         lengths=lengths,
+        encoding=encoding,
+        read_as=tuple(dict.fromkeys(filter(None, (describe(file, reading) for file in data_files(path)))))
+        if path
+        else (),
         evaluation_texts=sum(normalised(text) in evaluation for text in texts),
         documents=_are_documents(lengths, counts, task.lengths),
     )
 
 
-def _longest_column(file: Path) -> str:
+def _longest_column(file: Path, reading: Reading) -> str:
     """`text`, else the column whose first 100 values have most words."""
-    names = column_names(file)
+    names = column_names(file, reading)
     if "text" in names or not names:
         return "text"
 
     def words(name: str) -> int:
-        values: Iterator[Any] = itertools.islice(read_texts(file, name), 100)
+        values: Iterator[Any] = itertools.islice(read_texts(file, name, reading), 100)
         return sum(len(value.split()) for value in values if isinstance(value, str))
 
     return max(names, key=lambda name: (words(name), name))

@@ -65,6 +65,6 @@ def test_an_unnamed_an_empty_and_a_running_column_are_not_taken_for_a_label(tmp_
     rows = [(n, f"a rather long remark number {n}", ("good", "bad")[n % 2], "", n) for n in range(18)]
     named = survey_task(table(tmp_path / "a.csv", ["", "remark", "kind", "empty", "nr"], rows)).columns
     assert (named.text, named.label) == ("remark", "kind")
+    lone = [(n, f"a rather long remark number {n}", "", n) for n in range(18)]
     with pytest.raises(DataError, match="no column looks like a label"):
-        lone = [(n, f"a rather long remark number {n}", "", n) for n in range(18)]
         survey_task(table(tmp_path / "b.csv", ["", "remark", "empty", "nr"], lone))
