@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from augkd.errors import ModelError
+from augkd.workspace.checksums import STAMP
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.manifests import check_if_ours
 from augkd.workspace.names import user_path
@@ -26,6 +27,7 @@ _NOT_WEIGHTS = {"predictions.safetensors", "trace.safetensors"}  # what a run ad
 _NOT_THE_MODEL = {  # they contain times and paths, so the same model would have another fingerprint
     *("manifest.json", "building.json", "training_args.bin", "trainer_state.json", "export.json", "log.json"),
     "README.md",
+    STAMP,
 }
 _PATTERNS = [*_WEIGHTS, "*.json", "*.txt", "*.model", "*/config.json"]
 

@@ -21,6 +21,7 @@ from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenT
 from augkd.errors import DataError, WorkspaceError
 from augkd.models.classifier import Classifier, Pair, load_backbone
 from augkd.models.locate import model_fingerprint
+from augkd.workspace.checksums import STAMP
 
 TEXTS: list[Pair] = [(text, None) for text, _ in sentences()[:10]]
 
@@ -72,6 +73,7 @@ def test_the_fingerprint_changes_with_weights_tokenizer_and_configuration(
     shutil.copytree(tiny_bert, copy)
     before = model_fingerprint(tiny_bert)
     (copy / "README.md").write_text("a card does not change the logits")
+    (copy / STAMP).write_text('{"seen": "when the files were last compared with their checksums"}')
     assert model_fingerprint(copy) == before
     edit(copy)
     assert model_fingerprint(copy) != before
