@@ -39,13 +39,13 @@ _SOURCES = {  # keys of `data` that give candidates
 GROUPS = {  # axis of distillation, or group → what its pipelines change, and their names
     "data": (
         "which texts the student sees",
-        ("demo", "vanilla-knn", "minimax-knn", "tinybert-augmentation", "mate-kd", "mate-minimax-knn"),
+        ("demo", "vanilla-knn", "minimax-knn", "tinybert-augmentation", "mate-kd", "mate-minimax-knn", "label-budget"),
     ),
     "training": (
         "which loss, on which schedule, from which teacher",
         (
             *("kd", "logit-regression", "label-smoothing", "tf-kd", "tf-kd-self", "annealing-kd", "continuation-kd"),
-            *("takd", "born-again", "reverse-kd", "defective-teacher", "freelb"),
+            *("takd", "born-again", "reverse-kd", "defective-teacher", "freelb", "llm"),
         ),
     ),
     "structure": (

@@ -6,10 +6,12 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.chat_server import Say, chat_server
 
 from augkd.data.task import load_task
 from augkd.errors import ModelError, RecipeError
@@ -84,11 +86,28 @@ def small(docstrings: Path, six_layers: Path, corpus_file: Path) -> Any:
     return load
 
 
+@pytest.fixture
+def served() -> Iterator[Any]:
+    """Gives a recipe whose teacher is an LLM a server that finds the first option twice as probable as the others."""
+    pytest.importorskip("openai")
+    first = {"A": -0.7, "B": -1.4, "C": -1.4}
+    with chat_server(lambda request, number: Say("A", first)) as server:
+
+        def serve(recipe: Recipe) -> Recipe:
+            tree = recipe.model_dump(mode="json")
+            tree["teacher"]["endpoint"]["url"] = server.url
+            return Recipe.model_validate(tree)
+
+        yield serve
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_recipe_is_valid_and_runs_to_its_results(
-    name: str, small: Any, shared: Path, tmp_path: Path
+    name: str, small: Any, shared: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     recipe = small(name)
+    if recipe.teacher.endpoint is not None:
+        recipe = request.getfixturevalue("served")(recipe)
     assert list(plan(recipe))
     results = Run(recipe, tmp_path / "run", shared).results()
     assert 0 <= results["student"]["test"] <= 1
