@@ -11,7 +11,7 @@ import pytest
 
 from augkd.recipe import IndexRecipe
 from augkd.retrieval.build import build_index
-from augkd.retrieval.dense.rerank import CANDIDATES_AT_ONCE, block_size, texts_to_rerank
+from augkd.retrieval.dense.rerank import CANDIDATES_AT_ONCE, KEPT, block_size, texts_to_rerank
 from augkd.retrieval.encoders import sentence
 from augkd.retrieval.encoders.encoder import encode
 from augkd.retrieval.retriever import Retriever
@@ -85,7 +85,7 @@ def test_an_encoder_that_cannot_report_is_done_all_at_once() -> None:
     assert calls == [(2, 2)]
 
 
-def test_reranking_takes_each_candidate_of_a_block_once_and_never_more_than_the_corpus() -> None:
+def test_reranking_takes_each_candidate_once_and_never_more_than_the_corpus() -> None:
     assert texts_to_rerank(queries=10, depth=100, corpus=50_000) == 10 + 10 * 100
     assert texts_to_rerank(queries=10, depth=100, corpus=300) == 10 + 300
     assert texts_to_rerank(queries=0, depth=100, corpus=300) == 0
@@ -93,7 +93,9 @@ def test_reranking_takes_each_candidate_of_a_block_once_and_never_more_than_the_
 
     size = block_size(100)
     assert size == CANDIDATES_AT_ONCE // 100
-    assert texts_to_rerank(2 * size + 3, 100, 5_000) == 2 * size + 3 + 5_000 + 5_000 + 300  # three blocks
+    assert texts_to_rerank(2 * size + 3, 100, 5_000) == 2 * size + 3 + 5_000  # three blocks, one memory
+    many = KEPT + 1
+    assert texts_to_rerank(8 * size + 3, 100, many) == 8 * size + 3 + 8 * size * 100 + 300  # forgotten in between
 
 
 def test_the_estimate_bounds_what_the_full_model_really_encodes(

@@ -207,9 +207,26 @@ def test_block_borders_change_no_byte_and_a_shared_text_is_encoded_once(
     monkeypatch.setattr(retrievers, "_AVERAGED", 2)
     full.calls.clear()
     blocked = dense.search(queries, 5)
-    assert len(full.calls) == 2 * 5
     np.testing.assert_array_equal(blocked.ids, whole.ids)
     np.testing.assert_array_equal(blocked.scores, whole.scores)
+    candidates = [text for texts in full.calls if set(texts) - set(queries) for text in texts]
+    assert len(candidates) == len(set(candidates))
+
+
+def test_a_search_that_may_remember_few_texts_encodes_some_again_and_finds_the_same(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = HashEncoder(1, 24)
+    dense = DenseRetriever(Index.open(folders["dense"]), HashEncoder(), reranker=full, rerank=20)
+    monkeypatch.setattr(rerank, "CANDIDATES_AT_ONCE", 60)
+    whole = dense.search(TEXTS[:12], 5)
+    encoded = sum(map(len, full.calls))
+    full.calls.clear()
+    monkeypatch.setattr(rerank, "KEPT", 25)
+    forgetful = dense.search(TEXTS[:12], 5)
+    assert sum(map(len, full.calls)) > encoded
+    np.testing.assert_array_equal(forgetful.ids, whole.ids)
+    np.testing.assert_array_equal(forgetful.scores, whole.scores)
 
 
 def test_equal_texts_tie_after_reranking_and_are_encoded_once(tmp_path: Path) -> None:

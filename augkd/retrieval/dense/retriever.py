@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 
 from augkd.errors import RecipeError
-from augkd.retrieval.dense.rerank import block_size, rescore
+from augkd.retrieval.dense.rerank import Rescorer, block_size
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.encoders.encoder import Encoder, encode, for_queries
 from augkd.retrieval.retriever import Hits, best_first, check_groups, check_k, no_hits
@@ -104,10 +104,14 @@ class DenseRetriever:
         check_k(k)
         depth = max(k, self._rerank)
         size = block_size(depth) if self._reranker is not None or vectors else max(1, count)
+        rescorer = None
+        if self._reranker is not None:
+            rescorer = Rescorer(self._reranker, self._index.texts)
         blocks = []
         for start in range(0, count, size):
             rows = slice(start, min(start + size, count))
-            blocks.append(self._search_block(rows, k, depth, encode_rows, vectors, _within(progress, rows, count)))
+            report = _within(progress, rows, count)
+            blocks.append(self._search_block(rows, k, depth, encode_rows, vectors, rescorer, report))
             if progress is not None:
                 progress(rows.stop, count)
         if not blocks:
@@ -120,17 +124,24 @@ class DenseRetriever:
         )
 
     def _search_block(
-        self, rows: slice, k: int, depth: int, encode_rows: EncodeRows, vectors: bool, progress: Steps | None
+        self,
+        rows: slice,
+        k: int,
+        depth: int,
+        encode_rows: EncodeRows,
+        vectors: bool,
+        rescorer: Rescorer | None,
+        progress: Steps | None,
     ) -> Hits:  # (rows, k)
-        queries = encode_rows(self._queries, rows, progress if self._reranker is None else None)
+        queries = encode_rows(self._queries, rows, progress if rescorer is None else None)
         stored = None
         if vectors:
             scores, ids, stored = self._index.search_and_reconstruct(queries, depth)
         else:
             scores, ids = self._index.search(queries, depth)
-        if self._reranker is not None:
-            queries = encode_rows(for_queries(self._reranker), rows, None)
-            scores = rescore(self._reranker, queries, ids, self._index.texts, progress)
+        if rescorer is not None:
+            queries = encode_rows(for_queries(rescorer.encoder), rows, None)
+            scores = rescorer.scores(queries, ids, progress)
         return best_first(scores, ids, stored, k)
 
 
