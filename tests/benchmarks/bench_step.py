@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def steps(student: Classifier, rows: list[dict[str, Any]], way: str) -> list[flo
         DistillationTrainer(
             student, arguments, data, progress=lambda done, total: clock.append(time.process_time())
         ).train()
-    return [end - start for start, end in zip(clock[3:-1], clock[4:], strict=True)]
+    return [end - start for start, end in pairwise(clock[3:])]
 
 
 def products(tokens: int, layers: int, width: int = 384, inner: int = 1536) -> float:
