@@ -102,7 +102,7 @@ def train_stages(
 
 @contextmanager
 def lean(student: Classifier, data: DistillationDataset, adversary: Adversary | None) -> Iterator[None]:
-    """While open, `student` is trained with less work on a CPU: cheap dropout, and only the word vectors of its texts.
+    """While open, `student` is trained with less work on a CPU: fast dropout, and only the word vectors of its texts.
 
     A generator can write any token, so it needs all word vectors.
     """

@@ -1,4 +1,4 @@
-"""Dropout with cheap random numbers is dropout: its rate, its scale, its gradient, its dependence on the seed."""
+"""Dropout with fast random numbers is dropout: its rate, its scale, its gradient, its dependence on the seed."""
 
 from __future__ import annotations
 
