@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_FLAGS ?=
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint docs build
+.PHONY: install demo test torture lint docs build
 
 install: .venv/.installed
 
@@ -20,6 +20,10 @@ demo: install
 
 test: install
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto
+
+# Kills, full disks, vanished inputs, flipped bits and pairs of processes: about 20 minutes on one core.
+torture: install
+	AUGKD_TORTURE=long HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -s tests/runs/test_torture.py tests/runs/test_integrity.py
 
 lint: install
 	.venv/bin/ruff check

@@ -20,6 +20,7 @@ from augkd.recipe import Comparison, LabelBudgetOptions, NeighbourOptions, Recip
 from augkd.recipe.units import format_seconds
 from augkd.retrieval.dense.rerank import texts_to_rerank
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
+from augkd.runs.disk_plan import disk_lines, disk_plan
 from augkd.runs.model_checks import check_models
 from augkd.runs.task import read_task
 from augkd.workspace.folders import unfinished
@@ -45,6 +46,7 @@ def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     yield from _teacher_lines(recipe, student_task, out)
     yield from _transfer_set_lines(recipe, task, student_task, out)
     yield from _student_lines(recipe, student_task, out)
+    yield from disk_lines(disk_plan(recipe, student_task, out), out)
 
 
 def _sizes(task: Task) -> str:

@@ -28,6 +28,7 @@ from augkd.retrieval.retriever import Retriever
 from augkd.runs.candidate_notes import candidate_notes
 from augkd.runs.cards import write_cards
 from augkd.runs.context import RunContext, StageFolders
+from augkd.runs.disk_plan import check_disk
 from augkd.runs.model_checks import check_models
 from augkd.runs.results import RunRecord, run_results
 from augkd.runs.stages.index import IndexStage
@@ -155,6 +156,7 @@ class Run:
         """
         out = self.context.folders.out
         with locked(out):
+            check_disk(self.recipe, self.context.student_task, out)
             student = self.student()
             transfer = self.transfer_set().folder
             record = RunRecord(out, student, dump(self.recipe), relative_stages(out, self._stage_folders(transfer)))

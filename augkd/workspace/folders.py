@@ -13,10 +13,9 @@ from typing import Any
 
 from augkd.errors import WorkspaceError
 from augkd.workspace.checksums import Table, read_signed, write_signed
-from augkd.workspace.manifests import MANIFEST, read_kind, write_manifest
+from augkd.workspace.manifests import MANIFEST, STATE, read_kind, write_manifest
 
 CACHE = ".cache"  # a folder may hold this before its artefact is begun, and keeps it when that is rebuilt
-_STATE = "building.json"  # marks unfinished work and names its inputs
 
 
 def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
@@ -25,9 +24,9 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
     Work for other inputs, finished or not, is removed. Raises WorkspaceError for a folder with files that augkd did not
     write, and for a finished artefact of another kind.
     """
-    state = folder / _STATE
+    state = folder / STATE
     inputs = {"kind": kind, "made_from": dict(made_from)}
-    for leftover in folder.glob(f".{_STATE}.*.tmp"):  # left when this function was killed
+    for leftover in folder.glob(f".{STATE}.*.tmp"):  # left when this function was killed
         leftover.unlink()
     if state.exists() and not (folder / MANIFEST).exists() and _read_state(state) == inputs:
         for leftover in folder.rglob(".*.tmp"):  # left when a write was killed
@@ -48,7 +47,7 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
 def end(folder: Path, kind: str, made_from: Mapping[str, Any], *, files: Table | None = None, **facts: Any) -> None:
     """Writes the manifest, with the checksums in `files` (None: taken now), and removes the mark of unfinished work."""
     write_manifest(folder, kind, made_from, files=files, **facts)
-    (folder / _STATE).unlink(missing_ok=True)
+    (folder / STATE).unlink(missing_ok=True)
 
 
 def _read_state(state: Path) -> dict[str, Any]:
@@ -59,7 +58,7 @@ def _read_state(state: Path) -> dict[str, Any]:
 
 def unfinished(folder: Path) -> bool:
     """Whether work on an artefact was begun in `folder` and not finished."""
-    return (folder / _STATE).exists()
+    return (folder / STATE).exists() and not (folder / MANIFEST).exists()
 
 
 def _empty(folder: Path, keep: set[Path]) -> None:

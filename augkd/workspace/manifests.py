@@ -22,6 +22,7 @@ from augkd.workspace.manifest_kinds import Header, Manifest
 _M = TypeVar("_M", bound=Manifest)
 FORMAT = 2  # raised when an older augkd could misread what a newer one wrote
 MANIFEST = "manifest.json"
+STATE = "building.json"  # marks unfinished work and names its inputs
 _OURS = {"format", "kind", "made_from", "versions", "checksum"}  # a manifest with two of these keys is augkd's
 _LIBRARIES = ("augkd", "torch", "transformers", "sentence-transformers", "faiss-cpu", "datasets", "pyarrow", "numpy")
 
@@ -127,6 +128,8 @@ def finished(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
     if manifest.made_from != dict(made_from):
         return False
     check_files(folder, manifest)
+    with contextlib.suppress(OSError):  # left by a kill right after the manifest
+        (folder / STATE).unlink(missing_ok=True)
     return True
 
 

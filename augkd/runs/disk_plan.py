@@ -1,0 +1,113 @@
+"""How much room a run takes on the disk, stage by stage: shown by `check`, and tested before a run begins.
+
+Only what can be known without reading a corpus or a model is counted, and finished stages take nothing. Training keeps
+two whole checkpoints, each with the optimiser's two moments, and writes a third before the oldest goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from augkd.data.corpus import CorpusSource
+from augkd.data.task import Task
+from augkd.errors import AugkdError
+from augkd.models.locate import BUNDLED, bundled_encoder, locate, weight_files
+from augkd.recipe import IndexRecipe, Recipe, dump
+from augkd.retrieval.dense.size import plan_index
+from augkd.workspace.disk import check_room, free_bytes, size_text
+from augkd.workspace.files import read_json
+from augkd.workspace.manifests import MANIFEST
+
+_TRAINED = 1 + 3 * 3  # times the weights: the result, three checkpoints of weights and two moments
+_OVERHEAD = 200  # bytes of a text beside its characters: ids, score, logits, offsets
+
+
+def disk_plan(recipe: Recipe, task: Task, out: Path | None) -> dict[str, int]:
+    """Bytes by stage that is not finished in `out`; a stage whose size is not known is left out."""
+    sizes: dict[str, int] = {}
+    neighbours = recipe.data.neighbours
+    if neighbours and isinstance(neighbours.index, IndexRecipe):
+        sizes["index"] = _index(neighbours.index)
+    weights = _weights(recipe.teacher.model)
+    if recipe.teacher.epochs and weights:
+        sizes["teacher"] = _TRAINED * weights
+    sizes["transfer set"] = _transfer_set(recipe, task)
+    student = _weights(recipe.student.model) if recipe.student.model else weights
+    sizes["student"] = _TRAINED * student
+    return {stage: size for stage, size in sizes.items() if size and not _finished(out, stage.replace(" ", "_"))}
+
+
+def disk_lines(sizes: dict[str, int], out: Path | None) -> Iterator[str]:
+    """A disk plan for `check`: what each stage takes, and what is free where it would be written."""
+    place = out or Path.cwd()
+    needed, free = sum(sizes.values()), free_bytes(place)
+    parts = ", ".join(f"{stage} {size_text(size)}" for stage, size in sizes.items())
+    yield f"disk          at most {size_text(needed)} ({parts or 'all is finished'}); {size_text(free)} free in {place}"
+    if needed > free:
+        yield "              note: that is more than is free; free some space, or choose another --out"
+
+
+def check_disk(recipe: Recipe, task: Task, out: Path) -> None:
+    """Raises WorkspaceError, before hours are spent, when a stage that is to be made cannot fit.
+
+    The estimates are upper bounds, so a third of the largest stage must fit.
+    """
+    sizes = disk_plan(recipe, task, out)
+    if sizes:
+        stage = max(sizes, key=lambda name: sizes[name])
+        check_room(out, sizes[stage] // 3, f"the {stage}")
+
+
+def _index(recipe: IndexRecipe) -> int:
+    """Texts and, of a dense index, its vectors at their peak; of a lexical one, its postings."""
+    source = CorpusSource(**dump(recipe.corpus))
+    path = Path(source.dataset).expanduser()
+    texts = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    count, dim = source.known_size(), _dim(recipe)
+    if recipe.encoder.kind == "lexical":
+        return 3 * texts
+    if not count or not dim:
+        return texts
+    chosen = plan_index(count, dim, None, recipe.faiss.recall).chosen
+    return texts + (chosen.disk_bytes if chosen else 6 * dim * count)
+
+
+def _dim(recipe: IndexRecipe) -> int | None:
+    if recipe.encoder.kind == "static":
+        return recipe.encoder.static_dim
+    folder = _local(recipe.encoder.model)
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    return recipe.encoder.dim or read_json(folder / "config.json").get("hidden_size")
+
+
+def _transfer_set(recipe: Recipe, task: Task) -> int:
+    data, originals = recipe.data, len(task.train)
+    if data.transfer_set is not None:
+        return 0
+    each = (data.neighbours.k if data.neighbours else 0) + (data.generated.samples if data.generated else 0)
+    each += data.substitution.n if data.substitution else 0
+    characters = sum(len(example.text) + len(example.text_pair or "") for example in task.train)
+    outputs = 4 * max(1, len(task.labels))
+    return (1 + each) * (characters + originals * (_OVERHEAD + outputs))
+
+
+def _weights(model: str | None) -> int:
+    """Bytes of a model's weights on this machine; 0 where it is not here yet."""
+    folder = _local(model)
+    return 0 if folder is None else sum(path.stat().st_size for path in weight_files(folder))
+
+
+def _local(model: str | None) -> Path | None:
+    """The folder of a model that is here; nothing is downloaded."""
+    try:
+        if model == BUNDLED:
+            return bundled_encoder()
+        return locate(model) if model is not None and Path(model).expanduser().is_dir() else None
+    except AugkdError:
+        return None  # the stage itself says what is wrong with it
+
+
+def _finished(out: Path | None, stage: str) -> bool:
+    return out is not None and (out / stage / MANIFEST).exists()
