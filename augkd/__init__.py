@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from augkd.runs.comparison import compare_recipes as compare_recipes
     from augkd.runs.comparison import compare_tasks as compare_tasks
     from augkd.runs.controls import with_controls as with_controls
+    from augkd.runs.label_plan import plan_labels as plan_labels
+    from augkd.runs.labelling import import_labels as import_labels
+    from augkd.runs.labelling import texts_to_label as texts_to_label
     from augkd.runs.run import Run as Run
     from augkd.runs.run import distill_transfer_set as distill_transfer_set
     from augkd.ship.bench import bench_student as bench_student
@@ -91,15 +94,18 @@ _MODULES = {
     "export_student": "ship.export",
     "find_neighbours": "candidates.neighbours.find",
     "from_layers": "models.layers",
+    "import_labels": "runs.labelling",
     "load_backbone": "models.classifier",
     "load_classifier": "models.classifier",
     "load_index_recipe": "recipe.files",
     "load_recipe": "recipe.files",
     "merge_shards": "retrieval.build",
     "open_index": "retrieval.open",
+    "plan_labels": "runs.label_plan",
     "push": "ship.push",
     "register_models": "models.small_students",
     "remove_from_index": "retrieval.build",
+    "texts_to_label": "runs.labelling",
     "train_stages": "distill.stages",
     "verify_index": "retrieval.build",
     "with_controls": "runs.controls",

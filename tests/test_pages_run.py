@@ -10,6 +10,7 @@ one seed.
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 import webbrowser
 from collections.abc import Iterator, Sequence
@@ -74,9 +75,29 @@ class Desk:
         self._write(folder / "reviews.csv", ("remark", "verdict"), sentences())
         for number, name in enumerate(("my.txt", "my-corpus.txt", "more-reviews.txt", "new.txt"), 3):
             (folder / name).write_text("\n".join(text for text, _ in sentences(number * 10)) + "\n")
+        self._write_labelling(folder)
         (folder / "takedown.txt").write_text(sentences(40)[0][0] + "\n")
         for name, column in (("new", "question"), ("my-corpus", "body")):
             pq.write_table(pa.table({column: [text for text, _ in sentences(90)]}), folder / f"{name}.parquet")
+
+    def _write_labelling(self, folder: Path) -> None:
+        """A task with few labels, a recipe whose teacher is people, another with an LLM, and people's answers."""
+        rows = [{"text": text, "label": label} for text, label in sentences(0)]
+        partly = [row if number % 15 < 4 else row | {"label": None} for number, row in enumerate(rows)]
+        for split, of_split in (("train", partly), ("validation", rows[:18]), ("test", rows[18:36])):
+            path = folder / "partly" / f"{split}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in of_split))
+        (folder / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        recipe = {
+            "task": "partly",
+            "student": {"model": str(self.teacher)},
+            "data": {"label_budget": {"texts": 12, "rounds": 2, "by": "margin", "near": 1.0}},
+            "training": {"kd": {}, "epochs": 1, "max_length": 32},
+        }
+        llm = {"endpoint": "http://localhost:8000/v1", "model": "some-model"}
+        for name, teacher in (("people", {"answers": "labels"}), ("llm", llm)):
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe | {"teacher": teacher}))
 
     @property
     def overrides(self) -> list[str]:
@@ -102,6 +123,8 @@ class Desk:
     def _overrides_for(self, arguments: list[str]) -> list[str]:
         command, first, rest = arguments[0], "".join(arguments[1:2]), arguments[1:]
         overrides: list[str] = []
+        if "people.yaml" in rest or command == "label":
+            return []
         if "--transfer-set" in rest:
             return ["--student", str(self.teacher)]
         if (command, first) == ("index", "build"):
@@ -175,6 +198,8 @@ def make_small(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
     compare, distil = augkd.compare_recipes, augkd.distill_transfer_set
 
     def load_small(name: str, overrides: Sequence[str] = ()) -> Any:
+        if name == "people.yaml":
+            return load(name, overrides)
         built = any(override.startswith("data.neighbours.index=") for override in overrides)
         corpus = [f"data.neighbours.index.{desk.corpus}"] if name in WITH_NEIGHBOURS and not built else []
         return load(name, [*overrides, *desk.overrides, *corpus, *(DEMO if name == "demo" else ())])
