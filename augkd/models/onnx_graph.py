@@ -42,7 +42,8 @@ def to_onnx(
     # torch 2.13 keeps the traced LSTM of one export, and the next one fails on it (KeyError in its dispatch cache)
     torch.ops.aten.lstm.input._dispatch_cache.clear()
     try:
-        with quiet_exporters():
+        # no gradients: with them attention takes a path that depends on the length of the example (models.attention)
+        with quiet_exporters(), torch.no_grad():
             program = torch.onnx.export(
                 module,
                 tuple(inputs.values()),

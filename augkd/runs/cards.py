@@ -144,9 +144,9 @@ def _usage(config: Mapping[str, Any], recipe: Recipe, pairs: bool) -> list[str]:
         lines += ["import augkd", "", "augkd.register_models()"]
     argument = '{"text": "the first text", "text_pair": "the second"}' if pairs else '"a text"'
     target = target_of(config)
-    raw = {"softmax": "", "sigmoid": ", top_k=None", "identity": ', function_to_apply="none"'}[target.activation]
+    every = ", top_k=None" if target.multi_label else ""
     model = 'pipeline("text-classification", model="this folder or repository")'
-    lines += ["", f"classify = {model}", f"print(classify({argument}{raw}))", "```", ""]
+    lines += ["", f"classify = {model}", f"print(classify({argument}, truncation=True{every}))", "```", ""]
     lines.append(f"The maximum length is {recipe.training.max_length} tokens, as in training.")
     return [*lines, *_thresholds(target), ""]
 

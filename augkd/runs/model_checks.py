@@ -15,7 +15,7 @@ from augkd.models.layer_map import layer_positions
 from augkd.recipe import Recipe, StudentOptions, TeacherOptions, dump
 
 if TYPE_CHECKING:
-    from augkd.distill.objective.layer_states import Shape
+    from augkd.distill.objective.layer_states import Pooling, Shape
 
 
 def check_models(recipe: Recipe) -> None:
@@ -68,7 +68,9 @@ def _check_structure(recipe: Recipe) -> None:
         return
     from augkd.distill.objective.layer_objective import LayerObjective  # torch takes seconds to import
 
-    teacher = _shape(recipe.teacher.model)
+    # one pooling for all: the first token is the one that may be useless
+    pooling: Pooling = "cls" if any(pooling == "cls" for each in lessons for _, pooling in _losses(each)) else "mean"
+    teacher = _shape(recipe.teacher.model, pooling)
     if teacher is not None and recipe.teacher.layers is not None:
         teacher = _with_layers(teacher, len(layer_positions(recipe.teacher.layers, teacher.layers, "teacher.layers")))
     tutor = teacher
@@ -76,24 +78,25 @@ def _check_structure(recipe: Recipe) -> None:
         kind = lesson.student.kind
         if kind in ("bilstm", "static") and _losses(lesson):
             raise ModelError(f"a {kind} student has no transformer layers to match; leave out structure")
-        student = _student_shape(lesson.student, teacher)
+        student = _student_shape(lesson.student, teacher, pooling)
         if student is not None and tutor is not None:
-            for losses in _losses(lesson):
-                LayerObjective(losses, student, tutor)
+            for losses, own in _losses(lesson):
+                LayerObjective(losses, student, tutor, pooling=own)
         tutor = student
 
 
-def _losses(recipe: Recipe) -> list[Any]:
-    """The intermediate-layer losses of each stage that has some."""
-    return [stage.structure.losses for stage in recipe.training_stages if stage.structure and stage.structure.losses]
+def _losses(recipe: Recipe) -> list[tuple[Any, Pooling]]:
+    """The intermediate-layer losses of each stage that has some, and their pooling."""
+    tables = [stage.structure for stage in recipe.training_stages if stage.structure and stage.structure.losses]
+    return [(table.losses, table.pooling) for table in tables]
 
 
-def _student_shape(options: StudentOptions, teacher: Shape | None) -> Shape | None:
+def _student_shape(options: StudentOptions, teacher: Shape | None, pooling: Pooling) -> Shape | None:
     """The shape of a student; None where it is unknown, or where the student has no transformer layers."""
     from augkd.distill.objective.layer_states import Shape
 
     if options.model is not None:
-        return _shape(options.model)
+        return _shape(options.model, pooling)
     if options.scratch is not None:
         return Shape(options.scratch.layers, options.scratch.width, options.scratch.heads)
     if options.layers is None or teacher is None:
@@ -101,12 +104,16 @@ def _student_shape(options: StudentOptions, teacher: Shape | None) -> Shape | No
     return _with_layers(teacher, len(layer_positions(options.layers, teacher.layers)))
 
 
-def _shape(model: str | None) -> Shape | None:
-    from augkd.distill.objective.layer_states import Shape
+def _shape(model: str | None, pooling: Pooling) -> Shape | None:
+    """The shape of a model; None where its configuration is not at hand. Raises ModelError for the wrong pooling."""
+    from augkd.distill.objective.layer_states import Shape, check_pooling
 
     folder = None if model is None else folder_at_hand(model)
     network = None if folder is None else skeleton(folder, str(model))
-    return None if network is None else Shape.of(network)
+    if network is None:
+        return None
+    check_pooling(network, pooling)
+    return Shape.of(network)
 
 
 def _with_layers(shape: Shape, layers: int) -> Shape:

@@ -15,6 +15,7 @@ from support.tiny import LABELS, sentences
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, load_backbone, load_classifier
 from augkd.models.layers import from_layers
+from augkd.models.student_kinds import build_student
 
 TEXTS: list[tuple[str, str | None]] = [
     (f"{text}{' and more' * (n % 4)}", None) for n, (text, _) in enumerate(sentences()[::9])
@@ -142,6 +143,27 @@ def test_pairs_get_the_token_types_they_were_trained_with_though_the_tokenizer_g
     from_layers(classifier, [0, 1, 2]).save(tmp_path / "student")
     for batch_size in (1, 4):
         torch.testing.assert_close(piped(tmp_path / "student", PAIRS, batch_size), own, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["bert", "roberta"]
+)  # one with token types that its tokenizer does not give, one without
+@pytest.mark.parametrize("kind", ["scratch", "bilstm", "static"])
+def test_a_small_student_of_pairs_predicts_in_a_pipeline_what_the_run_predicts(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    folder = write_model(name, tmp_path / name, labels=LABELS)
+    edit(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
+    student = build_student(kind, {"width": 8}, load(folder, 24), seed=0, pairs=True)
+    with torch.no_grad():
+        for parameter in student.model.parameters():
+            parameter.mul_(8 if parameter.dim() == 2 else 1)  # so that texts differ by more than rounding
+    pairs = [*PAIRS, ("the cat is here and " * 20, "a dog")]
+    own = student.predict(pairs).softmax(1)
+    assert not torch.allclose(own, student.predict([(pair, text) for text, pair in pairs]).softmax(1), atol=1e-4)
+    student.save(tmp_path / "student")
+    for batch_size in (1, 4):
+        torch.testing.assert_close(piped(tmp_path / "student", pairs, batch_size), own, atol=1e-5, rtol=0)
 
 
 def test_a_model_without_token_types_gets_none_though_the_tokenizer_gives_them(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_pairs_and_regressions_have_their_own_usage(tmp_path: Path) -> None:
     text = student_text(tmp_path)
     assert "rates pairs of texts" in text
     assert "not calibrated" not in text, "a number is no probability"
-    assert '{"text": "the first text", "text_pair": "the second"}, function_to_apply="none")' in text
+    assert '{"text": "the first text", "text_pair": "the second"}, truncation=True)' in text
     assert "labels: numbers from 0 to 1" in (tmp_path / "transfer_set" / "README.md").read_text()
 
 

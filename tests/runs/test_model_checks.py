@@ -38,6 +38,8 @@ def recipe_of(file: Path, teacher: Path, *changes: str) -> Recipe:
             "rail draws 4 teacher layers, but there are 3",
         ),
         ("bert", ["student={bilstm: {width: 8}}", "structure={pkd: {}}"], "a bilstm student has no transformer layers"),
+        ("t5", ["student={scratch: {width: 16}}", "structure={pkd: {}}"], "whose layers cannot be matched; leave out"),
+        ("gpt2", ["structure={pkd: {}}"], "the first token of a decoder like GPT2.* set structure.pooling: mean"),
         ("bert", ["student={bilstm: {width: 99}}"], r"student width 99 is more than the teacher's vectors have \(16\)"),
         ("bert", ["student={scratch: {width: 33, heads: 2}}"], "width 33 is not a multiple of its 2 heads"),
         (
@@ -68,6 +70,11 @@ def test_a_student_that_cannot_be_made_is_refused_before_anything_is_trained(
 def test_layers_that_can_be_taken_are_planned(recipe_file: Path, tmp_path: Path, name: str, layers: list[int]) -> None:
     recipe = recipe_of(recipe_file, write_model(name, tmp_path / name), f"student.layers={layers}")
     assert any(f"layers {layers} of the teacher" in line for line in plan(recipe))
+
+
+def test_layers_of_a_decoder_are_compared_by_their_means(recipe_file: Path, tmp_path: Path) -> None:
+    model = write_model("gpt2", tmp_path / "gpt2")
+    assert list(plan(recipe_of(recipe_file, model, "structure={pooling: mean, pkd: {}}")))
 
 
 def test_a_model_that_is_not_on_this_machine_is_checked_when_it_is_there() -> None:

@@ -182,20 +182,20 @@ def config_of(name: str, tokenizer: Any, **settings: Any) -> Any:
     )
 
 
-def write_model(name: str, folder: Path, *, seed: int = 0, labels: Sequence[str] = (), **settings: Any) -> Path:
-    """A tiny random model of an architecture with its tokenizer; with `labels`, a classifier whose matrices are large
-    enough for texts to differ by more than rounding.
+def write_model(name: str, folder: Path, *, seed: int = 0, labels: Sequence[str] = ()) -> Path:
+    """A tiny random model of an architecture with its tokenizer; with `labels`, a classifier.
+
+    Its matrices are eight times as large as usual, so that texts differ by more than rounding.
     """
     tokenizer = TOKENIZERS[name]()
     torch.manual_seed(seed)
-    if labels:
-        settings = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-        model = transformers.AutoModelForSequenceClassification.from_config(config_of(name, tokenizer, **settings))
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(8 if parameter.dim() == 2 else 1)
-    else:
-        model = transformers.AutoModel.from_config(config_of(name, tokenizer, **settings))
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: place for place, label in enumerate(labels)}}
+    config = config_of(name, tokenizer, **(names if labels else {}))
+    auto = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModel
+    model = auto.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8 if parameter.dim() == 2 else 1)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

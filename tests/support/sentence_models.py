@@ -1,4 +1,4 @@
-"""Tiny sentence-transformers models on disk: with prompts, with shorter vectors, of other modules than a transformer."""
+"""Tiny sentence-transformers models on disk: with prompts, shorter vectors, other modules than a transformer."""
 
 from __future__ import annotations
 
@@ -16,21 +16,11 @@ from support.architectures import bert_tokenizer, write_model
 WIDTH = 16
 
 
-def transformer(folder: Path, architecture: str = "bert", seed: int = 0) -> Transformer:
-    """A tiny transformer module whose vectors differ from text to text."""
-    backbone = write_model(architecture, folder.with_name(f"{folder.name}-backbone"), seed=seed)
-    module = Transformer(str(backbone))
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(8 if parameter.dim() == 2 else 1)
-    return module
-
-
 def write_sentence_model(
     folder: Path, *, architecture: str = "bert", pooling: str = "mean", include_prompt: bool = True, **settings: Any
 ) -> Path:
     """A transformer with pooling; `settings` are options of SentenceTransformer (prompts, truncate_dim)."""
-    module = transformer(folder, architecture)
+    module = Transformer(str(write_model(architecture, folder.with_name(f"{folder.name}-backbone"))))
     pool = Pooling(WIDTH, pooling_mode=pooling, include_prompt=include_prompt)
     SentenceTransformer(modules=[module, pool], device="cpu", **settings).save(str(folder))
     return folder

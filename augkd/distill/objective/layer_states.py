@@ -15,6 +15,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, Pair
@@ -41,7 +45,21 @@ class Shape:
         config = model.config
         if not all(hasattr(config, name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")):
             raise ModelError(f"{type(model).__name__} has no transformer layers to match; leave out structure")
+        if getattr(config, "is_encoder_decoder", False):
+            raise ModelError(
+                f"{type(model).__name__} has an encoder and a decoder, whose layers cannot be matched; "
+                "leave out structure"
+            )
         return cls(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+
+
+def check_pooling(model: Any, pooling: Pooling) -> None:
+    """Raises ModelError for the first token's vector of a decoder: it has seen no other token."""
+    kind = model.config.model_type
+    if pooling == "cls" and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"the first token of a decoder like {type(model).__name__} sees no other token; set structure.pooling: mean"
+        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from augkd.data.transfer_set import TransferSet
 from augkd.distill.objective.layer_objective import LayerObjective
-from augkd.distill.objective.layer_states import Pooling, Shape, token_layer_vectors
+from augkd.distill.objective.layer_states import Pooling, Shape, check_pooling, token_layer_vectors
 from augkd.distill.objective.matching import check_same_tokens
 from augkd.distill.objective.objective import Losses
 from augkd.distill.teacher.layer_store import Announce, LayerStore
@@ -50,6 +50,8 @@ class LayerTeacher:
         """`folder` holds the stores and `weights` is the teacher's fingerprint; `announce(texts, bytes)` is called
         before a store is written. Raises ModelError where the losses do not fit the two models.
         """
+        for classifier in (student, teacher):
+            check_pooling(classifier.model, pooling)
         shape = Shape.of(teacher.model)
         objective = LayerObjective(losses, Shape.of(student.model), shape, pooling=pooling, seed=seed)
         if objective.needs().live:
