@@ -39,20 +39,14 @@ def keep_mask(shape: torch.Size, threshold: int) -> Tensor:  # bool
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, threshold: int) -> Tensor:
-        keep = keep_mask(values.shape, threshold)
-        ctx.save_for_backward(keep)
-        ctx.scale = _STEPS / (_STEPS - threshold)
-        return _masked(values, keep, ctx.scale)
+        factors = keep_mask(values.shape, threshold).to(values.dtype).mul_(_STEPS / (_STEPS - threshold))
+        ctx.save_for_backward(factors)  # in the precision of the values, as PyTorch does
+        return values * factors
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return _masked(gradients[0], keep, ctx.scale), None
-
-
-def _masked(values: Tensor, keep: Tensor, scale: float) -> Tensor:
-    masked: Tensor = torch.ops.aten.native_dropout_backward(values, keep, scale)
-    return masked
+        (factors,) = ctx.saved_tensors
+        return gradients[0] * factors, None
 
 
 class Dropout(nn.Module):
