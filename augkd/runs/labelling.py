@@ -12,15 +12,16 @@ from pathlib import Path
 
 from augkd.data.task import texts_of
 from augkd.distill.teacher.answer_store import AnswerStore
+from augkd.distill.teacher.asked import AskedTeacher
 from augkd.distill.teacher.imported import (
-    AnswersMissing,
     Imported,
+    ImportedAnswers,
     hand_out,
     import_answers,
     requested_texts,
     text_id,
 )
-from augkd.errors import RecipeError
+from augkd.errors import DataError, RecipeError
 from augkd.recipe import Recipe
 from augkd.runs.run import Run
 from augkd.runs.task import read_task
@@ -51,12 +52,16 @@ def texts_to_label(
     strict = recipe.teacher.model_copy(update={"missing": "error"})
     home = run or folder / "run"
     job = Run(recipe.model_copy(update={"teacher": strict}), home, progress=progress)
+    people = job.teacher.outputs
+    assert isinstance(people, AskedTeacher)
+    assert isinstance(people.source, ImportedAnswers)
     try:
         with locked(home):
             job.transfer_set()
-        texts: Sequence[Pair] = []
-    except AnswersMissing as exc:
-        texts = exc.texts
+    except DataError:
+        if not people.source.waiting:  # something else is wrong
+            raise
+    texts: Sequence[Pair] = people.source.waiting
     if labelled:
         own = texts_of([example for example in job.context.originals if example.label is not None])
         store = AnswerStore(folder)

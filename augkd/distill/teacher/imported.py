@@ -33,14 +33,6 @@ def text_id(text: Pair) -> str:
     return answer_key(*text)[:16]
 
 
-class AnswersMissing(DataError):
-    """Texts that have no answer yet."""
-
-    def __init__(self, texts: Sequence[Pair], message: str):
-        super().__init__(message)
-        self.texts = list(texts)
-
-
 class ImportedAnswers:
     """Answers that were imported into a folder."""
 
@@ -54,13 +46,14 @@ class ImportedAnswers:
         own: Mapping[Pair, int] | None = None,  # texts with a class of their own, which is their answer unless one came
     ):
         self._options, self._labels, self._store, self._own = options, tuple(labels), store, own or {}
+        self.waiting: list[Pair] = []  # texts whose answers were missing when they were needed
 
     def fetch(self, texts: Sequence[Pair], progress: Steps | None = None) -> None:
         """Raises DataError where a text has no answer, unless those are left out (`teacher.missing: drop`)."""
         missing = self.missing(texts)
         if missing and self._options.missing == "error":
-            raise AnswersMissing(
-                missing,
+            self.waiting = missing
+            raise DataError(
                 f"{len(missing)} texts have no answer in {self._store.folder}, e.g. {short_repr(missing[0][0])}; "
                 "`augkd label next` writes them to a file, `augkd label import` reads the answers; "
                 "teacher.missing: drop leaves them out",
