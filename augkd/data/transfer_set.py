@@ -23,7 +23,7 @@ from augkd.data.task import Example
 from augkd.data.transfer_card import transfer_card
 from augkd.data.transfer_table import MULTI_LABEL, check_columns, target_of
 from augkd.errors import DataError, first_line
-from augkd.workspace.files import replacing, write_text
+from augkd.workspace.files import replacing, sweep_writes_of, write_text
 from augkd.workspace.manifest_kinds import TransferSetManifest
 from augkd.workspace.manifests import MANIFEST, check_if_ours, read_manifest
 
@@ -106,6 +106,7 @@ class TransferSet:
 
     def write_jsonl(self, path: Path) -> None:
         """Writes the JSONL that Minimax-kNN and Glitter read: guid, label, text_a, text_b, augmented_samples."""
+        sweep_writes_of(path)
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
             for batch in self.table.to_batches():
                 for original in batch.to_pylist():
@@ -175,6 +176,7 @@ def write_card_again(folder: Path, title: str | None = None) -> Path:
     manifest = read_manifest(folder, TransferSetManifest) if (folder / MANIFEST).exists() else None
     counts = manifest.data.on_disk() if manifest else {}
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
+    sweep_writes_of(folder / "README.md")
     write_card(folder, title or (manifest.task if manifest else folder.name), lines)
     return folder / "README.md"
 

@@ -15,7 +15,7 @@ from augkd.data.tables import local_path
 from augkd.errors import WorkspaceError
 from augkd.recipe.table import MINILM
 from augkd.setup.survey import MODEL_MAX_LENGTH, CorpusSurvey, TaskSurvey, short_name
-from augkd.workspace.files import write_text
+from augkd.workspace.files import sweep_writes_of, write_text
 
 STATIC_FROM = 2_000_000  # texts; a CPU needs days to encode more with MiniLM, and hours with a static encoder
 
@@ -82,6 +82,7 @@ def write_recipe(out: Path, task: TaskSurvey, corpus: CorpusSurvey | None, datas
     if out.exists() and not force:
         raise WorkspaceError(f"{out} already exists; give another --out, or --force to replace it")
     text = recipe_text(task, corpus, dataset, out.absolute().parent)
+    sweep_writes_of(out)
     write_text(out, text)
     return text
 

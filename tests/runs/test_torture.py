@@ -127,7 +127,7 @@ def cases(torture: Torture, tiny_bert: Path, tmp_path_factory: pytest.TempPathFa
                 ),
                 {"base": {"given": "run/transfer_set"}, "inputs": ("given/data/train-00000.parquet",)},
             ),
-            "compare": (("compare", "@/run.yaml", "--controls", "none", "--seeds", "1", *out), {}),
+            "compare": (("compare", f"{source}/run.yaml", "--controls", "none", "--seeds", "1", *out), {}),
             "export": (("export", "@/out"), {**run, "inputs": ("out/student/model.safetensors",)}),
             "report": (("report", "@/out"), {**run}),
             "jsonl": (("transfer", "jsonl", "@/out/transfer_set", "--out", "@/out/rows.jsonl"), {**run}),

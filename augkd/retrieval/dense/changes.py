@@ -41,7 +41,7 @@ from augkd.retrieval.spool import CHUNK, Spool, encode_parts, open_spool, record
 from augkd.retrieval.texts import TextStore, part_number, read_texts, text_path, text_paths, write_texts
 from augkd.workspace.checksums import checksum, table_of
 from augkd.workspace.files import replacing
-from augkd.workspace.folders import begin
+from augkd.workspace.folders import begin, unfinished
 from augkd.workspace.manifest_kinds import DenseManifest
 from augkd.workspace.manifests import parse_manifest, rewrite_manifest
 from augkd.workspace.progress import Steps
@@ -80,6 +80,8 @@ def add_texts(
             f"add with {manifest.encoder.model} as it was then"
         )
     staging = folder / "change"
+    if not unfinished(staging):
+        shutil.rmtree(staging, ignore_errors=True)  # a kill while it was removed, after the change
     begin(staging, "index-change", {"add": source.fingerprint(), "to": manifest.sha256, "chunk": chunk})
     counts = CorpusCounts()
     total = source.known_size()

@@ -90,6 +90,7 @@ class MaskedLMStage:
                 withheld = {normalised(text) for text in evaluation}
                 texts = [text for text in self._texts(source, options) if normalised(text) not in withheld]
                 end(folder, "masked_lm", made_from, **self._adapt(folder, model, texts, options, mask))
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # last: a kill here costs no training
         return folder
 
     def _adapt(self, folder: Path, model: str, texts: list[str], options: AdaptOptions, mask: float) -> dict[str, Any]:
@@ -112,7 +113,6 @@ class MaskedLMStage:
                 progress=lambda done, total: progress("masked language model", done, total),
             )
         lm.save(folder)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         facts = {"before": dataclasses.asdict(before), "held_out": dataclasses.asdict(after), "rows": dict(lm.rows)}
         return facts | {"seconds": time.perf_counter() - started}
 

@@ -55,9 +55,9 @@ class StudentStage:
             started = time.perf_counter()
             begin(folder, "student", made_from)
             facts = StudentTraining(self, transfer).run()
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             facts |= {"seconds": time.perf_counter() - started, "peak_rss_bytes": peak_rss()}
             end(folder, "student", made_from, recipe=dump(self.context.recipe), **facts)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # last: a kill here costs no training
         return read_manifest(folder, StudentManifest)
 
     def load(self) -> Classifier:

@@ -92,8 +92,8 @@ class Teacher:
                 started = time.perf_counter()
                 begin(folder, "teacher", made_from)
                 rows = fine_tune(context, options, self.stage, folder)
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
                 end(folder, "teacher", made_from, rows=rows, seconds=time.perf_counter() - started)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # last: a kill here costs no training
         return folder
 
     @property
