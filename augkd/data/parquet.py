@@ -26,9 +26,14 @@ def parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str
 
 
 def parquet_column(path: Path, column: str) -> Iterator[Any]:
-    """The values of one column in order; bytes that are not UTF-8, which Parquet does not check, as lone surrogates."""
-    for batch in parquet_batches(path, [column]):
-        yield from _values(batch.column(0))
+    """The values of one column, or field of a struct (`column.field`), in order.
+
+    Bytes that are not UTF-8, which Parquet does not check, come as lone surrogates.
+    """
+    name, _, field = column.partition(".") if column not in _open(path).schema_arrow.names else (column, "", "")
+    for batch in parquet_batches(path, [name]):
+        values = _values(batch.column(0))
+        yield from (None if value is None else value.get(field) for value in values) if field else values
 
 
 def _values(column: Any) -> list[Any]:  # pa.Array
@@ -56,8 +61,12 @@ def parquet_batches(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """The names of the columns; raises DamagedFileError."""
-    return [str(name) for name in _open(path).schema_arrow.names]
+    """The names of the columns and, as `column.field`, of the fields of structs; raises DamagedFileError."""
+    schema = _open(path).schema_arrow
+    fields = [
+        f"{column.name}.{field.name}" for column in schema if pa.types.is_struct(column.type) for field in column.type
+    ]
+    return [*map(str, schema.names), *fields]
 
 
 def parquet_count(path: Path) -> int | None:

@@ -64,11 +64,14 @@ def _is_data(file: Path, folder: Path) -> bool:
 def read_rows(path: Path, columns: Sequence[str] | None = None, reading: Reading = AS_IT_IS) -> Iterator[Row]:
     """The rows of one file in order, with only `columns` when given; a column the file lacks is left out.
 
+    A field of a table within a row is a column as well, named `column.field`.
+
     Raises DataError at the first row that is malformed or not in the file's encoding, and where the file is truncated.
     """
     for number, row in enumerate(rows_of(path, columns, reading), 1):
         if isinstance(row, Damaged):
             raise DataError(row.message)
+        row = _with_fields(row)
         chosen = row if columns is None else {name: row[name] for name in columns if name in row}
         yield {name: _checked(value, path, number, name, reading) for name, value in chosen.items()}
 
@@ -80,7 +83,9 @@ def read_texts(path: Path, column: str, reading: Reading = AS_IT_IS) -> Iterator
     DataError when the file has no such column.
     """
     try:
-        names = list(dict.fromkeys(name for row in head_of(path, reading) if isinstance(row, dict) for name in row))
+        names = list(
+            dict.fromkeys(name for row in head_of(path, reading) if isinstance(row, dict) for name in _with_fields(row))
+        )
         if names:  # an empty .jsonl has no columns and no rows
             check_column(column, names, str(path))
         if format_of(path) == ".parquet":
@@ -88,9 +93,15 @@ def read_texts(path: Path, column: str, reading: Reading = AS_IT_IS) -> Iterator
                 yield value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
         else:
             for row in rows_of(path, None, reading):
-                yield row if isinstance(row, Damaged) else row.get(column)
+                yield row if isinstance(row, Damaged) else _with_fields(row).get(column)
     except DamagedFileError as exc:
         yield Damaged(str(exc), whole=True)
+
+
+def _with_fields(row: Row) -> Row:
+    """The row with the fields of tables within it."""
+    tables = [(name, value) for name, value in row.items() if isinstance(value, dict)]
+    return {f"{name}.{field}": one for name, value in tables for field, one in value.items()} | row if tables else row
 
 
 def check_column(column: str, names: Sequence[str], where: str) -> None:
@@ -107,7 +118,7 @@ def column_names(path: Path, reading: Reading = AS_IT_IS) -> list[str]:
     for row in rows:
         if isinstance(row, Damaged):
             raise DataError(row.message)
-    return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
+    return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in _with_fields(row)))
 
 
 def _checked(value: Any, path: Path, number: int, name: str, reading: Reading) -> Any:

@@ -204,11 +204,26 @@ def _first_error(model: type[BaseModel], exc: ValidationError) -> str:
     if error["type"] == "extra_forbidden":
         table = _table_at(model, place[:-1])
         inside = ".".join(place[:-1]) or "a recipe"
-        return f"{inside} has no key '{place[-1]}'{did_you_mean(place[-1], table.model_fields)}"
+        return f"{short_key(inside)} has no key {short_repr(place[-1])}{did_you_mean(place[-1], table.model_fields)}"
     if error["type"] == "missing":
-        return f"'{where}' is missing; a recipe needs it"
+        return f"{short_repr(where)} is missing; a recipe needs it"
+    if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
+        return f"{where} {_unquoted(error['input'])}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where} is {short_repr(error['input'])}: {message}" if place else message
+    return f"{short_key(where)} is {short_repr(error['input'])}: {message}" if place else message
+
+
+def _unquoted(value: bool | int | float) -> str:
+    """What to do about a text that YAML took for something else."""
+    if not isinstance(value, bool):
+        return f"is the number {value}: quote it to make it a text: '{value}'"
+    words = "'yes', 'on' or 'true'" if value else "'no', 'off' or 'false'"
+    return f"is {str(value).lower()}: YAML reads an unquoted yes, no, on or off as true or false; quote it: {words}"
+
+
+def short_key(key: str) -> str:
+    """A dotted key as a message shows it: without quotes where it is plain."""
+    return key if len(key) < 100 and key.isprintable() else short_repr(key, 100)
 
 
 def _table_at(model: type[BaseModel], place: list[str]) -> type[BaseModel]:

@@ -96,6 +96,7 @@ def add_to_index(folder: Path, dataset: str, text: str = "text", progress: Progr
     manifest = _dense_manifest(folder, "added to")
     rules = (manifest.recipe or {}).get("corpus", {})
     new = {"dataset": dataset, "text": text, "limit": None, "split": "train", "config": None}
+    new |= {"encoding": None, "delimiter": None, "sheet": None}  # those of the index's own corpus
     options = validate(CorpusOptions, rules | new if isinstance(rules, dict) else rules, folder / MANIFEST)
     source = CorpusSource(**dump(options))
     return add_texts(folder, source, encoder_in(folder, encoder_options(manifest)), partial(progress, "add"))

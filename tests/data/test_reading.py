@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -227,6 +228,22 @@ def test_columns_of_dictionaries_read_as_their_values_and_lists_and_structs_are_
             load_task(dataset=str(path), text=column)
         with pytest.raises(DataError, match=rf"column '{column}' is .*, not a text"):
             list(stream_corpus(CorpusSource(str(path), text=column), CorpusCounts()))
+
+
+def test_a_field_of_a_struct_is_a_column(tmp_path: Path) -> None:
+    pairs = [{"de": f"Satz {n}", "en": f"sentence {n}"} for n in range(40)]
+    table = pa.table({"translation": pairs, "label": ["x", "y"] * 20})
+    pq.write_table(table, tmp_path / "a.parquet")
+    lines = [json.dumps({"translation": pair, "label": "xy"[n % 2]}) for n, pair in enumerate(pairs)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    for path in (tmp_path / "a.parquet", tmp_path / "a.jsonl"):
+        assert sorted(column_names(path)) == ["label", "translation", "translation.de", "translation.en"]
+        task = load_task(dataset=str(path), text="translation.de", text_pair="translation.en")
+        example = task.train[3]
+        assert example.text.replace("Satz", "sentence") == example.text_pair
+        assert list(read_texts(path, "translation.en")) == [pair["en"] for pair in pairs]
+        with pytest.raises(DataError, match=r"did you mean 'translation\.en'"):
+            load_task(dataset=str(path), text="translation.eng")
 
 
 def test_nan_is_a_missing_text(tmp_path: Path) -> None:

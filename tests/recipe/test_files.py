@@ -294,6 +294,24 @@ def test_a_boolean_is_not_a_number_in_a_recipe(recipe_file: Path, override: str)
         load_recipe(str(recipe_file), [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "task.labels=[no, yes]",
+            r"task\.labels\.0 is false: YAML reads an unquoted yes, no, .* quote it: 'no', 'off'",
+        ),
+        ("task.text=on", r"task\.text is true: .* quote it: 'yes', 'on' or 'true'"),
+        ("task.labels=[1, 2]", r"task\.labels\.0 is the number 1: quote it to make it a text: '1'"),
+    ],
+)
+def test_a_word_that_yaml_takes_for_a_boolean_or_a_number_is_to_be_quoted(
+    recipe_file: Path, override: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(str(recipe_file), [override])
+
+
 @pytest.mark.parametrize("override", ["training.epochs=.inf", "training.kd.weight=.inf"])
 def test_an_infinite_number_is_refused(recipe_file: Path, override: str) -> None:
     with pytest.raises(RecipeError, match="finite"):

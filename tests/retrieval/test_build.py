@@ -156,6 +156,17 @@ def test_texts_are_added_and_removed_for_good(recipe: Any, tmp_path: Path) -> No
     assert normalised("An unheard-of ZEPPELIN lands!") == normalised("an unheard-of zeppelin lands")
 
 
+def test_added_files_are_read_as_they_are_and_not_as_the_corpus_of_the_index(recipe: Any, tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_bytes("text;n\r\nein größerer Zug, heute;1\r\nein Schiff;2\r\n".encode("cp1252"))
+    options = {"dataset": str(tmp_path / "old.csv"), "encoding": "cp1252", "delimiter": ";"}
+    table = recipe().model_dump() | {"corpus": options}
+    build_index(IndexRecipe.model_validate(table), tmp_path / "index", silent)
+    (tmp_path / "new.csv").write_text("text,n\nein schöner Zeppelin; bald,3\n")
+    assert add_to_index(tmp_path / "index", str(tmp_path / "new.csv"), "text", silent).added == 1
+    index = open_index(tmp_path / "index")
+    assert index.texts(range(3)) == ["ein größerer Zug, heute", "ein Schiff", "ein schöner Zeppelin; bald"]
+
+
 def test_a_lexical_index_cannot_be_changed_or_sharded(recipe: Any, tmp_path: Path) -> None:
     build_index(recipe(kind="lexical"), tmp_path / "index", silent)
     (tmp_path / "new.txt").write_text("x\n")

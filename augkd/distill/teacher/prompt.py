@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from augkd.data.label_names import find_name
 from augkd.data.target import Target
 from augkd.errors import RecipeError
 from augkd.recipe import PLACEHOLDERS, TeacherOptions
@@ -93,14 +94,14 @@ class Question:
     def _named_option(self, text: str, order: Sequence[int]) -> int | None:
         """The class that an answer's text names by its letter or its own name; None unless it is exactly one."""
         bare = text.strip(_AROUND)
-        names = {self.labels[place].strip(_AROUND).casefold(): place for place in order}
+        names = [label.strip(_AROUND) for label in self.labels]
         if len(bare) == 1 and (letter := _letter(bare, len(order))) is not None:
             return order[letter]
-        if bare.casefold() in names:
-            return names[bare.casefold()]
+        if (place := find_name(bare, names)) is not None:
+            return place
         if match := _FIRST.match(text):
             letter = _letter(match[1], len(order))
-            named = names.get(match[2].strip(_AROUND).casefold())
+            named = find_name(match[2].strip(_AROUND), names)
             if letter is not None and named in (None, order[letter]):
                 return order[letter]
             return None

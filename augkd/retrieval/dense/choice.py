@@ -136,7 +136,8 @@ def rotated(index: Any) -> bool:
         return rotated(faiss.downcast_index(index.base_index))
     if not isinstance(index, faiss.IndexPreTransform):
         return False
-    steps = (faiss.downcast_VectorTransform(index.chain.at(place)) for place in range(index.chain.size()))
+    chain: Any = index.chain
+    steps = (faiss.downcast_VectorTransform(chain.at(place)) for place in range(chain.size()))
     return any(isinstance(step, faiss.OPQMatrix) for step in steps)
 
 

@@ -75,6 +75,13 @@ def test_more_than_26_options_tell_small_letters_from_capitals() -> None:
     assert read.values.argmax() == 27
 
 
+@pytest.mark.parametrize(("reply", "place"), [("US", 1), ("us.", 0), ("Num", 2), ("Us", None)])
+def test_classes_that_differ_in_case_only_are_told_apart(reply: str, place: int | None) -> None:
+    given = asked(target=Target(("us", "US", "num")))
+    read = given.read(Reply(reply), given.orders[0], logprobs=False)
+    assert (None if read.values is None else int(read.values.argmax())) == place
+
+
 def test_thoughts_are_not_the_answer() -> None:
     given = asked()
     read = given.read(Reply("<think>It could be A.</think>\nC"), given.orders[0], logprobs=True)
