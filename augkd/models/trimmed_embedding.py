@@ -45,12 +45,16 @@ class TrimmedEmbedding(nn.Module):
             return vectors
         return torch.where(absent[..., None], self._full.to(ids.device)[ids] * self.weight[-1, 0], vectors)
 
+    @property
+    def is_true_to_kept(self) -> bool:
+        """Whether no absent token was trained: then the last row has only decayed, evenly."""
+        last = self.weight.detach()[-1]
+        return bool((last == last[0]).all())
+
     def table(self) -> Tensor:  # (vocabulary, width)
         """The full table: trained rows where they are, the others decayed as the optimiser would have."""
         weight = self.weight.detach()
-        decay = weight[-1, 0]
-        assert bool((weight[-1] == decay).all()), "a token was trained that is not among the kept ones"
-        full = self._full.to(weight.device) * decay
+        full = self._full.to(weight.device) * weight[-1, 0]
         full[self.kept.to(weight.device)] = weight[:-1]
         return full
 
@@ -61,7 +65,7 @@ def trimmed_embedding(model: Any, ids: Tensor) -> Iterator[None]:
 
     Nothing is changed where the model has no plain word embedding, or where it would keep most of its rows.
     """
-    full = model.get_input_embeddings()
+    full = _word_embedding(model)
     kept = torch.unique(ids)
     if not _can_trim(model, full) or len(kept) > _WORTH * full.num_embeddings:
         yield
@@ -71,10 +75,18 @@ def trimmed_embedding(model: Any, ids: Tensor) -> Iterator[None]:
     model.set_input_embeddings(trimmed)
     try:
         yield
-    finally:
+        assert trimmed.is_true_to_kept, "a token was trained that is not among the kept ones"
+    finally:  # a training that stopped, even one that diverged, leaves what it came to
         with torch.no_grad():
             full.weight.copy_(trimmed.table())
         model.set_input_embeddings(full)
+
+
+def _word_embedding(model: Any) -> Any:
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:  # a model of characters or bytes has none
+        return None
 
 
 def _can_trim(model: Any, embedding: Any) -> bool:

@@ -75,6 +75,17 @@ def test_a_trained_token_that_was_not_kept_is_an_error() -> None:
         train(trimmed, 2)
 
 
+def test_an_error_in_a_diverged_training_is_not_replaced_and_the_table_is_back() -> None:
+    trimmed = model()
+    table = trimmed.get_input_embeddings()
+    with pytest.raises(ValueError, match="diverged"), trimmed_embedding(trimmed, USED):
+        with torch.no_grad():
+            trimmed.get_input_embeddings().weight.fill_(torch.nan)
+        raise ValueError("diverged")
+    assert trimmed.get_input_embeddings() is table
+    assert table.weight.isnan().all()
+
+
 def test_the_padding_row_has_no_gradient() -> None:
     embedding = nn.Embedding(10, 4, padding_idx=0)
     trimmed = TrimmedEmbedding(embedding, torch.tensor([0, 3]))
@@ -95,6 +106,15 @@ def test_a_table_that_cannot_gain_is_left_alone(reason: str) -> None:
     ids = torch.arange(40) if reason == "most rows are used" else USED
     with trimmed_embedding(untouched, ids):
         assert untouched.get_input_embeddings() is table
+
+
+def test_a_model_without_word_embeddings_is_left_alone() -> None:
+    class Characters(nn.Module):
+        def get_input_embeddings(self) -> nn.Module:
+            raise NotImplementedError
+
+    with trimmed_embedding(Characters(), USED):
+        pass
 
 
 def test_a_checkpoint_in_mid_training_continues_to_the_same_table() -> None:
