@@ -185,7 +185,12 @@ def dropped(
 def plan(
     vectors: Annotated[float, typer.Option("--vectors", callback=finite(1, 1e15), help="Number of texts, like 5e9.")],
     dim: Annotated[int, typer.Option("--dim", min=1, max=16384, help="Dimensions of a vector (default: 384).")] = 384,
-    memory: Annotated[str | None, typer.Option("--memory", help="Memory budget, like 256GiB (default: none).")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Memory budget of the process, like 256GiB (default: none).")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--kind", help="What encodes the texts: sentence or static (default: sentence).")
+    ] = "sentence",
     recall: Annotated[
         float, typer.Option("--recall", callback=finite(0.01, 1), help="Recall@10 to reach (default: 0.95).")
     ] = 0.95,
@@ -195,12 +200,17 @@ def plan(
 
     Example: augkd index plan --vectors 5e9 --dim 384 --memory 256GiB
     """
+    from augkd.recipe import EncoderOptions, dump
     from augkd.recipe.units import parse_bytes
     from augkd.retrieval.dense.size import describe, plan_index
     from augkd.retrieval.dense.speed import measure_constants
+    from augkd.retrieval.memory import overhead_of
 
     memory_budget = None if memory is None else parse_bytes(memory, "--memory")
-    estimate = plan_index(int(vectors), dim, memory_budget, recall, measure_constants(dim))
+    if kind not in ("sentence", "static"):
+        raise RecipeError(f"--kind is {short_repr(kind)}; give sentence or static")
+    overhead = overhead_of({"encoder": dump(EncoderOptions.model_validate({"kind": kind}))})
+    estimate = plan_index(int(vectors), dim, memory_budget, recall, measure_constants(dim), overhead)
     show(asdict(estimate), as_json, list(describe(estimate)))
 
 

@@ -78,7 +78,7 @@ def build_shard(
 
 
 def merge_shards(shards: Sequence[Path], folder: Path) -> Retriever:
-    """Builds the index in `folder` from all of its shards; one that does not belong is an error before anything is written."""
+    """Builds the index in `folder` from all of its shards; what does not fit is an error, before it writes."""
     first = read_shards(shards)[0]
     options = validate(EncoderOptions, (first.recipe or {}).get("encoder", {}), shards[0] / MANIFEST)
     if options.kind == "static":

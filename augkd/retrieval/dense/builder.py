@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.data.dropped import DROPPED
 from augkd.errors import IndexFolderError, RecipeError
+from augkd.models.machine import release_memory
 from augkd.retrieval.dense.choice import choose, create
 from augkd.retrieval.dense.held_out import KEY, RECALL
 from augkd.retrieval.dense.size import Option, plan_index
 from augkd.retrieval.dense.vectors import VECTORS, make_vectors, vector_files
+from augkd.retrieval.encoders.memory import overhead_of
 from augkd.retrieval.manifest import read_dense_manifest
+from augkd.retrieval.memory import overhead_of
 from augkd.retrieval.spool import CHUNK, Spool, open_spool, recorded_files
 from augkd.retrieval.texts import text_path
 from augkd.workspace.checksums import Table, table_of
@@ -68,7 +71,7 @@ def is_finished(folder: Path, sources: dict[str, Any]) -> bool:
     return False
 
 
-def check_plan(source: CorpusSource, dim: int, options: BuildOptions) -> None:
+def check_plan(source: CorpusSource, dim: int, options: BuildOptions, recipe: Mapping[str, Any] | None) -> None:
     """Raises RecipeError, before any text is encoded, for a factory or a memory budget that cannot work."""
     if options.factory != "auto":
         create(dim, options.factory)  # a typo shows before hours of encoding, not after
@@ -78,7 +81,8 @@ def check_plan(source: CorpusSource, dim: int, options: BuildOptions) -> None:
     if count is None:  # reading takes little time beside encoding
         count = sum(1 for _ in stream_corpus(source, CorpusCounts()))
     if count:
-        choose(count, dim, options.factory, recall=options.recall, memory=options.memory)
+        overhead = overhead_of(recipe)
+        choose(count, dim, options.factory, recall=options.recall, memory=options.memory, overhead=overhead)
 
 
 def describe_sources(
@@ -96,10 +100,13 @@ def finish(folder: Path, sources: dict[str, Any], facts: dict[str, Any], count: 
     """Builds the FAISS index from the spool in `folder`, then writes the manifest; the spool is deleted last."""
     options = sources["faiss"]
     memory, recall = options.get("memory"), options["recall"]
-    factory = choose(count, dim, options["factory"], recall=recall, memory=memory)
+    overhead = overhead_of(facts["recipe"])
+    factory = choose(count, dim, options["factory"], recall=recall, memory=memory, overhead=overhead)
     spool = open_spool(folder, count, dim, options["chunk"])
+    release_memory()  # that of the encoder's last chunk: FAISS asks for its own now
     if options["factory"] == "auto":
-        trials = plan_index(count, dim, memory, recall).trials(fine=facts["encoder"]["kind"] == "static")
+        plan = plan_index(count, dim, memory, recall, overhead=overhead)
+        trials = plan.trials(fine=facts["encoder"]["kind"] == "static")
         vectors = _make_until_reached(folder, spool, trials, recall, options["seed"])
     else:
         vectors = make_vectors(folder, spool, factory, recall, options["seed"])
@@ -134,8 +141,8 @@ def _make_until_reached(
             best, facts = option, trial
         else:
             _move_vectors(aside, folder)
-    plan = {"index": best.index_bytes, "build": best.build_bytes, "disk": best.disk_bytes}
-    return facts | {"memory_plan": plan}
+    sizes = {"index": best.index_bytes, "build": best.build_bytes, "process": best.process_bytes}
+    return facts | {"memory_plan": sizes | {"disk": best.disk_bytes}}
 
 
 def _move_vectors(source: Path, target: Path) -> None:

@@ -40,31 +40,48 @@ import faiss
 from augkd.errors import RecipeError, short_repr
 from augkd.recipe.units import format_bytes
 from augkd.retrieval.dense.size import plan_index
+from augkd.retrieval.memory import NO_OVERHEAD, Overhead
 
 # FAISS asks for 39 training points for each of the 256 centroids of its codes and warns hundreds of times below; with
 # fewer than it has dimensions it aborts the process or runs for hours (385 vectors of 384: stopped after a minute).
 OPQ_POINTS = 39 * 256
 
 
-def choose(count: int, dim: int, factory: str = "auto", *, recall: float = 0.95, memory: int | None = None) -> str:
+def choose(
+    count: int,
+    dim: int,
+    factory: str = "auto",
+    *,
+    recall: float = 0.95,
+    memory: int | None = None,
+    overhead: Overhead = NO_OVERHEAD,
+) -> str:
     """The factory string for `count` vectors of `dim` dimensions: auto resolved, anything else checked.
 
-    Raises RecipeError, with the plan, when nothing reaches `recall` within `memory` (bytes; None: no limit).
+    Raises RecipeError, with the plan, when nothing reaches `recall` within `memory` (bytes; None: no limit), of which
+    `overhead` goes to Python and the encoder.
     """
     if factory != "auto":
-        _check_explicit(count, dim, factory, memory)
+        _check_explicit(count, dim, factory, memory, overhead)
         return factory
-    plan = plan_index(count, dim, memory, recall)
+    plan = plan_index(count, dim, memory, recall, overhead=overhead)
     if plan.chosen is None:
         options = "; ".join(f"{option.factory} {option.rejected}" for option in plan.options)
         raise RecipeError(
-            f"no index of {count} vectors of {dim} reaches recall {recall} in {_budget(memory)}: {options}; "
-            "raise the memory or lower the recall"
+            f"no index of {count} vectors of {dim} reaches recall {recall} in {_budget(memory)}"
+            f"{_of_which(overhead)}: {options}; raise the memory or lower the recall"
         )
     return plan.chosen.factory
 
 
-def _check_explicit(count: int, dim: int, factory: str, memory: int | None) -> None:
+def _of_which(overhead: Overhead) -> str:
+    if overhead == NO_OVERHEAD:
+        return ""
+    held, peak = format_bytes(overhead.held), format_bytes(overhead.peak)
+    return f" (of which Python and the encoder hold {held}, and {peak} at most)"
+
+
+def _check_explicit(count: int, dim: int, factory: str, memory: int | None, overhead: Overhead) -> None:
     empty = create(dim, factory)
     lists = list_count(empty)
     if lists > count:
@@ -76,7 +93,7 @@ def _check_explicit(count: int, dim: int, factory: str, memory: int | None) -> N
             f"faiss factory {short_repr(factory)} learns a rotation (OPQ), which takes {OPQ_POINTS:,} texts or more, "
             f"not {count:,}; leave out the OPQ, or use auto"
         )
-    needed = count * _code_bytes(empty)
+    needed = max(overhead.peak, overhead.held + count * _code_bytes(empty))
     if memory is not None and needed > memory:
         raise RecipeError(
             f"faiss factory {short_repr(factory)} needs {format_bytes(needed)} for {count} vectors, the memory budget "

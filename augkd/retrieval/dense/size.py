@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from augkd.recipe.units import format_bytes
+from augkd.retrieval.memory import NO_OVERHEAD, Overhead
 
 EXACT_UP_TO = 200_000  # vectors: below, exact search of a batch is a few seconds and nothing needs tuning
 POINTS_PER_LIST = 39  # fewer training points per list and FAISS warns that the clustering is poor
@@ -61,6 +62,17 @@ INVERTED = (
 
 
 @dataclass(frozen=True)
+class Overhead:
+    """Memory of the build's process beside FAISS, in bytes."""
+
+    held: int = 0  # while FAISS works: Python, its libraries and the encoder
+    peak: int = 0  # before that, at most: while an encoder is fitted, while a chunk is encoded
+
+
+NO_OVERHEAD = Overhead()
+
+
+@dataclass(frozen=True)
 class Constants:
     """Measured speeds of one machine; `texts` is nan if no encoder was given."""
 
@@ -79,7 +91,8 @@ class Option:
     factory: str
     ceiling: float
     index_bytes: int
-    build_bytes: int  # peak memory of the build, beside Python and the encoder
+    build_bytes: int  # peak memory of FAISS in the build
+    process_bytes: int  # peak memory of the whole process: FAISS, Python, the encoder
     resident_bytes: int  # of an index while it is searched: everything that is not memory-mapped
     disk_bytes: int  # peak: the index and the float16 vectors it is built from
     seconds: dict[str, float]  # by step; empty without constants
@@ -94,6 +107,7 @@ class IndexPlan:
     dim: int
     memory: int | None  # bytes; None: no limit
     recall: float
+    overhead: Overhead
     options: tuple[Option, ...]
     constants: Constants | None
 
@@ -117,9 +131,12 @@ class IndexPlan:
 
     @property
     def machines(self) -> int:
-        """How many machines with this memory hold the smallest index that reaches the recall; 0: no index does."""
+        """How many machines with this memory hold the smallest index that reaches the recall; 0: none does."""
         enough = [option.build_bytes for option in self.options if option.ceiling >= self.recall]
-        return math.ceil(min(enough) / self.memory) if enough and self.memory else len(enough[:1])
+        if not enough or self.memory is None:
+            return len(enough[:1])
+        left = self.memory - self.overhead.held
+        return 0 if left <= 0 or self.overhead.peak > self.memory else math.ceil(min(enough) / left)
 
 
 def auto_lists(count: int) -> int:
@@ -148,17 +165,27 @@ def plan_index(
     memory: int | None = None,  # bytes
     recall: float = 0.95,
     constants: Constants | None = None,
+    overhead: Overhead = NO_OVERHEAD,
 ) -> IndexPlan:
-    """What an index of `vectors` vectors would take with each factory that auto knows; pure arithmetic."""
+    """What an index of `vectors` vectors would take with each factory that auto knows; pure arithmetic.
+
+    `memory` bounds the whole process, of which `overhead` is not FAISS's.
+    """
     exact = [EXACT] if vectors <= EXACT_UP_TO or recall > INVERTED[0].ceiling else []
     fine = dim / subquantisers(dim) <= _WIDEST  # a prime dimension has no useful product code
     codes = [code for code in INVERTED if fine or "{m}" not in code.name]
-    options = [_option(code, vectors, dim, memory, recall, constants) for code in (*exact, *codes)]
-    return IndexPlan(vectors, dim, memory, recall, tuple(options), constants)
+    options = [_option(code, vectors, dim, memory, recall, constants, overhead) for code in (*exact, *codes)]
+    return IndexPlan(vectors, dim, memory, recall, overhead, tuple(options), constants)
 
 
 def _option(
-    code: Code, vectors: int, dim: int, memory: int | None, recall: float, constants: Constants | None
+    code: Code,
+    vectors: int,
+    dim: int,
+    memory: int | None,
+    recall: float,
+    constants: Constants | None,
+    overhead: Overhead,
 ) -> Option:
     lists = 0 if code.name == "Flat" else auto_lists(vectors)
     listed, refined = code.bytes(dim)
@@ -170,24 +197,26 @@ def _option(
     sample = sample_size(vectors, lists) if lists else 0
     training = 4 * dim * (sample + min(sample, ENCODER_SAMPLE) + 3 * lists)  # centroids: old, new, summed
     build = max(size + 4 * dim * _BUFFERS, training)
+    process = max(overhead.peak, overhead.held + build)
     mapped = vectors * (refined or (listed if "fs" not in code.name else 0))
     return Option(
         factory=code.factory(vectors, dim),
         ceiling=code.ceiling,
         index_bytes=size,
         build_bytes=build,
+        process_bytes=process,
         resident_bytes=size - mapped,
         disk_bytes=size + 2 * dim * vectors,
         seconds=_seconds(constants, vectors, dim, lists, sample, size) if constants else {},
-        rejected=_rejection(code, build, memory, recall),
+        rejected=_rejection(code, process, memory, recall),
     )
 
 
-def _rejection(code: Code, build: int, memory: int | None, recall: float) -> str:
+def _rejection(code: Code, needed: int, memory: int | None, recall: float) -> str:
     if code.ceiling < recall:
         return f"recall@10 stays below about {code.ceiling:.2f}"
-    if memory is not None and build > memory:
-        return f"needs {format_bytes(build)}"
+    if memory is not None and needed > memory:
+        return f"needs {format_bytes(needed)}"
     return ""
 
 
@@ -206,7 +235,8 @@ def _seconds(constants: Constants, vectors: int, dim: int, lists: int, sample: i
 
 FORMULA = (
     "index = n·(code + id 8 + refine) + lists·(4·dim + 8); lists = power of two nearest 4·√n",
-    f"memory = max(index + {_BUFFERS}·4·dim, (sample + {ENCODER_SAMPLE} + 3·lists)·4·dim)",
+    f"build = max(index + {_BUFFERS}·4·dim, (sample + {ENCODER_SAMPLE} + 3·lists)·4·dim)",
+    "process = max(encoder's peak, Python and encoder + build)",
     f"sample = max({TRAINING_POINTS}·lists, {_FEWEST_SAMPLED}), at most n",
     "disk = index + n·2·dim",
     f"seconds = n/texts + {_ROUNDS}·sample·lists·2·dim/flops + n·assign + n·code + (n·2·dim + index)/disk",
@@ -217,7 +247,11 @@ FORMULA = (
 def describe(plan: IndexPlan) -> Iterator[str]:
     """The plan in lines: the formulas, the measured constants, one line per factory, the choice."""
     budget = "no memory budget" if plan.memory is None else f"memory {format_bytes(plan.memory)}"
-    yield f"{plan.vectors:,} vectors of {plan.dim}, recall@10 {plan.recall}, {budget} (Python and encoder on top)"
+    yield f"{plan.vectors:,} vectors of {plan.dim}, recall@10 {plan.recall}, {budget}"
+    yield (
+        f"Python and encoder: {format_bytes(plan.overhead.held)}, at most {format_bytes(plan.overhead.peak)} while the "
+        "encoder is made or works"
+    )
     yield from FORMULA
     if (constants := plan.constants) is not None:
         yield (
@@ -226,7 +260,7 @@ def describe(plan: IndexPlan) -> Iterator[str]:
             f"texts {'not measured' if math.isnan(constants.texts) else f'{constants.texts:.0f}/s'}"
         )
     for option in plan.options:
-        parts = ("build", option.build_bytes), ("resident", option.resident_bytes), ("disk", option.disk_bytes)
+        parts = ("process", option.process_bytes), ("resident", option.resident_bytes), ("disk", option.disk_bytes)
         yield (
             f"{option.factory}: index {format_bytes(option.index_bytes)} "
             f"({option.index_bytes / plan.vectors:.0f} B/vector), "

@@ -36,16 +36,16 @@ def build_dense(
     """Builds the index of `source` in `folder`, resumes an unfinished build, or opens the finished one.
 
     `factory` is auto or any FAISS factory string; `recall` in (0, 1] is the recall@10 to tune to; `memory` in bytes
-    (None: no limit) is the memory budget of the build beside Python and the encoder: what would not fit is refused,
-    with the plan, before any text is encoded. An index that was changed by `add_texts` or `remove_texts` counts as
-    finished for its sources, and is never replaced. The caller holds `workspace.locks.locked(folder)` where two builds
-    could meet. A finished index is opened without encoding anything.
+    (None: no limit) is the memory budget of the whole process, Python and the encoder of the `recipe` included: what
+    would not fit is an error, with the plan, before any text is encoded. An index that was changed by `add_texts` or
+    `remove_texts` counts as finished for its sources, and is never replaced. The caller holds
+    `workspace.locks.locked(folder)` where two builds could meet. A finished index is opened without encoding anything.
     """
     options = BuildOptions(factory, recall, memory, seed, chunk)
     sources = made_from(source, encoder, options)
     if is_finished(folder, sources):
         return Index.open(folder)
-    check_plan(source, encoder.dim, options)
+    check_plan(source, encoder.dim, options, recipe)
     begin(folder, "index", sources)
 
     counts = fill_spool(folder, source, encoder, chunk, progress=progress)

@@ -67,7 +67,7 @@ def encode_shard(
     sources = {**made_from(source, encoder, options), "shard": [number, shards]}
     if finished(folder, KIND, sources):
         return read_manifest(folder, ShardManifest)
-    check_plan(source, encoder.dim, options)
+    check_plan(source, encoder.dim, options, recipe)
     begin(folder, KIND, sources)
 
     counts = fill_spool(folder, source, encoder, chunk, shard=shard, progress=progress)
