@@ -20,7 +20,6 @@ from augkd.retrieval.dense.choice import choose, create
 from augkd.retrieval.dense.held_out import KEY, RECALL
 from augkd.retrieval.dense.size import Option, plan_index
 from augkd.retrieval.dense.vectors import VECTORS, make_vectors, vector_files
-from augkd.retrieval.encoders.memory import overhead_of
 from augkd.retrieval.manifest import read_dense_manifest
 from augkd.retrieval.memory import overhead_of
 from augkd.retrieval.spool import CHUNK, Spool, open_spool, recorded_files

@@ -62,17 +62,6 @@ INVERTED = (
 
 
 @dataclass(frozen=True)
-class Overhead:
-    """Memory of the build's process beside FAISS, in bytes."""
-
-    held: int = 0  # while FAISS works: Python, its libraries and the encoder
-    peak: int = 0  # before that, at most: while an encoder is fitted, while a chunk is encoded
-
-
-NO_OVERHEAD = Overhead()
-
-
-@dataclass(frozen=True)
 class Constants:
     """Measured speeds of one machine; `texts` is nan if no encoder was given."""
 
