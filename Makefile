@@ -2,9 +2,10 @@
 # A smaller torch without CUDA: make install TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= python3
 TORCH_FLAGS ?=
+MINUTES ?= 60
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test torture lint docs build
+.PHONY: install demo test torture lint docs build soak mutants
 
 install: .venv/.installed
 
@@ -24,6 +25,15 @@ test: install
 # Kills, full disks, vanished inputs, flipped bits and pairs of processes: about 20 minutes on one core.
 torture: install
 	AUGKD_TORTURE=long HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -s tests/runs/test_torture.py tests/runs/test_integrity.py
+
+# One process in use for an hour: does its memory grow, does it leave handles or temporary files behind?
+soak: install
+	cd tests && HF_HUB_OFFLINE=1 ../.venv/bin/python -m support.soak --minutes $(MINUTES)
+
+# A random sample of mutants of the modules that decide results: how many do the tests notice?
+mutants: install
+	$(PIP) -e '.[mutants]'
+	cd tests && HF_HUB_OFFLINE=1 ../.venv/bin/python -m support.mutants
 
 lint: install
 	.venv/bin/ruff check

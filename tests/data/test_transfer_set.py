@@ -181,3 +181,19 @@ def test_a_described_row_shows_the_prediction_of_the_teacher() -> None:
     lines = list(describe(ROWS[0], LABELS))
     assert lines[0] == "[train-0] text 0  (label food; teacher food 0.73)"  # 1 / (1 + e⁻¹) = 0.731
     assert lines[1] == "    0.875 corpus: candidate 1  (teacher food 0.73)"
+
+
+@pytest.mark.parametrize(("group", "sizes"), [(1, [1, 1, 1, 0]), (2, [2, 1]), (3, [3, 0]), (10_000, [3])])
+def test_a_row_group_holds_so_many_originals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(transfer_set, "_ROW_GROUP", group)
+    file = pq.ParquetFile(written(tmp_path) / "data" / "train-00000.parquet")
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == sizes
+
+
+def test_a_card_is_written_again_under_the_folder_s_name_or_a_given_one(tmp_path: Path) -> None:
+    folder = written(tmp_path / "mine")
+    for title, heading in ((None, "# Transfer set: mine"), ("another one", "# Transfer set: another one")):
+        assert transfer_set.write_card_again(folder, title) == folder / "README.md"
+        assert heading in (folder / "README.md").read_text().splitlines()

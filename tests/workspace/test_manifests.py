@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_manifest_records_kind_inputs_facts_versions_and_every_file(folder: Path) -> None:
     written = json.loads((folder / MANIFEST).read_text())
-    assert (written["format"], written["kind"], written["made_from"]) == (FORMAT, "teacher", MADE_FROM)
+    assert (written["format"], written["kind"], written["made_from"]) == (2, "teacher", MADE_FROM)
     assert (written["rows"], written["seconds"]) == ({"training": 7}, 1.5)
     assert written["versions"]["numpy"] == np.__version__
     assert set(written["files"]) == {"one.bin", "data/two.bin"}
