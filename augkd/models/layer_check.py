@@ -16,6 +16,7 @@ from augkd.models.locate import BUNDLED
 from augkd.models.pretrained import load_config
 from augkd.workspace.files import read_json
 from augkd.workspace.names import user_path
+from augkd.workspace.names import user_path
 
 Layers = Sequence[int] | Mapping[Any, int]
 
@@ -35,6 +36,7 @@ def check_layers(
     if folder is None or not choices:
         return
     config = read_json(folder / "config.json")
+    config = config if isinstance(config, dict) else {}  # a damaged one is refused where the model is loaded
     depth = config.get(_ALIKE.get(config.get("model_type"), ""))
     if isinstance(depth, int):
         for key, layers in choices:
@@ -75,7 +77,10 @@ def folder_at_hand(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     hub_id = BUNDLED if name == BUNDLED.split("/")[1] else name
-    cached = try_to_load_from_cache(hub_id, "config.json")
+    try:
+        cached = try_to_load_from_cache(hub_id, "config.json")
+    except ValueError:  # no name that the Hub could have
+        return None
     if isinstance(cached, str):
         return Path(cached).parent
     if hub_id != BUNDLED:

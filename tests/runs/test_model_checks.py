@@ -78,7 +78,8 @@ def test_layers_of_a_decoder_are_compared_by_their_means(recipe_file: Path, tmp_
 
 
 def test_a_model_that_is_not_on_this_machine_is_checked_when_it_is_there() -> None:
-    check_layers("nobody/has-this-model", [("student.layers", [0, 99])])
+    for name in ("nobody/has-this-model", "no name of a model!", "./nowhere", "~nobody/model"):
+        check_layers(name, [("student.layers", [0, 99])])
     with pytest.raises(ModelError, match="the teacher has layers 0 to 5"):  # the twin: this one is installed
         check_layers("sentence-transformers/all-MiniLM-L6-v2", [("student.layers", [0, 99])])
 
