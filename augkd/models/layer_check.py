@@ -16,7 +16,6 @@ from augkd.models.locate import BUNDLED
 from augkd.models.pretrained import load_config
 from augkd.workspace.files import read_json
 from augkd.workspace.names import user_path
-from augkd.workspace.names import user_path
 
 Layers = Sequence[int] | Mapping[Any, int]
 
