@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.tables import table
 
@@ -81,3 +83,21 @@ def test_commas_that_may_stand_between_thousands_are_asked_about(tmp_path: Path)
 @pytest.mark.parametrize(("label", "place"), [("us", 1), ("US", 0), ("Num", 2), ("uS", None), ("none", None)])
 def test_a_name_is_found_exactly_first_and_by_case_only_where_one_fits(label: str, place: int | None) -> None:
     assert find_name(label, ["US", "us", "num "]) == place
+
+
+def test_booleans_and_whole_numbers_written_as_floats_are_classes(tmp_path: Path) -> None:
+    texts = [f"text {n}" for n in range(40)]
+    for labels, names in (
+        ([True, False] * 20, ("False", "True")),
+        ([1.0, 2.0] * 20, ("1", "2")),
+        ([1.5, 2.0] * 20, ()),
+        (pa.array(["no", "yes"] * 20).dictionary_encode(), ("no", "yes")),
+    ):
+        pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / "a.parquet")
+        assert load_task(dataset=str(tmp_path / "a.parquet")).labels == names
+    assert task_of(tmp_path, ["1.0", "2.0"]).labels == ("1", "2")
+    assert task_of(tmp_path, ["true", "false"]).labels == ("false", "true")
+    pq.write_table(pa.table({"text": texts, "label": [True, False] * 20}), tmp_path / "a.parquet")
+    named = load_task(dataset=str(tmp_path / "a.parquet"), labels=["no", "yes"])
+    assert named.labels == ("no", "yes")
+    assert {example.label for example in named.train if example.text in texts[::2]} == {1}

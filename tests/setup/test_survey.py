@@ -56,6 +56,14 @@ def test_repeated_conflicting_and_leaked_texts_are_counted(tmp_path: Path) -> No
     assert "warning: 1 validation and test texts are also training texts" in text
 
 
+def test_texts_of_emoji_and_of_vowel_signs_are_no_repeats(tmp_path: Path) -> None:
+    emoji = [(chr(0x1F600 + n), ("x", "y")[n % 2]) for n in range(24)]
+    tamil = [("இது கலை", "x"), ("இது காலை", "y"), ("இது கலை!", "x")]
+    task = survey_task(table(tmp_path / "a.csv", ["text", "label"], [*emoji, *tamil]))
+    assert task.repeated + task.leaked == 1, "the last differs in punctuation only"
+    assert task.conflicting == 0
+
+
 def test_numeric_labels_are_a_regression(tmp_path: Path) -> None:
     data = table(tmp_path / "a.csv", ["text", "score"], [(f"text {n}", n / 4) for n in range(60)])
     task = survey_task(data)
