@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from augkd.errors import RecipeError
 from augkd.recipe import options
 from augkd.recipe.table import MINILM, Table
 from augkd.recipe.training import NamedOptions
@@ -54,6 +55,12 @@ class LabelBudgetOptions(Table):
         if isinstance(self.rounds, list):
             return self.rounds
         return [round(self.texts * number / self.rounds) for number in range(1, self.rounds + 1)]
+
+    def check(self, problem_type: str) -> None:
+        """Raises RecipeError for a selector that the task cannot have; called before a teacher is trained."""
+        name, _ = self.selector
+        if name != "random" and problem_type != "single_label_classification":
+            raise RecipeError(f"label selector '{name}' needs one class per text; use random for this task")
 
     @property
     def selector(self) -> tuple[str, dict[str, Any]]:

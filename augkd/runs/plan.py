@@ -21,6 +21,7 @@ from augkd.recipe.units import format_seconds
 from augkd.retrieval.dense.rerank import texts_to_rerank
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.runs.disk_plan import disk_lines, disk_plan
+from augkd.runs.label_checks import check_labelling
 from augkd.runs.model_checks import check_models
 from augkd.runs.task import read_task
 from augkd.workspace.folders import unfinished
@@ -35,6 +36,7 @@ def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     """Lines that describe each stage; raises what the run itself would raise at its start."""
     task = read_task(recipe)
     recipe.check_losses(task.target.problem_type)
+    check_labelling(recipe, task.target, task.is_pair)
     check_models(recipe)
     yield f"task          {task.name}: {_sizes(task)}"
     yield f"              {_predicted(task.target)}; metric {task.metric}"

@@ -29,6 +29,7 @@ from augkd.runs.candidate_notes import candidate_notes
 from augkd.runs.cards import write_cards
 from augkd.runs.context import RunContext, StageFolders
 from augkd.runs.disk_plan import check_disk
+from augkd.runs.label_checks import check_labelling
 from augkd.runs.model_checks import check_models
 from augkd.runs.results import RunRecord, run_results
 from augkd.runs.stages.index import IndexStage
@@ -269,6 +270,7 @@ def _context(recipe: Recipe, folders: StageFolders, progress: Progress, name: st
     metric = target.metrics[0] if target.labels and not task.labels else task.metric  # classes only the teacher knows
     metric_of(metric, target)
     recipe.check_losses(target.problem_type)
+    check_labelling(recipe, target, task.is_pair)
     if not (folders.out / "student" / MANIFEST).exists():
         check_models(recipe)
     return RunContext(recipe, task, with_labelled(task, recipe.data.labelled), target, metric, folders, progress, name)

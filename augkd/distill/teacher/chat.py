@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from augkd.distill.teacher.prompt import Reply
@@ -32,15 +33,20 @@ class NoAnswer(Exception):
         self.lasting, self.status = lasting, status
 
 
+def check_client() -> None:
+    """Raises ModelError when the `openai` package is not installed."""
+    if find_spec("openai") is None:
+        raise ModelError("teacher.endpoint needs the openai package; pip install 'augkd[llm]'")
+
+
 class ChatEndpoint:
     """Asks one server; several threads may ask at once."""
 
     def __init__(self, options: EndpointOptions, model: str):
         """Nothing is contacted yet. Raises ModelError when the `openai` package is not installed."""
-        try:
-            import openai
-        except ImportError:
-            raise ModelError("teacher.endpoint needs the openai package; pip install 'augkd[llm]'") from None
+        check_client()
+        import openai  # 1 s
+
         self._errors: Any = openai
         self._options, self._model = options, model
         self._key = os.environ.get(options.key, "")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from augkd.candidates.candidate import Candidate
 from augkd.data.task import Example, texts_of
 from augkd.data.transfer_set import TransferSet, write_rows
-from augkd.errors import DataError, RecipeError
+from augkd.errors import DataError
 from augkd.models.locate import locate, model_fingerprint
 from augkd.models.seeds import rng_of
 from augkd.recipe import LabelBudgetOptions, dump
@@ -82,27 +82,24 @@ class LabelRounds:
 
     def __init__(self, stage: StudentStage, teacher: Teacher):
         """`stage` is the student's own; in each round one like it is trained on what is labelled so far."""
-        self._stage, self._teacher, self._context = stage, teacher, stage.context
-        budget = self._context.recipe.data.label_budget
+        self.stage, self.teacher, self.context = stage, teacher, stage.context
+        budget = self.context.recipe.data.label_budget
         assert budget is not None
-        self._budget: LabelBudgetOptions = budget
-        if self._selector != "random" and self._context.target.problem_type != "single_label_classification":
-            raise RecipeError(
-                f"label selector '{self._selector}' needs one class per text; use random for {self._context.task.name}"
-            )
+        self.budget: LabelBudgetOptions = budget
+        budget.check(self.context.target.problem_type)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the choice, besides the texts."""
-        return {"label_budget": dump(self._budget), "student": self._stage.identity}
+        return {"label_budget": dump(self.budget), "student": self.stage.identity}
 
     def choose(self, texts: Texts) -> Chosen:
         """The texts that the teacher labels, all labelled when this returns; raises what asking it raises."""
         pool = self._pool(texts)
-        encoder = model_fingerprint(locate(self._budget.encoder))
+        encoder = model_fingerprint(locate(self.budget.encoder))
         made_from = {
             **self.identity,
-            "teacher": self._teacher.identity,
+            "teacher": self.teacher.identity,
             "encoder": encoder,
             "texts": fingerprint([texts.labelled, pool]),
         }
@@ -113,13 +110,13 @@ class LabelRounds:
                 rounds = self._rounds(folder, texts, pool)
                 shutil.rmtree(folder / CACHE, ignore_errors=True)
                 end(folder, KIND, made_from, rounds=[len(picked) for picked in rounds])
-        return Chosen(texts.labelled, *_read_rounds(folder, len(self._budget.sizes)))
+        return Chosen(texts.labelled, *_read_rounds(folder, len(self.budget.sizes)))
 
     def _folder(self, identity: str) -> Path:
         """People's rounds lie beside their answers, so that every run asks them about the same texts."""
-        if self._teacher.options.kind == "answers":
-            return self._teacher.answers / f"rounds-{identity[:12]}"
-        return self._context.folders.of(KIND, identity)
+        if self.teacher.options.kind == "answers":
+            return self.teacher.answers / f"rounds-{identity[:12]}"
+        return self.context.folders.of(KIND, identity)
 
     def _pool(self, texts: Texts) -> list[Pair]:
         """The texts to choose from: all of them, or as many as the recipe allows, drawn at random."""
@@ -129,16 +126,16 @@ class LabelRounds:
                 "data.label_budget has no unlabelled text to choose from; give data.neighbours, or training texts "
                 "without a label"
             )
-        if len(pool) <= self._budget.pool:
+        if len(pool) <= self.budget.pool:
             return pool
-        draw = np.random.default_rng([self._context.recipe.seed, len(pool)])
-        kept = sorted(draw.choice(len(pool), self._budget.pool, replace=False).tolist())
+        draw = np.random.default_rng([self.context.recipe.seed, len(pool)])
+        kept = sorted(draw.choice(len(pool), self.budget.pool, replace=False).tolist())
         return [pool[place] for place in kept]
 
     def _rounds(self, folder: Path, texts: Texts, pool: list[Pair]) -> list[list[Pair]]:
         """Does the rounds that are not done; the texts of each."""
         rounds: list[list[Pair]] = []
-        for number, size in enumerate(self._budget.sizes, 1):
+        for number, size in enumerate(self.budget.sizes, 1):
             file = folder / f"round-{number}.json"
             before = [text for picked in rounds for text in picked]
             if not file.exists():
@@ -156,17 +153,13 @@ class LabelRounds:
         """Has the teacher label what is known before round `number`; raises DataError where it answers nothing new."""
         if not known:
             return
-        logits = self._teacher.outputs.logits(known, partial(self._context.progress, f"labels before round {number}"))
+        logits = self.teacher.outputs.logits(known, partial(self.context.progress, f"labels before round {number}"))
         places = {text: place for place, text in enumerate(known)}
         if latest and np.isnan(logits[[places[text] for text in latest]]).any(axis=1).all():
             raise DataError(
                 f"the teacher has no output for any of the {len(latest)} texts of round {number - 1}, "
                 f"e.g. '{latest[0][0][:60]}'; have some of them labelled"
             )
-
-    @property
-    def _selector(self) -> str:
-        return self._budget.selector[0]
 
 
 @dataclass
@@ -186,7 +179,7 @@ class _Round:
 
         from augkd.selection.label_selectors import LABEL_SELECTORS, NEEDS_STUDENT, Unlabelled, spread
 
-        budget = self.rounds._budget
+        budget = self.rounds.budget
         name, settings = budget.selector
         rest, vectors = _without(self.pool, self.known), self._vectors()
         own = torch.from_numpy(np.stack([vectors[text] for text in rest])) if rest else torch.zeros(0, 1)
@@ -199,26 +192,26 @@ class _Round:
             estimated = self._estimate(own, near, torch.from_numpy(logits[has]))
         elif name in NEEDS_STUDENT:
             name, settings = "random", {}  # nothing is known before the first round
-        rng = rng_of(self.rounds._context.recipe.seed, self.number)
+        rng = rng_of(self.rounds.context.recipe.seed, self.number)
         order = LABEL_SELECTORS[name](Unlabelled(student, estimated), rng, **settings)
         return [rest[place] for place in spread(order, own, count, budget.near).tolist()], score
 
     def _known_logits(self) -> NDArray[np.float32]:
         if not self.known:
-            return np.zeros((0, self.rounds._context.target.outputs), dtype=np.float32)
-        return self.rounds._teacher.outputs.logits(self.known)
+            return np.zeros((0, self.rounds.context.target.outputs), dtype=np.float32)
+        return self.rounds.teacher.outputs.logits(self.known)
 
     def _estimate(self, own: Tensor, near: Tensor, teacher: Tensor) -> Tensor:
         from augkd.selection.estimate import estimate
 
-        return estimate(own, near, teacher, self.rounds._budget.k)
+        return estimate(own, near, teacher, self.rounds.budget.k)
 
     def _student(self, logits: NDArray[np.float32], rest: list[Pair]) -> tuple[Tensor, dict[str, Any]]:
         """The logits of a student trained on what is labelled so far, for the rest of the pool; and its scores."""
-        context, home = self.rounds._context, self.folder / f"round-{self.number}"
+        context, home = self.rounds.context, self.folder / f"round-{self.number}"
         folders = StageFolders(home, context.folders.shared, context.folders.whole or context.folders.out)
         progress = prefixed(context.progress, f"round {self.number}: ")
-        stage = replace(self.rounds._stage, context=replace(context, folders=folders, progress=progress))
+        stage = replace(self.rounds.stage, context=replace(context, folders=folders, progress=progress))
         of_text = dict(zip(self.known, logits, strict=True))
         none = np.full(context.target.outputs, np.nan, dtype=np.float32)
         flat = [*texts_of(self.texts.train), *((c.text, c.text_pair) for pool in self.texts.pools for c in pool)]
@@ -241,9 +234,9 @@ class _Round:
         texts = [*self.texts.labelled, *self.pool]
         file = self.folder / CACHE / "vectors.npy"
         if not file.exists():
-            encoder = make_encoder({"model": self.rounds._budget.encoder}, self.folder / CACHE)
+            encoder = make_encoder({"model": self.rounds.budget.encoder}, self.folder / CACHE)
             joined = [text if pair is None else f"{text} {pair}" for text, pair in texts]
-            made = encode(encoder, joined, partial(self.rounds._context.progress, "vectors of the pool"))
+            made = encode(encoder, joined, partial(self.rounds.context.progress, "vectors of the pool"))
             with replacing(file) as temporary, temporary.open("wb") as stream:
                 np.save(stream, made.astype(np.float32), allow_pickle=False)
         return dict(zip(texts, np.load(file, allow_pickle=False), strict=True))
