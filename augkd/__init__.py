@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from augkd.runs.run import Run as Run
     from augkd.runs.run import distill_transfer_set as distill_transfer_set
     from augkd.ship.bench import bench_student as bench_student
+    from augkd.ship.calibrate import calibrate_student as calibrate_student
+    from augkd.ship.cascade import Cascade as Cascade
     from augkd.ship.export import export_student as export_student
     from augkd.ship.push import push as push
 
@@ -64,6 +66,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "AugkdError": "errors",
     "Candidate": "candidates.candidate",
+    "Cascade": "ship.cascade",
     "Classifier": "models.classifier",
     "DamagedFileError": "errors",
     "DataError": "errors",
@@ -86,6 +89,7 @@ _MODULES = {
     "bench_student": "ship.bench",
     "build_index": "retrieval.build",
     "build_shard": "retrieval.build",
+    "calibrate_student": "ship.calibrate",
     "chain": "distill.any_module",
     "compare_recipes": "runs.comparison",
     "compare_tasks": "runs.comparison",

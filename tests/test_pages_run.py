@@ -34,6 +34,7 @@ WITH_NEIGHBOURS = {"demo", "vanilla-knn", "minimax-knn"}
 DEMO = ["data.labelled=30", "student.static.width=16"]  # fewer texts than its own, vectors that the tiny teacher has
 APPENDED = {  # the last of two equal options counts
     "compare": ("--seeds", "1", "--jobs", "1"),
+    "calibrate": ("--agreement", "0.5"),  # the tiny teacher's students agree with it by chance
     "push": ("--dry-run",),  # sending is tested against a local stand-in for the Hub: tests/ship/test_push.py
     "bench-student": ("--seconds", "0.2"),
 }

@@ -32,7 +32,16 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 app.add_typer(index_app, name="index")
 app.add_typer(transfer_app, name="transfer")
 app.add_typer(label_app, name="label")
-for command in (setup.doctor, setup.init, verify, ship.report, ship.export, ship.bench_student, ship.push):
+for command in (
+    setup.doctor,
+    setup.init,
+    verify,
+    ship.report,
+    ship.export,
+    ship.calibrate,
+    ship.bench_student,
+    ship.push,
+):
     app.command()(command)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

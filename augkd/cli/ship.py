@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from augkd.cli.printing import say
 from augkd.cli.terminal import AsJson, finite, show
-from augkd.cli.views import export_lines
+from augkd.cli.views import calibration_lines, export_lines
 from augkd.models.libraries import quiet_libraries
 
 Folder = Annotated[Path, typer.Argument(help="A run's folder, or the folder of a student.")]
@@ -69,6 +69,38 @@ def export(
         characters=not no_characters,
     )
     show({"folder": str(exported.folder), **exported.record}, as_json, list(export_lines(exported)))
+
+
+def calibrate(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The --out folder of a finished run.")],
+    agreement: Annotated[
+        float, typer.Option("--agreement", callback=finite(0, 1), help="Share of the answers that must agree.")
+    ] = 0.97,
+    confidence: Annotated[
+        float, typer.Option("--confidence", callback=finite(0, 1), help="Confidence of that promise.")
+    ] = 0.95,
+    against: Annotated[
+        Literal["teacher", "labels"], typer.Option("--against", help="What the student's answers are compared with.")
+    ] = "teacher",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Other texts, in the task's columns (default: the run's validation split)."),
+    ] = None,
+    form: Annotated[
+        Literal["pytorch", "int8"],
+        typer.Option("--form", help="The form that will answer: pytorch (also float32 ONNX) or int8."),
+    ] = "pytorch",
+    as_json: AsJson = False,
+) -> None:
+    """Find the confidence from which the student may answer for its teacher, and store it with the student.
+
+    Example: augkd calibrate runs/trec --agreement 0.97 --confidence 0.95 --data logs.jsonl
+    """
+    quiet_libraries()
+    from augkd.ship.calibrate import calibrate_student
+
+    value = calibrate_student(folder, agreement=agreement, confidence=confidence, against=against, data=data, form=form)
+    show(asdict(value), as_json, list(calibration_lines(value)))
 
 
 def bench_student(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from augkd.evaluation.calibration import Calibration
     from augkd.evaluation.compare.schema import AverageSummary, ComparisonSummary
     from augkd.evaluation.results import RunResults
     from augkd.retrieval.dense.takedown import Takedown
@@ -26,6 +27,25 @@ def run_lines(results: RunResults, out: Path) -> list[str]:
         ),
         f"({results['metric']} on {results['task']}) student: {out / 'student'}  results: {out / 'results.json'}",
     ]
+
+
+def calibration_lines(value: Calibration) -> Iterator[str]:
+    """The promise, and how many texts of each class the student answers."""
+    wanted = f"agrees with the {value.against} on at least {value.agreement:.1%} (confidence {value.confidence:.0%})"
+    if value.threshold is None:
+        yield f"no threshold passed: at none, the student {wanted}; {value.tested} texts of {value.source} tested"
+        return
+    yield f"the student answers where its confidence is at least {value.threshold:.4f}, and there it {wanted}"
+    yield (
+        f"that is {value.coverage:.1%} of {value.tested} texts of {value.source}; {value.agreed} of {value.answered} "
+        f"agree ({value.agreed / value.answered:.2%}, lower bound {value.lower_bound:.2%}); "
+        f"temperature {value.temperature:.3f}"
+    )
+    width = max(map(len, value.classes))
+    for name, own in value.classes.items():
+        share = f"{own.answered / own.texts:.1%}" if own.texts else "–"
+        agreed = f"{own.agreed / own.answered:.1%}" if own.answered else "–"
+        yield f"  {name:{width}}  {own.texts} texts, answered {share}, of those agreed {agreed}"
 
 
 def comparison_lines(summaries: Sequence[ComparisonSummary], average: AverageSummary | None) -> Iterator[str]:

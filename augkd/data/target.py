@@ -125,6 +125,10 @@ class Target:
             return value
         return [self.labels[place] for place in value] if self.multi_label else self.labels[int(value)]
 
+    def decoded(self, predicted: Any) -> Any:  # one row of `predictions`
+        """A prediction by name: the class, or the list of labels; a number as it is."""
+        return self.decode(np.flatnonzero(predicted).tolist() if self.multi_label else predicted)
+
     def strata(self, values: Sequence[Any]) -> list[Hashable | None]:
         """What a stratified choice of examples keeps the proportions of: the class; all numbers are one stratum.
 
@@ -200,11 +204,16 @@ class Target:
         exponentials = np.exp(values - values.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
-    def confidence(self, logits: NDArray[Any]) -> NDArray[np.float64]:  # (n, outputs) → (n,); nan for numbers
-        """The probability of the prediction; of several labels that all are right, as if they were independent."""
+    def confidence(
+        self, logits: NDArray[Any], temperature: float = 1.0
+    ) -> NDArray[np.float64]:  # (n, outputs) → (n,); nan for numbers
+        """The probability of the prediction; of several labels that all are right, as if they were independent.
+
+        `temperature` divides the logits of the probabilities, and leaves the prediction as it is.
+        """
         if self.regression:
             return np.full(len(logits), np.nan)
-        probabilities = self.probabilities(logits)
+        probabilities = self.probabilities(np.asarray(logits, dtype=np.float64) / temperature)
         if not self.multi_label:
             return np.asarray(probabilities.max(axis=1, initial=0.0))
         chosen = self.predictions(logits) == 1
@@ -224,6 +233,10 @@ class Target:
     def same(self, predicted: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:  # (n,)
         """Whether both predict the same: the class, the number, or all of the labels."""
         return np.asarray((predicted == other).all(axis=1) if self.multi_label else predicted == other)
+
+    def members(self, predicted: NDArray[Any]) -> NDArray[np.bool_]:  # (n,) or (n, labels) → (n, labels)
+        """Which texts have each class or label."""
+        return np.asarray(predicted == 1 if self.multi_label else predicted[:, None] == np.arange(len(self.labels)))
 
     def distance(self, one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:  # (n, outputs) logits → (n,)
         """How far two outputs are apart: the probability that moved from one class to others (total variation).

@@ -33,8 +33,10 @@ class Predictions:
     teacher_target: Target  # the same with the teacher's thresholds, where several labels have any
 
 
-def read_predictions(student: Path, split: str) -> Predictions | None:
+def read_predictions(student: Path, split: str, labelled_only: bool = True) -> Predictions | None:
     """Predictions on `validation` or `test` from a student's folder; None without the file or without labels.
+
+    Unless `labelled_only`, all examples, with missing labels and a teacher's unknown outputs (nan) among them.
 
     Raises WorkspaceError when the file is damaged: its checksum in the student's manifest is compared first.
     """
@@ -51,6 +53,8 @@ def read_predictions(student: Path, split: str) -> Predictions | None:
         )
     except (OSError, SafetensorError, KeyError, ValueError) as exc:
         raise WorkspaceError(f"cannot read predictions from {path} ({exc}); remove {student} and run again") from exc
+    if not labelled_only:
+        return Predictions(split, labels, logits, teacher, target, teacher_target)
     labelled = present(labels)
     if not labelled.any():
         return None

@@ -17,6 +17,7 @@ from augkd.data.markdown import fenced, markdown_code, markdown_text, one_line
 from augkd.data.target import Target
 from augkd.data.transfer_card import licence_line, sources_of, transfer_card
 from augkd.data.transfer_set import TransferSet
+from augkd.evaluation.calibration import read_calibrations
 from augkd.evaluation.results import RunResults
 from augkd.recipe import Recipe
 from augkd.recipe.files import validate
@@ -66,6 +67,7 @@ def student_card(out: Path, transfer: TransferSet) -> str:
         *_summary(recipe, results, config, pairs),
         *_usage(config, recipe, pairs),
         *_scores(results),
+        *_answers(out),
         *_training_data(results, sources_of(transfer.table)),
         *_limitations(config, recipe, results),
         *_reproduction(recipe, results, student),
@@ -177,6 +179,26 @@ def _scores(results: RunResults) -> list[str]:
         f"One training run (seed {results['seed']}) on the task {markdown_code(results['task'])}.",
         "The interval is a bootstrap over the test examples; it does not include variation between seeds.",
         "The best epoch was selected on the validation split; the test split was evaluated once.",
+        "",
+    ]
+
+
+def _answers(out: Path) -> list[str]:
+    """When the student may answer for its teacher, where that was calibrated."""
+    calibrated = read_calibrations(out / "student").get("pytorch")
+    if calibrated is None:
+        return []
+    wanted = f"agree with the {calibrated.against} on at least {calibrated.agreement:.1%} of the texts it answers"
+    if calibrated.threshold is None:
+        return ["## When it may answer", "", f"No threshold on its confidence makes it {wanted}.", ""]
+    return [
+        "## When it may answer",
+        "",
+        f"With a confidence of {calibrated.confidence:.0%}, the student will {wanted},",
+        f"when it answers only those whose probability is at least {calibrated.threshold:.4f} after division of the",
+        f"logits by {calibrated.temperature:.4f}. On {calibrated.tested:,} texts of {calibrated.source}, these were "
+        f"{calibrated.coverage:.1%}, with an agreement of {calibrated.agreed / calibrated.answered:.2%}.",
+        "The promise is for texts like those; `augkd.Cascade` applies it and gives None for the others.",
         "",
     ]
 

@@ -7,7 +7,7 @@ folder has no manifest: its task, teacher and index are unknown.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ class StudentFolder:
     def task(self) -> Task | None:
         """The run's task, read again; None when the recipe is unknown."""
         return read_task(validate(Recipe, dict(self.recipe), self.folder / MANIFEST)) if self.recipe else None
+
+    def target(self, task: Task | None, folder: Path | None = None) -> Target:
+        """What the student, or the task's classifier in `folder`, predicts, with its own thresholds."""
+        saved = target_of(folder or self.folder)
+        if task is None or not task.labels:
+            return saved
+        chosen = dict(zip(saved.labels, saved.thresholds, strict=False))
+        return replace(task.target, thresholds=tuple(chosen.get(name, 0.5) for name in task.labels) if chosen else ())
 
     def load(self, task: Task | None, folder: Path | None = None, target: Target | None = None) -> Classifier:
         """The student, or the task's classifier in `folder`, in float32 on the CPU, in eval mode."""

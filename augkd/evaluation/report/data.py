@@ -14,6 +14,7 @@ from augkd.data.target import Target
 from augkd.data.transfer_set import Candidates, TransferSet
 from augkd.distill.trace import Trace
 from augkd.errors import WorkspaceError
+from augkd.evaluation.calibration import Calibration, Form, read_calibrations
 from augkd.evaluation.predictions import Predictions, read_predictions
 from augkd.evaluation.results import RunResults
 from augkd.workspace.files import read_json
@@ -43,6 +44,7 @@ class RunData:
     exports: dict[str, Record]  # export.json of each exported student
     bench: Record | None  # bench.json: what `augkd bench-student --json` printed, where it was saved
     baseline: RunResults | None  # the comparison's baseline with the same seed
+    calibrations: dict[Form, Calibration]  # by form of the student; {} where it was not calibrated
 
     @property
     def recipe(self) -> Record:
@@ -81,6 +83,7 @@ def read_run(folder: Path) -> RunData:
         exports=_exports(folder),
         bench=dict(read_json(folder / "bench.json")) if (folder / "bench.json").exists() else None,
         baseline=_baseline(run.comparison, results),
+        calibrations=read_calibrations(folder / "student"),
     )
 
 

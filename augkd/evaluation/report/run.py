@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from augkd.evaluation.report.answers import answers
 from augkd.evaluation.report.blocks import Code, Plot, Section, Table, count, decimal, duration, percent, size
 from augkd.evaluation.report.data import Record, RunData
 from augkd.evaluation.report.figures import Series, StyleSheet, bars, lines
@@ -29,6 +30,7 @@ def run_sections(run: RunData, sheet: StyleSheet) -> list[Section]:
         schedule(run, sheet),
         costs(run, sheet),
         errors(run, sheet),
+        answers(run, sheet),
         explorer(run),
         selection(run, sheet),
         sources(run),
