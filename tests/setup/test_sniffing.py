@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from support.tables import table
 from support.workbook import workbook
+from typer.testing import CliRunner
 
+from augkd.cli.app import app
 from augkd.data.task import load_task
 from augkd.errors import DataError, RecipeError
 from augkd.recipe import dump, load_recipe
@@ -148,3 +150,23 @@ def test_a_column_without_labels_is_an_error(tmp_path: Path) -> None:
 
 def test_next_commands_quote_paths_with_spaces() -> None:
     assert next_commands(Path("my recipes/a b.yaml"))[1] == "augkd run 'my recipes/a b.yaml' --out 'runs/a b'"
+
+
+def test_the_command_passes_on_what_the_user_says(tmp_path: Path) -> None:
+    folder = tmp_path / "task"
+    folder.mkdir()
+    rows = [(text, label + " " * (place % 3 == 0)) for place, (text, label) in enumerate(ROWS)]
+    content = "".join(f'"{text}"|{label}\n' for text, label in [("text", "label"), *rows])
+    (folder / "one.csv").write_bytes(content.encode("cp1252"))
+    (tmp_path / "more.txt").write_bytes("noch ein Café\nund größer\n".encode("cp1252"))
+    command = ["init", str(folder), "--splits", "train=one.csv", "--encoding", "cp1252", "--delimiter", "|"]
+    command += ["--merge-labels", "--corpus", str(tmp_path / "more.txt"), "--corpus-encoding", "cp1252"]
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "r.yaml"), "--json"])
+    assert result.exit_code == 0, result.output
+    options = {"encoding": "cp1252", "delimiter": "|", "splits": {"train": "one.csv"}, "merge_labels": True}
+    values = json.loads(result.stdout)
+    assert values["options"] == options
+    assert values["classes"] == {"gut": 24, "schlecht": 24}
+    recipe = load_recipe(str(tmp_path / "r.yaml"))
+    assert {name: dump(recipe.task)[name] for name in options} == options
+    assert "encoding: cp1252\n      encoder" in (tmp_path / "r.yaml").read_text()
