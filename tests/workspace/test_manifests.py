@@ -145,8 +145,9 @@ def test_a_manifest_of_ours_without_its_signature_is_an_error(
 ) -> None:
     value = {key: entry for key, entry in read_any(folder).items() if key != "checksum"}
     (folder / MANIFEST).write_text(json.dumps(value | changes))
-    with pytest.raises(WorkspaceError, match=message):
+    with pytest.raises(WorkspaceError, match=message) as failure:
         read_any(folder)
+    assert ("of an older augkd" in str(failure.value)) == (changes == {"format": 1})
 
 
 def test_one_key_of_ours_is_not_yet_a_manifest_of_ours(tmp_path: Path) -> None:
