@@ -36,7 +36,7 @@ def check_layers(
         return
     config = read_json(folder / "config.json")
     config = config if isinstance(config, dict) else {}  # a damaged one is refused where the model is loaded
-    depth = config.get(_ALIKE.get(config.get("model_type"), ""))
+    depth = config.get(_ALIKE.get(str(config.get("model_type")), ""))
     if isinstance(depth, int):
         for key, layers in choices:
             depth = len(layer_positions(layers, depth, key))
