@@ -5,7 +5,7 @@ TORCH_FLAGS ?=
 MINUTES ?= 60
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test torture lint docs build soak mutants
+.PHONY: install demo test torture fuzz lint docs build soak mutants
 
 install: .venv/.installed
 
@@ -34,6 +34,14 @@ soak: install
 mutants: install
 	$(PIP) -e '.[mutants]'
 	cd tests && HF_HUB_OFFLINE=1 ../.venv/bin/python -m support.mutants
+
+# Hostile input at every entry point and command: 50,000 cases in about 20 minutes on one core.
+fuzz: install
+	HF_HUB_OFFLINE=1 PYTHONPATH=tests .venv/bin/python -m support.fuzzing --cases 50000
+
+# Kills, full disks, vanished inputs, flipped bits and pairs of processes: about 20 minutes on one core.
+torture: install
+	AUGKD_TORTURE=long HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -s tests/runs/test_torture.py tests/runs/test_integrity.py
 
 lint: install
 	.venv/bin/ruff check

