@@ -234,6 +234,9 @@ def _run(recipe: Recipe, name: str, out: Path, as_json: bool) -> None:
     warn(results.get("notes", []))
 
 
+_LONGEST = 2000  # characters of a message
+
+
 class _Interrupt(BaseException):
     """Ctrl-C, under a name that the command-line library does not turn into an exit of its own."""
 
@@ -251,7 +254,8 @@ def main() -> None:
     except AugkdError as exc:
         if debug:
             raise
-        say(f"error: {exc}", err=True)
+        message = str(exc)
+        say(f"error: {message if len(message) <= _LONGEST else message[:_LONGEST] + '…'}", err=True)
         raise SystemExit(1) from None
     except OSError as exc:
         if debug:

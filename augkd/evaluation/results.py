@@ -7,7 +7,9 @@ years later, and a user reads it with any JSON library.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic cannot read typing's before Python 3.12
 
 Split = Literal["validation", "test"]
 
@@ -60,7 +62,7 @@ class DataCounts(TypedDict):
     candidates: int
     candidates_unique: int
     excluded_evaluation_texts: int
-    excluded_near_copies: int
+    excluded_near_copies: NotRequired[int]  # an older augkd did not count them
     outside_teacher_bounds: int
     too_far_from_original: int
     generated_per_original: int  # by the generator, at each step

@@ -18,6 +18,7 @@ from augkd.data.target import Target
 from augkd.data.transfer_card import licence_line, sources_of, transfer_card
 from augkd.data.transfer_set import TransferSet
 from augkd.evaluation.calibration import read_calibrations
+from augkd.evaluation.figures_read import read_figures
 from augkd.evaluation.results import RunResults
 from augkd.recipe import Recipe
 from augkd.recipe.files import validate
@@ -38,7 +39,7 @@ def write_cards(out: Path, transfer: Path | None = None) -> list[Path]:
     recipe = read_manifest(out, RunManifest).recipe
     transfer_set = TransferSet.open(folder)
     counts = read_manifest(folder, TransferSetManifest).data.on_disk()
-    title = str(read_json(out / "results.json")["task"])
+    title = read_figures(out / "results.json", RunResults)["task"]
     lines = [f"{name.replace('_', ' ')}: {count}" for name, count in counts.items() if name not in _COUNTS]
     card = transfer_card(transfer_set.table, transfer_set.target, title, lines, recipe.get("card"))
     cards = {out / "student" / "README.md": student_card(out, transfer_set), folder / "README.md": card}
@@ -54,7 +55,7 @@ def student_card(out: Path, transfer: TransferSet) -> str:
     Raises WorkspaceError for an unfinished run, RecipeError for a recipe that this augkd does not understand.
     """
     run = read_manifest(out, RunManifest)
-    results: RunResults = read_json(out / "results.json")
+    results = read_figures(out / "results.json", RunResults)
     student = read_manifest(out / "student", StudentManifest)
     config = read_json(out / "student" / "config.json")
     recipe = validate(Recipe, run.recipe, out / MANIFEST)

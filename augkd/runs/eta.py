@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from augkd.evaluation.figures_read import read_figures
 from augkd.evaluation.results import RunResults
 from augkd.recipe import Recipe, dump
 from augkd.recipe.units import format_seconds
-from augkd.workspace.files import read_json
 from augkd.workspace.manifest_kinds import RunManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
 
@@ -83,7 +83,7 @@ class TimeLeft:
         self._last_headline = 0.0
         for folder, (_, recipe) in runs.items():
             if is_finished(folder, recipe):
-                self.end(folder, read_json(folder / "results.json"))
+                self.end(folder, read_figures(folder / "results.json", RunResults))
         self._announce()
 
     def begin(self, folder: Path) -> None:

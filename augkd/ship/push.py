@@ -25,7 +25,7 @@ from augkd.runs.cards import portable, student_card
 from augkd.workspace.checksums import signed_text
 from augkd.workspace.files import read_json
 from augkd.workspace.manifest_kinds import IndexManifest
-from augkd.workspace.manifests import MANIFEST, check_if_ours, describe_kind
+from augkd.workspace.manifests import MANIFEST, check_if_ours, describe_kind, kind_of
 from augkd.workspace.run_folder import RunFolder
 
 # The files to upload, by kind.
@@ -130,8 +130,7 @@ def _locate(folder: Path, what: str | None) -> tuple[str, Path]:
     """The kind to upload, and the folder with its files."""
     if not folder.is_dir():
         raise WorkspaceError(f"{folder} is not a folder; give a run's, a student's, a transfer set's or an index's")
-    manifest = folder / MANIFEST
-    recorded = read_json(manifest).get("kind") if manifest.exists() else None
+    recorded = kind_of(folder)
     if recorded == "run":
         kind = what or "student"
         place = RunFolder.open(folder).stage(_STAGES[kind])
@@ -139,7 +138,7 @@ def _locate(folder: Path, what: str | None) -> tuple[str, Path]:
             raise WorkspaceError(f"the run {folder} has no {kind}, or it was removed; give another --what")
         return kind, place
     kinds = {name: kind for kind, name in _STAGES.items()}
-    if recorded is not None and recorded not in kinds:
+    if (folder / MANIFEST).exists() and recorded not in kinds:
         known = ", ".join(KINDS)
         raise WorkspaceError(f"{folder} holds {describe_kind(recorded)}, which cannot be pushed; give one of: {known}")
     kind = what or kinds.get(str(recorded), "student")  # a student saved by augkd's trainer alone has no manifest

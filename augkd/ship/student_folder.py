@@ -23,10 +23,9 @@ from augkd.recipe.files import validate
 from augkd.retrieval.manifest import check_index, read_index_manifest
 from augkd.retrieval.texts import TextStore
 from augkd.runs.task import read_task
-from augkd.workspace.files import read_json
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.manifest_kinds import StudentManifest
-from augkd.workspace.manifests import MANIFEST, read_manifest
+from augkd.workspace.manifests import MANIFEST, kind_of, read_manifest
 from augkd.workspace.run_folder import RunFolder
 
 _DEFAULT_MAX_LENGTH = 512  # tokens, for a student whose run is unknown
@@ -88,9 +87,9 @@ def find_student(folder: Path) -> StudentFolder:
     place = next((path for path in (folder / "student", folder) if (path / "config.json").is_file()), None)
     if place is None:
         raise ModelError(f"{folder} holds no student; give a run's folder, or a folder that save_pretrained wrote")
-    if _kind(place) != "student":
+    if kind_of(place) != "student":
         return StudentFolder(place, None, None, None)
-    stages = RunFolder.open(place.parent) if _kind(place.parent) == "run" else None
+    stages = RunFolder.open(place.parent) if kind_of(place.parent) == "run" else None
     return StudentFolder(place, place.parent, read_manifest(place, StudentManifest).recipe, stages)
 
 
@@ -111,8 +110,3 @@ def target_of(folder: Path) -> Target:
     """What a saved classifier predicts, its labels in the order of its outputs."""
     small_students.register_models()  # so that AutoConfig knows the BiLSTM's configuration
     return Target.of_config(load_config(folder, str(folder)).to_dict())
-
-
-def _kind(folder: Path) -> str | None:
-    path = folder / MANIFEST
-    return read_json(path).get("kind") if path.is_file() else None

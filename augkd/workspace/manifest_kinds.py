@@ -72,6 +72,12 @@ class FileEntry(Part):
     xxh3: Xxh3
 
 
+class Listing(Part):
+    """A signed file that lists others: a manifest, or the mark of a whole checkpoint."""
+
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+
+
 class Manifest(Part):
     """What every manifest holds; `KIND` is the kind of artefact that a model describes."""
 
@@ -200,6 +206,13 @@ class ShardManifest(Manifest):
     dim: int = Field(ge=1, lt=2**31)
     texts: dict[TextPart, Xxh3]
     vectors: dict[VectorPart, Xxh3]
+
+    @model_validator(mode="after")
+    def _has_both_of_each_part(self) -> Self:
+        numbers = [sorted(name.split(".")[0].split("-")[1] for name in table) for table in (self.texts, self.vectors)]
+        if numbers[0] != numbers[1]:
+            raise ValueError("its parts of texts and of vectors have other numbers")
+        return self
 
 
 class StaticEncoderManifest(Manifest):

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from augkd.errors import WorkspaceError, short_repr
 from augkd.workspace.checksums import Table, check, is_signed, read_signed, remake, table_of, write_signed
 from augkd.workspace.files import read_json
-from augkd.workspace.manifest_kinds import Header, Manifest
+from augkd.workspace.manifest_kinds import Header, Manifest, Part
 
 _M = TypeVar("_M", bound=Manifest)
+_P = TypeVar("_P", bound=Part)
 FORMAT = 2  # raised when an older augkd could misread what a newer one wrote
 MANIFEST = "manifest.json"
 STATE = "building.json"  # marks unfinished work and names its inputs
@@ -97,7 +98,7 @@ def read_any(folder: Path) -> Any:
     return read_signed(path)  # raises
 
 
-def parse_manifest(folder: Path, manifest: Mapping[str, Any], model: type[_M]) -> _M:
+def parse_manifest(folder: Path, manifest: Mapping[str, Any], model: type[_P]) -> _P:
     """`manifest`, read from `folder`, as a `model`; raises WorkspaceError that names the first key it cannot have."""
     try:
         return model.model_validate(manifest)
@@ -110,6 +111,14 @@ def parse_manifest(folder: Path, manifest: Mapping[str, Any], model: type[_M]) -
             f"{folder / MANIFEST}: {where} {given}; the folder is damaged or was changed by hand, remove it and run "
             "the command that built it again"
         ) from exc
+
+
+def kind_of(folder: Path) -> str | None:
+    """The kind that the manifest of a folder records; None without a manifest, and for one of another program."""
+    path = folder / MANIFEST
+    manifest = read_json(path) if path.is_file() else None
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def describe_kind(kind: object) -> str:

@@ -15,7 +15,8 @@ from augkd.errors import WorkspaceError
 from augkd.workspace.checkpoints import CHECKPOINT
 from augkd.workspace.checksums import Table, damage, read_signed
 from augkd.workspace.chunk_log import CHUNK_LOG, recorded_chunks
-from augkd.workspace.manifests import MANIFEST, read_any
+from augkd.workspace.manifest_kinds import Listing
+from augkd.workspace.manifests import MANIFEST, parse_manifest, read_any
 from augkd.workspace.run_folder import recorded_stages
 
 # The files that list others, and what they belong to; a manifest says so itself.
@@ -108,4 +109,5 @@ def _listed(path: Path) -> tuple[Path, str, Table] | None:
     value: Any = read_any(path.parent) if path.name == MANIFEST else read_signed(path)
     if not isinstance(value, dict) or "checksum" not in value:
         return None
-    return path.parent, _KINDS[path.name] or str(value.get("kind")), value.get("files") or {}
+    files = {name: entry.on_disk() for name, entry in parse_manifest(path.parent, value, Listing).files.items()}
+    return path.parent, _KINDS[path.name] or str(value.get("kind")), files

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from support.manifests import complete_manifest
+from support.results import complete_results
 
 from augkd.recipe import Recipe, dump
 from augkd.recipe.units import format_seconds
@@ -124,7 +125,8 @@ def test_finished_runs_count_at_once_and_those_of_another_recipe_do_not(tmp_path
     recipe, other, headline = recipe_with({}), recipe_with({}, epochs=9.0), RecordedHeadline()
     for name, done in (("a", recipe), ("b", other)):
         (tmp_path / name).mkdir()
-        write_json(tmp_path / name / "results.json", {"cost": {"seconds": {"student": 10.0, "teacher": 60.0}}})
+        results = {"cost": {"seconds": {"student": 10.0, "teacher": 60.0}}}
+        write_json(tmp_path / name / "results.json", complete_results(results))
         complete_manifest(tmp_path / name, "run", {}, recipe=dump(done))
     assert is_finished(tmp_path / "a", recipe)
     remaining = TimeLeft({tmp_path / name: (name, recipe) for name in ("a", "b")}, headline)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from support.manifests import complete_manifest
+from support.results import complete_results
 
 from augkd.data.transfer_set import write_rows
 from augkd.recipe import Recipe, dump
@@ -73,7 +74,7 @@ def finished_run(
         "data": {**counts, "kept_per_original": 1, "selector": "minimax"},
         "versions": {"augkd": "0.1.0"},
     }
-    write_json(out / "results.json", results)
+    write_json(out / "results.json", complete_results(results))
     stages = {name: name for name in ("student", "transfer_set")}
     complete_manifest(out, "run", {}, recipe=dump(validated), seed=3, stages=stages)
     return out

@@ -6,7 +6,9 @@ Typed dicts, as results.json: `augkd compare` writes them, tables and reports re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import NotRequired
+
+from typing_extensions import TypedDict  # pydantic cannot read typing's before Python 3.12
 
 from augkd.evaluation.results import RunResults, Split
 

@@ -15,6 +15,8 @@ from augkd.data.transfer_set import Candidates, TransferSet
 from augkd.distill.trace import Trace
 from augkd.errors import WorkspaceError
 from augkd.evaluation.calibration import Calibration, Form, read_calibrations
+from augkd.evaluation.compare.schema import ComparisonSummary
+from augkd.evaluation.figures_read import BenchFigures, ExportFigures, Log, read_figures
 from augkd.evaluation.predictions import Predictions, read_predictions
 from augkd.evaluation.results import RunResults
 from augkd.workspace.files import read_json
@@ -34,15 +36,15 @@ class RunData:
     results: RunResults
     manifest: RunManifest
     student: StudentManifest
-    log: list[Record]  # of the student's training
-    teacher_log: list[Record]  # [] where the teacher was not fine-tuned
+    log: Log  # of the student's training
+    teacher_log: Log  # [] where the teacher was not fine-tuned
     transfer: TransferSet | None
     trace: Trace | None
     predictions: Predictions | None  # on test, or on validation where test has no labels
     target: Target
     sizes: dict[str, int]  # bytes of weights of student and teacher
-    exports: dict[str, Record]  # export.json of each exported student
-    bench: Record | None  # bench.json: what `augkd bench-student --json` printed, where it was saved
+    exports: dict[str, ExportFigures]  # export.json of each exported student
+    bench: BenchFigures | None  # bench.json: what `augkd bench-student --json` printed, where it was saved
     baseline: RunResults | None  # the comparison's baseline with the same seed
     calibrations: dict[Form, Calibration]  # by form of the student; {} where it was not calibrated
 
@@ -67,7 +69,7 @@ def read_run(folder: Path) -> RunData:
     student = read_manifest(folder / "student", StudentManifest)
     transfer = _transfer_set(run, student.made_from.transfer_set)
     teacher = run.stage("teacher")
-    results: RunResults = read_json(folder / "results.json")
+    results = read_figures(folder / "results.json", RunResults)
     return RunData(
         folder=folder,
         results=results,
@@ -81,7 +83,7 @@ def read_run(folder: Path) -> RunData:
         target=transfer.target if transfer else _target(folder / "student" / "config.json"),
         sizes=_sizes(folder / "student", teacher),
         exports=_exports(folder),
-        bench=dict(read_json(folder / "bench.json")) if (folder / "bench.json").exists() else None,
+        bench=read_figures(folder / "bench.json", BenchFigures) if (folder / "bench.json").exists() else None,
         baseline=_baseline(run.comparison, results),
         calibrations=read_calibrations(folder / "student"),
     )
@@ -98,15 +100,15 @@ def _transfer_set(run: RunFolder, fingerprint: str) -> TransferSet | None:
     return TransferSet.open(folder)
 
 
-def _log(folder: Path) -> list[Record]:
+def _log(folder: Path) -> Log:
     path = folder / "log.json"
-    return list(read_json(path)) if path.exists() else []
+    return read_figures(path, Log) if path.exists() else []
 
 
-def _exports(folder: Path) -> dict[str, Record]:
+def _exports(folder: Path) -> dict[str, ExportFigures]:
     students = {"student": "student", "trimmed student": "student-trimmed"}
     files = {name: folder / place / "onnx" / "export.json" for name, place in students.items()}
-    return {name: dict(read_json(path)) for name, path in files.items() if path.exists()}
+    return {name: read_figures(path, ExportFigures) for name, path in files.items() if path.exists()}
 
 
 def _trace(path: Path, transfer: TransferSet | None) -> Trace | None:
@@ -135,7 +137,7 @@ def _baseline(comparison: Path | None, results: RunResults) -> RunResults | None
     """The comparison's baseline with this run's seed; None for the baseline itself."""
     if comparison is None:
         return None
-    summary = read_json(comparison / "compare.json")
+    summary = read_figures(comparison / "compare.json", ComparisonSummary)
     name = summary["baseline"]
-    same_seed: list[RunResults] = [run for run in summary["runs"][name] if run["seed"] == results["seed"]]
+    same_seed = [run for run in summary["runs"].get(name, []) if run["seed"] == results["seed"]]
     return same_seed[0] if same_seed and results["recipe"] != name else None

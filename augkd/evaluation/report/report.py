@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from augkd.errors import AugkdError, WorkspaceError
-from augkd.workspace.files import read_json, sweep_writes_of, write_text
+from augkd.evaluation.compare.schema import AverageSummary, ComparisonSummary
+from augkd.evaluation.figures_read import read_figures
+from augkd.workspace.files import sweep_writes_of, write_text
 from augkd.workspace.locks import locked_unless_read_only
 from augkd.workspace.manifests import MANIFEST, versions
 
@@ -66,10 +68,12 @@ def _comparison_page(folder: Path, page: Path) -> str:
     from augkd.evaluation.report.compare import average_section, comparison_sections
     from augkd.evaluation.report.figures import StyleSheet
 
-    summary, sheet = read_json(folder / "compare.json"), StyleSheet()
-    if "tasks" in summary:
-        sections = [average_section(summary, folder, page)]
-        return render(f"Comparison on {', '.join(summary['tasks'])}", sections, sheet.css, None)
+    path, sheet = folder / "compare.json", StyleSheet()
+    if "tasks" in read_figures(path, dict):
+        average = read_figures(path, AverageSummary)
+        sections = [average_section(average, folder, page)]
+        return render(f"Comparison on {', '.join(average['tasks'])}", sections, sheet.css, None)
+    summary = read_figures(path, ComparisonSummary)
     sections = comparison_sections(summary, folder, page, sheet)
     return render(f"Comparison on {summary['task']}", sections, sheet.css, None)
 

@@ -99,7 +99,7 @@ def _export_rows(run: RunData) -> list[list[str]]:
         ]
         for name, export in run.exports.items()
         for file, check, form in forms
-        if file in export["files"]
+        if file in export["files"] and check in export["checks"]
     ]
 
 

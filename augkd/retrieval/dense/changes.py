@@ -43,7 +43,7 @@ from augkd.workspace.checksums import checksum, table_of
 from augkd.workspace.files import replacing
 from augkd.workspace.folders import begin, unfinished
 from augkd.workspace.manifest_kinds import DenseManifest
-from augkd.workspace.manifests import parse_manifest, rewrite_manifest
+from augkd.workspace.manifests import MANIFEST, parse_manifest, rewrite_manifest
 from augkd.workspace.progress import Steps
 
 if TYPE_CHECKING:
@@ -140,9 +140,19 @@ def _clean_manifest(folder: Path) -> DenseManifest:
     Everything that it lists is compared first, all bytes: damage is neither signed again nor taken for a leftover.
     """
     manifest = read_dense_manifest(folder)
+    if unlisted := _named(manifest) - manifest.files.keys():
+        raise IndexFolderError(
+            f"{folder / MANIFEST} names {min(unlisted)}, which is not among its files; build the index again"
+        )
     check_index(folder, manifest, manifest.files)
     _sweep(folder, manifest)
     return manifest
+
+
+def _named(manifest: DenseManifest) -> set[str]:
+    """The files of the vectors, the held-out queries and the texts, as the manifest lists them."""
+    queries = manifest.held_out_queries
+    return {manifest.vectors, *(f"texts/{name}" for name in manifest.texts), *([queries.file] if queries else [])}
 
 
 def _sweep(folder: Path, manifest: DenseManifest) -> None:

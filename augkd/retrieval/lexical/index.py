@@ -20,7 +20,7 @@ import numpy as np
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, check_not_empty, stream_corpus
 from augkd.data.dropped import DROPPED, Dropped
-from augkd.errors import DataError, IndexFolderError, RecipeError
+from augkd.errors import DataError, IndexFolderError, RecipeError, first_line
 from augkd.retrieval.lexical.postings import K1, B, Part, Postings, best, write_postings
 from augkd.retrieval.manifest import check_index, read_index_manifest
 from augkd.retrieval.retriever import Hits, check_groups, check_k, no_hits
@@ -166,9 +166,16 @@ class LexicalIndex:
             raise IndexFolderError(
                 f"{folder} has {len(texts)} texts, its manifest states {manifest.count}; build the index again"
             )
-        word_list = (folder / "postings" / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        try:
+            word_list = (folder / "postings" / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
+            postings = Postings.open(folder / "postings")
+            if len(word_list) != len(postings.bounds) or postings.last >= len(texts):
+                raise ValueError(f"{len(word_list)} words and {len(texts)} texts")
+        except (OSError, ValueError) as exc:
+            reason = first_line(exc)
+            raise IndexFolderError(f"{folder}: its postings do not fit each other ({reason}); build it again") from exc
         vocabulary = {word: number for number, word in enumerate(word_list)}
-        return cls(folder, manifest, vocabulary, Postings.open(folder / "postings"), texts)
+        return cls(folder, manifest, vocabulary, postings, texts)
 
     @property
     def bounded(self) -> bool:

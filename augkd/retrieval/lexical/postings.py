@@ -96,9 +96,29 @@ class Postings:
 
     @classmethod
     def open(cls, folder: Path) -> Postings:
-        """Maps what `write_postings` wrote."""
-        arrays = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in cls.__annotations__)
-        return cls(*map(np.asarray, arrays))  # plain views of the mapped files: slicing a memmap is slow
+        """Maps what `write_postings` wrote; raises ValueError or OSError for arrays that do not fit each other."""
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in cls.__annotations__]
+        opened = cls(*map(np.asarray, arrays))  # plain views of the mapped files: slicing a memmap is slow
+        opened.check()
+        return opened
+
+    @property
+    def last(self) -> int:
+        """The highest id of a text; -1 without a posting."""
+        return int(self.ids.max(initial=-1))
+
+    def check(self) -> None:
+        """Raises ValueError for arrays that `write_postings` does not write together."""
+        starts, ids = self.starts, self.ids
+        kinds = [array.dtype for array in (starts, ids, self.scores, self.bounds)]
+        flat = all(array.ndim == 1 for array in (starts, ids, self.scores, self.bounds))
+        if kinds != [np.int64, np.int32, np.float32, np.float32] or not flat or not len(starts):
+            raise ValueError(f"arrays of types {', '.join(map(str, kinds))}")
+        if self.ids.min(initial=0) < 0:
+            raise ValueError("an id below 0")
+        ascending = starts[0] == 0 and starts[-1] == len(ids) and not (np.diff(starts) < 0).any()
+        if not ascending or len(self.scores) != len(ids) or len(self.bounds) != len(starts) - 1:
+            raise ValueError(f"{len(starts)} starts for {len(ids)} ids and {len(self.bounds)} words")
 
     def of(self, word: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Texts with this word, and their scores."""

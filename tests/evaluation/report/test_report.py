@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from support.chromium import BINARY, Page
 from support.manifests import complete_manifest, sign_again
+from support.results import complete_comparison, complete_results
 from typer.testing import CliRunner
 
 from augkd.cli.app import app
@@ -96,7 +97,7 @@ def make_run(folder: Path, texts: list[str], k: int = 2, source: str = "neighbou
     trace.result().write(folder / "student" / "trace.safetensors")
     save_file(PREDICTIONS, folder / "student" / "predictions.safetensors")
     complete_manifest(folder / "student", "student", inputs)
-    write_json(folder / "results.json", RESULTS)
+    write_json(folder / "results.json", complete_results(RESULTS))
     complete_manifest(folder, "run", {}, recipe=recipe, seed=7, stages=STAGES)
     return folder
 
@@ -438,7 +439,7 @@ def test_the_same_folder_gives_the_same_bytes_in_another_process_and_torch_is_no
 def test_hostile_texts_and_names_stay_text(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", HOSTILE, source="generator")
     results = RESULTS | {"recipe": HOSTILE[0], "task": HOSTILE[1]}
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", complete_results(results))
     sign_again(folder)
     page = page_of(folder)
     read = Reader(page)
@@ -532,6 +533,7 @@ def comparison(folder: Path, interval: bool) -> dict[str, Any]:
     value = {"task": "things", "metric": "accuracy", "baseline": "kd", "rows": table, "runs": runs, "split": "test"}
     value |= {"teacher": {"test": 0.95, "validation": 0.9}, "shared_seconds": {"index": 0.0, "teacher": 90.0}}
     value |= {"examples": 200 if interval else None, "resamples": 2000}
+    value = complete_comparison(value)
     write_json(folder / "compare.json", value)
     return value
 
@@ -574,7 +576,7 @@ def test_runs_with_a_report_are_linked_relative_to_the_page_and_others_are_not(t
 def test_a_run_in_a_comparison_reads_its_shared_transfer_set_and_its_baseline(tmp_path: Path) -> None:
     value = comparison(tmp_path, interval=True)
     folder = make_run(tmp_path / "runs" / "mine-s1", ["a", "b"])
-    write_json(folder / "results.json", RESULTS | {"recipe": "mine", "seed": 1})
+    write_json(folder / "results.json", complete_results(RESULTS | {"recipe": "mine", "seed": 1}))
     write_json(folder / "student" / "config.json", {"id2label": dict(enumerate(LABELS))})
     sign_again(folder)
     sign_again(folder / "student")
@@ -608,6 +610,7 @@ def test_a_comparison_on_several_tasks_has_means_differences_and_ranks(tmp_path:
         row | {"recipe": "mine", "difference": {"mean": 0.1, "interval": [0.05, 0.15], "p": 0.01, "verdict": "better"}},
     ]
     value = {"tasks": ["a", "b"], "metrics": ["accuracy", "f1"], "baseline": "kd", "teacher": 0.875}
+    value |= {"resamples": 100, "level": 0.95, "left_out": []}
     write_json(tmp_path / "compare.json", value | {"rows": rows, "comparisons": 1})
     read = Reader(page_of(tmp_path))
     assert read.tables["Means over tasks"][1:] == [

@@ -18,6 +18,7 @@ from augkd.retrieval.dense.held_out import read_queries
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.manifest import index_identity
+from augkd.workspace.checksums import signed_text
 from augkd.workspace.verify import verify
 
 FACTORIES = ("Flat", "SQ8", "IVF8,SQ8", "IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,PQ8x4fsr,Refine(SQ8)", "IVF8,RaBitQ")
@@ -178,3 +179,21 @@ def test_what_cannot_be_changed_is_refused_in_one_line(tmp_path: Path) -> None:
     before = json.loads((folder / "manifest.json").read_text())
     assert remove_texts(folder, ["nothing like it", ""]) == 0
     assert json.loads((folder / "manifest.json").read_text()) == before
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_part_that_the_manifest_misnames_is_not_swept_away(tmp_path: Path, signed: bool) -> None:
+    """One wrong character, 00000 → 00010, and the real part was deleted before the change was refused."""
+    folder = tmp_path / "index"
+    build_dense(folder, lines(tmp_path, "c.txt", range(120)), SeedEncoder(), factory="IVF4,SQ8", chunk=50)
+    path = folder / "manifest.json"
+    text = path.read_text()
+    manifest = json.loads(text.replace('"part-00000.arrow"', '"part-00010.arrow"'))  # among its texts, not its files
+    assert set(manifest["texts"]) == {"part-00010.arrow", "part-00001.arrow", "part-00002.arrow"}
+    path.write_text(signed_text(manifest) if signed else json.dumps(manifest))
+    before = files_of(folder)
+    with pytest.raises(IndexFolderError, match=r"manifest\.json (names texts/part-00010\.arrow, which|is damaged)"):
+        remove_texts(folder, ["line number 3"])
+    with pytest.raises(IndexFolderError, match=r"manifest\.json (names texts/part-00010\.arrow, which|is damaged)"):
+        add_texts(folder, lines(tmp_path, "d.txt", [500]), SeedEncoder())
+    assert files_of(folder) == before

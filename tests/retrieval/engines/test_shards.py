@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from augkd.errors import IndexFolderError, RecipeError
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.engines.local import build_dense
 from augkd.retrieval.engines.shards import encode_shard, merge_encoded_shards
+from augkd.workspace.checksums import signed_text
 
 
 def shards(tmp_path: Path, source: CorpusSource, count: int, factory: str = "IVF4,SQ8") -> list[Path]:
@@ -62,3 +64,18 @@ def test_shards_that_are_not_one_whole_build_are_refused(tmp_path: Path) -> None
         merge_encoded_shards([first, second], tmp_path / "m")
     with pytest.raises(RecipeError, match="shard is 3/2"):
         encode_shard(tmp_path / "s", source, SeedEncoder(), (3, 2))
+
+
+@pytest.mark.parametrize("name", ["../../payload", "/tmp/payload", "../part-00000.arrow", "part-00000.arrow/../x", "."])
+@pytest.mark.parametrize("table", ["texts", "vectors"])
+def test_a_shard_whose_manifest_leads_elsewhere_is_refused_before_anything_is_written(
+    tmp_path: Path, table: str, name: str
+) -> None:
+    folders = shards(tmp_path, lines(tmp_path, "c.txt", range(120)), 2)
+    manifest = json.loads((folders[0] / "manifest.json").read_text())
+    manifest[table][name] = manifest[table].pop(min(manifest[table]))
+    (folders[0] / "manifest.json").write_text(signed_text(manifest))
+    before = files_of(tmp_path)
+    with pytest.raises(IndexFolderError, match=rf"manifest.json: {table}\..* is "):
+        merge_encoded_shards(folders, tmp_path / "out" / "merged")
+    assert files_of(tmp_path) == before
