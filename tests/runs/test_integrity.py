@@ -96,7 +96,7 @@ def artefacts(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         return CachedTeacher(lambda: classifier, 3, place, "w", 32).logits(texts)
 
     def layers(place: Path) -> object:
-        return LayerStore(lambda: classifier, Needs((0, 2), False, (), "cls"), 32, place, "w", 32).positions(texts)
+        return LayerStore(lambda: classifier, Needs((0, 2), "cls", False, ()), 32, place, "w", 32).positions(texts)
 
     def searched(place: Path) -> object:
         return open_index(place).search(["a cat"], 3)

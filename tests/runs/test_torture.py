@@ -129,9 +129,12 @@ def cases(torture: Torture, tiny_bert: Path, tmp_path_factory: pytest.TempPathFa
             ),
             "compare": (("compare", f"{source}/run.yaml", "--controls", "none", "--seeds", "1", *out), {}),
             "export": (("export", "@/out"), {**run, "inputs": ("out/student/model.safetensors",)}),
-            "report": (("report", "@/out"), {**run}),
-            "jsonl": (("transfer", "jsonl", "@/out/transfer_set", "--out", "@/out/rows.jsonl"), {**run}),
-            "card": (("transfer", "card", "@/out/transfer_set"), {**run}),
+            "report": (("report", "@/out"), {**run, "out": "out/report.html"}),
+            "jsonl": (
+                ("transfer", "jsonl", "@/out/transfer_set", "--out", "@/out/rows.jsonl"),
+                {**run, "out": "out/rows.jsonl"},
+            ),
+            "card": (("transfer", "card", "@/out/transfer_set"), {**run, "out": "out/transfer_set/README.md"}),
             "init": (("init", "@/task", "--corpus", "@/corpus.txt", "--out", "@/out/my.yaml", "--force"), {}),
         }
         command, facts = rows[name]
@@ -147,7 +150,7 @@ def cases(torture: Torture, tiny_bert: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def spread(events: int, count: int) -> list[int]:
-    """`count` of the events 1 to `events`, evenly spread, the first and the last among them; all, if there are fewer."""
+    """`count` of the events 1 to `events`, evenly spread from the first to the last; all, if there are fewer."""
     if events <= count:
         return list(range(1, events + 1))
     return sorted({1 + round(step * (events - 1) / max(1, count - 1)) for step in range(count)})
@@ -172,6 +175,8 @@ FLIPS = {
     **{"jsonl": (0, 4), "merge": (3, 6), "distill": (0, 6)},
 }
 FLIPPED = {"merge": "two", "distill": "given"}  # the artefact whose bits flip, where it is not `out`
+READ_ONLY = ("lexical", "merge", "add", "remove", "dense", "augment", "run", "distill", "export", "report", "jsonl")
+BLOCKED = ("lexical", "merge", "dense", "shard", "augment", "run", "distill", "compare")
 TOGETHER = {"lexical": (1, 1), "add": (1, 1), "augment": (0, 1), "export": (0, 1), "report": (0, 1), "merge": (0, 1)}
 
 
@@ -195,6 +200,19 @@ def test_a_full_disk_is_one_line_and_with_room_the_command_ends(
 ) -> None:
     full = [torture.fill_disk(cases(name), (place + 0.5) / (count + 0.5)) for place in range(count)]
     assert any(full)
+
+
+@pytest.mark.parametrize("name", READ_ONLY if LONG else READ_ONLY[:3])
+def test_a_read_only_folder_is_one_line(torture: Torture, cases: Callable[[str], Case], name: str) -> None:
+    if not torture.read_only(cases(name)):
+        pytest.skip("only root may mount a read-only disk")
+
+
+@pytest.mark.parametrize("name", BLOCKED if LONG else BLOCKED[:2])
+def test_a_file_in_place_of_the_folder_is_one_line_and_stays(
+    torture: Torture, cases: Callable[[str], Case], name: str
+) -> None:
+    torture.blocked(cases(name))
 
 
 @pytest.mark.parametrize(("name", "count"), amounts(VANISHED))

@@ -102,6 +102,32 @@ class Torture:
         self._count(f"full disk {case.name}")
         return True
 
+    def read_only(self, case: Case) -> bool:
+        """Runs the command where nothing can be written, and again where it can; False where nobody may mount one."""
+        with small_disk(self.sandbox / "disk") as limit:
+            if limit is None:
+                return False
+            place = self._fresh(case, self.sandbox / "disk" / "place")
+            subprocess.run(["mount", "-o", "remount,ro", self.sandbox / "disk"], check=True)
+            line = self._run(case, place).check_one_line()
+            subprocess.run(["mount", "-o", "remount,rw", self.sandbox / "disk"], check=True)
+            assert "read-only" in line, f"{case.name}: {line}"
+            assert str(place) in line, f"{case.name}: {line}"
+            self._finish(case, place, "read-only")
+        self._count(f"read-only {case.name}")
+        return True
+
+    def blocked(self, case: Case) -> None:
+        """Runs the command with a file where its folder should be; the file stays."""
+        place = self._fresh(case)
+        (place / case.out).write_text("mine")
+        line = self._run(case, place).check_one_line()
+        assert f"{place / case.out} is a file" in line, f"{case.name}: {line}"
+        assert (place / case.out).read_text() == "mine"
+        (place / case.out).unlink()
+        self._finish(case, place, "a file in its place")
+        self._count(f"file in the way {case.name}")
+
     def vanish(self, case: Case, name: str, at: int) -> None:
         """Takes an input away at an event; the command says so in one line, or needed it no more."""
         place = self._fresh(case)
