@@ -22,10 +22,6 @@ demo: install
 test: install
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto
 
-# Kills, full disks, vanished inputs, flipped bits and pairs of processes: about 20 minutes on one core.
-torture: install
-	AUGKD_TORTURE=long HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -s tests/runs/test_torture.py tests/runs/test_integrity.py
-
 # One process in use for an hour: does its memory grow, does it leave handles or temporary files behind?
 soak: install
 	cd tests && HF_HUB_OFFLINE=1 ../.venv/bin/python -m support.soak --minutes $(MINUTES)
