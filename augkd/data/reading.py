@@ -100,7 +100,8 @@ def guess_encodings(sample: bytes) -> list[tuple[str, str]]:
     for match in plausible[:4]:
         name = "cp1252" if "cp1252" in match.could_be_from_charset else match.encoding
         found.setdefault(str(match), codecs.lookup(name).name)
-    return list(zip(found.values(), _examples(list(found)), strict=True))
+    guesses = zip(found.values(), _examples(list(found)), strict=True)
+    return sorted(guesses, key=lambda guess: guess[0] != "cp1252")  # by far the commonest of those that look alike
 
 
 def _has_utf8(sample: bytes) -> bool:

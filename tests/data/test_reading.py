@@ -72,6 +72,7 @@ def test_another_encoding_is_asked_for_with_the_option_and_read_with_it(tmp_path
 def test_encodings_that_cannot_be_told_apart_are_all_named() -> None:
     sample = ("Le café était très élégant, ça coûte 5 € — «voilà». " * 3).encode("cp1252")
     found = dict(guess_encodings(sample))
+    assert next(iter(found)) == "cp1252"
     assert found["cp1252"] == "très"
     assert found["cp1250"] == "trčs"
     assert dict(guess_encodings("Привет, как дела? Хороший день. ".encode("cp1251") * 3)) == {"cp1251": "Привет"}

@@ -57,7 +57,7 @@ def test_an_encoding_that_is_not_clear_is_asked_for_and_taken_when_given(tmp_pat
     table_text = "text,label\n" + "".join(f'"{words} {n}",{"ab"[n % 2]}\n' for n in range(40))
     (tmp_path / "a.csv").write_bytes(table_text.encode("cp1252"))
     with pytest.raises(
-        DataError, match=r"it may be cp125. \(.*\) or cp125. \(.*\): give --encoding cp125., or the right"
+        DataError, match=r"it may be cp125. \(.*\) or cp125. \(.*\): give --encoding cp1252, or the right"
     ):
         survey_task(str(tmp_path / "a.csv"))
     task, text = written(tmp_path, tmp_path / "a.csv", Given(encoding="cp1252"))
