@@ -133,7 +133,9 @@ def test_a_checkpoint_in_half_precision_and_several_files_teaches_another_archit
 def test_an_exported_student_is_the_student(name: str, tmp_path: Path) -> None:
     folder = write_model(name, tmp_path / name, labels=LABELS)
     if name in WITHOUT_ONNX:
-        with pytest.raises(ModelError, match=r"cannot be exported to ONNX .*; serve it with PyTorch"):
+        with pytest.raises(
+            ModelError, match=r"T5For.* as ONNX differs from PyTorch by .*; no ONNX was written, serve it with PyTorch"
+        ):
             export_student(folder)
         return
     record = export_student(folder).record
