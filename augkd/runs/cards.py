@@ -147,7 +147,7 @@ def _usage(config: Mapping[str, Any], recipe: Recipe, pairs: bool) -> list[str]:
         lines += ["import augkd", "", "augkd.register_models()"]
     argument = '{"text": "the first text", "text_pair": "the second"}' if pairs else '"a text"'
     target = target_of(config)
-    every = ", top_k=None" if target.multi_label else ""
+    every = ", top_k=None" if target.activation == "sigmoid" else ""
     model = 'pipeline("text-classification", model="this folder or repository")'
     lines += ["", f"classify = {model}", f"print(classify({argument}, truncation=True{every}))", "```", ""]
     lines.append(f"The maximum length is {recipe.training.max_length} tokens, as in training.")

@@ -1,4 +1,4 @@
-"""`calibrate`: from which confidence a student may answer for its teacher.
+"""When a student may answer for its teacher: the command `calibrate`.
 
 The texts are the run's validation split, whose outputs the run recorded, or others that the user names. Texts that the
 student was trained on would promise too much, so they are left out.

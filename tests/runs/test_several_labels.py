@@ -114,7 +114,7 @@ def test_the_card_names_labels_thresholds_and_how_to_ask_for_all_of_them(out: Pa
     card = (out / "student" / "README.md").read_text()
     thresholds = json.loads((out / "student" / "config.json").read_text())["thresholds"]
     assert "gives texts any number of 4 labels (anger, fear, joy, surprise)" in card
-    assert 'print(classify("a text", top_k=None))' in card
+    assert 'print(classify("a text", truncation=True, top_k=None))' in card
     assert ", ".join(f"{name} {value:.3f}" for name, value in thresholds.items()) in card
     assert "multi-label-classification" in card
 
@@ -181,7 +181,12 @@ def test_the_generator_ascends_the_divergence_of_several_labels(place: Path, out
     adapt = f"{{corpus: {place / 'corpus.txt'}, steps: 4}}"
     generator = f"data={{generator: {{model: {tiny_bert}, adapt: {adapt}, ascend: 2, every: 4}}, select: everything}}"
     results = run(
-        place, "generated", f"teacher={{model: {out / 'teacher'}}}", generator, "structure=null", "training.epochs=3"
+        place,
+        "generated",
+        f"teacher={{model: {out / 'teacher'}}}",
+        generator,
+        "structure=null",
+        "training.batch_size=4",
     )
     assert results["cost"]["generator_rows"] > 0
     log = json.loads((place / "generated" / "student" / "log.json").read_text())
