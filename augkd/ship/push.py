@@ -137,7 +137,7 @@ def _locate(folder: Path, what: str | None) -> tuple[str, Path]:
         if place is None:
             raise WorkspaceError(f"the run {folder} has no {kind}, or it was removed; give another --what")
         return kind, place
-    kinds = {name: kind for kind, name in _STAGES.items()}
+    kinds = {name: kind for kind, name in _STAGES.items()} | {"export": "student"}
     if (folder / MANIFEST).exists() and recorded not in kinds:
         known = ", ".join(KINDS)
         raise WorkspaceError(f"{folder} holds {describe_kind(recorded)}, which cannot be pushed; give one of: {known}")
