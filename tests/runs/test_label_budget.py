@@ -189,6 +189,12 @@ def test_the_whole_index_can_be_chosen_from_without_its_evaluation_texts(place: 
     assert len(transfer) == 44
 
 
+def test_a_label_budget_above_the_pool_labels_all_of_it(place: Path, tmp_path: Path) -> None:
+    job = run(place, tmp_path, "data.label_budget.texts=80", "data.label_budget.rounds=[70, 80]")
+    assert len(job.transfer_set()) == 90
+    assert [len(texts) for texts in rounds_of(tmp_path / "labels")] == [66, 0]
+
+
 def test_near_duplicates_are_not_chosen_within_a_round(place: Path, tmp_path: Path) -> None:
     """The corpus repeats the words of the task; at a cosine of 0.6 far fewer texts are left to choose."""
     run = Run(

@@ -182,7 +182,9 @@ class _Round:
         budget = self.rounds.budget
         name, settings = budget.selector
         rest, vectors = _without(self.pool, self.known), self._vectors()
-        own = torch.from_numpy(np.stack([vectors[text] for text in rest])) if rest else torch.zeros(0, 1)
+        if not rest:
+            return [], None
+        own = torch.from_numpy(np.stack([vectors[text] for text in rest]))
         logits = self._known_logits()
         has = ~np.isnan(logits).any(axis=1)
         score, student, estimated = None, torch.zeros(len(rest), 1), torch.zeros(len(rest), 1)
