@@ -36,4 +36,6 @@ def verify(
     for line in result.damaged:
         say(f"damaged: {line}", err=True)
     if result.damaged:
-        raise WorkspaceError(f"{len(result.damaged)} files in {folder} are damaged or missing; make them again")
+        count = len(result.damaged)
+        files = "1 file is" if count == 1 else f"{count} files are"
+        raise WorkspaceError(f"{folder}: {files} damaged or missing; remove what is named above and make it again")
