@@ -79,6 +79,7 @@ def session(model: bytes, threads: int) -> Any:  # onnxruntime.InferenceSession
     """An ONNX Runtime session on the CPU that uses `threads` threads per call."""
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # wheels of 1.32 hold a client for Microsoft's servers
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
