@@ -48,12 +48,15 @@ def disk_lines(sizes: dict[str, int], out: Path | None) -> Iterator[str]:
         yield "              note: that is more than is free; free some space, or choose another --out"
 
 
-def check_disk(recipe: Recipe, task: Task, out: Path) -> None:
-    """Raises WorkspaceError, before hours are spent, when a stage that is to be made cannot fit.
+def check_disk(recipe: Recipe, task: Task, out: Path, shared: bool) -> None:
+    """Raises WorkspaceError, before hours are spent, when a stage that is to be made in `out` cannot fit.
 
-    The estimates are upper bounds, so a third of the largest stage must fit.
+    `shared`: all but the student lie elsewhere, and may be finished there. The estimates are upper bounds, so a third
+    of the largest stage must fit.
     """
     sizes = disk_plan(recipe, task, out)
+    if shared:
+        sizes = {stage: size for stage, size in sizes.items() if stage == "student"}
     if sizes:
         stage = max(sizes, key=lambda name: sizes[name])
         check_room(out, sizes[stage] // 3, f"the {stage}")

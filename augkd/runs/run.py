@@ -157,7 +157,7 @@ class Run:
         """
         out = self.context.folders.out
         with locked(out):
-            check_disk(self.recipe, self.context.student_task, out)
+            check_disk(self.recipe, self.context.student_task, out, self.context.folders.shared is not None)
             student = self.student()
             transfer = self.transfer_set().folder
             record = RunRecord(out, student, dump(self.recipe), relative_stages(out, self._stage_folders(transfer)))
