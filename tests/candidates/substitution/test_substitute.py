@@ -578,7 +578,9 @@ def test_an_interrupted_call_resumes_from_its_finished_blocks(
 
     with pytest.raises(KeyboardInterrupt):
         substituted(bert, *texts, saved=tmp_path, progress=stop)
-    assert len(list(tmp_path.glob("*.parquet"))) == 2, "the block that was finished when the call was interrupted is there too"
+    assert len(list(tmp_path.glob("*.parquet"))) == 2, (
+        "the block that was finished when the call was interrupted is there too"
+    )
     rows: list[int] = []
     monkeypatch.setattr(bert[0], "forward", counting(bert[0].forward, rows))
     again = substituted(bert, *texts, saved=tmp_path)
