@@ -180,14 +180,8 @@ def test_other_losses_and_students_train_on_several_labels(place: Path, out: Pat
 def test_the_generator_ascends_the_divergence_of_several_labels(place: Path, out: Path, tiny_bert: Path) -> None:
     adapt = f"{{corpus: {place / 'corpus.txt'}, steps: 4}}"
     generator = f"data={{generator: {{model: {tiny_bert}, adapt: {adapt}, ascend: 2, every: 4}}, select: everything}}"
-    results = run(
-        place,
-        "generated",
-        f"teacher={{model: {out / 'teacher'}}}",
-        generator,
-        "structure=null",
-        "training.batch_size=4",
-    )
+    sets = (f"teacher={{model: {out / 'teacher'}}}", generator, "structure=null", "training.batch_size=4")
+    results = run(place, "generated", *sets)
     assert results["cost"]["generator_rows"] > 0
     log = json.loads((place / "generated" / "student" / "log.json").read_text())
     assert any(entry.get("generator/divergence", 0) > 0 for entry in log)
