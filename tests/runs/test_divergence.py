@@ -50,7 +50,9 @@ def test_a_student_that_diverges_is_no_student_and_a_lower_rate_makes_one(
 
 
 def test_a_teacher_that_diverges_is_no_teacher(recipe_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="^teacher: the (training diverged|model's outputs are not finite).*lower the learning"):
+    with pytest.raises(
+        TrainingError, match=r"^teacher: the (training diverged|model's outputs are not finite).*lower the learning"
+    ):
         run(recipe_file, tmp_path / "out", "teacher.learning_rate=1e6")
     assert not (tmp_path / "out" / "teacher" / "manifest.json").exists()
 
@@ -65,7 +67,10 @@ def test_an_adaptation_that_diverges_is_no_masked_lm(recipe_file: Path, tiny_ber
 def test_a_generator_that_diverges_stops_the_student(recipe_file: Path, tiny_bert: Path, tmp_path: Path) -> None:
     adapt = "adapt: {steps: 2, batch_size: 8}"
     generator = f"data.generator={{model: {tiny_bert}, {adapt}, learning_rate: 1.0e+30, ascend: 8, every: 2}}"
-    with pytest.raises(TrainingError, match=r"^student: the generator diverged: .* gradient-ascent step 8; lower data.generator.learning_rate \(1e\+30\)"):
+    with pytest.raises(
+        TrainingError,
+        match=r"^student: the generator diverged: .* step 8; lower data.generator.learning_rate \(1e\+30\)",
+    ):
         run(recipe_file, tmp_path / "out", generator)
 
 
@@ -98,5 +103,5 @@ def test_an_encoder_of_nan_builds_no_index(recipe_file: Path, damaged_bert: Path
 
 @pytest.mark.parametrize("texts", [None, ["a cat", "a dog", "a cat and a dog"] * 20], ids=["plain", "fitted"])
 def test_no_static_encoder_is_made_of_a_model_of_nan(damaged_bert: Path, texts: list[str] | None) -> None:
-    with pytest.raises(ModelError, match="token vectors made from .* are not finite"):
+    with pytest.raises(ModelError, match=r"token vectors made from .* are not finite"):
         distill(str(damaged_bert), dim=8, texts=texts)

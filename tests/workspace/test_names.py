@@ -50,7 +50,7 @@ def test_a_plain_name_is_accepted_unchanged(name: str) -> None:
 )
 def test_a_name_that_could_lead_elsewhere_is_refused_with_the_reason(name: object, reason: str) -> None:
     assert reason in str(name_problem(name, reserved=("runs",)))
-    with pytest.raises(WorkspaceError, match="the task is .* which cannot be the name of a file or folder"):
+    with pytest.raises(WorkspaceError, match=r"the task is .* which cannot be the name of a file or folder"):
         path_name(name, "the task", reserved=("runs",))
 
 
