@@ -105,10 +105,14 @@ def _sniffed(head: str) -> Dialect | None:
     """What clevercsv finds, where every row fits and it is more than commas and double quotes; None without it."""
     try:
         from clevercsv.detect import Detector
+        from clevercsv.exceptions import Error
     except ModuleNotFoundError:
         return None
     sample = head[:_SNIFFED]
-    found = Detector().detect(sample[: sample.rfind("\n") + 1], delimiters=list(_DELIMITERS))
+    try:
+        found = Detector().detect(sample[: sample.rfind("\n") + 1], delimiters=list(_DELIMITERS))
+    except Error:  # a null character: the reader says where
+        return None
     if found is None or found.delimiter not in _DELIMITERS:
         return None
     quote = "'" if found.quotechar == "'" and '"' not in head else '"'

@@ -43,8 +43,8 @@ def front_matter(values: Any) -> str:
 
 
 def one_line(text: object) -> str:
-    """`text` without line breaks, in which a card could break too."""
-    return " ".join(str(text).split())
+    """`text` without line breaks, in which a card could break too, and without half characters, which no file holds."""
+    return " ".join(str(text).encode("utf-8", "replace").decode().split())
 
 
 def _in_one_line(value: Any) -> Any:

@@ -12,7 +12,7 @@ from support.fuzzing.targets import targets
 from support.fuzzing.world import World, make_world
 from support.tiny import save_tiny_bert
 
-CASES = 500
+CASES = 300
 NAMES = (
     *(
         "recipes",

@@ -125,3 +125,10 @@ def test_lines_are_the_same_with_any_line_end_and_read_as_before(tmp_path: Path)
         assert list(stream) == ["a\r\n", "b\r", "c\n", "\n", "d"]
     with open_text(path) as stream:
         assert (stream.read(3), stream.readline(), stream.read()) == ("a\nb", "\n", "c\n\nd")
+
+
+def test_a_null_character_in_a_table_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_bytes(b"text,label\n" + b"some\x00text,a\n" * 20)
+    rows = list(rows_of(path, None))
+    assert len(rows) == 20

@@ -135,3 +135,9 @@ def test_names_mean_nothing_in_a_comparison(text: str) -> None:
     hostile, plain = summary(text, text, f"{text} again"), summary("task", "kd", "mine")
     assert [token.type for token in markdown().parse(hostile)] == [token.type for token in markdown().parse(plain)]
     assert kinds(hostile) <= kinds(plain) | {"text_special"}
+
+
+def test_half_a_character_is_replaced_since_no_file_can_hold_it() -> None:
+    assert markdown_text("a\ud800b") == "a?b"
+    assert markdown_code("a\ud800b") == "`a?b`"
+    assert front_matter({"pretty_name": "a\udfffb"}).encode()
