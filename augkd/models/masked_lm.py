@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from augkd.errors import ModelError
-from augkd.models.attention import use_short_text_attention
 from augkd.models.devices import token_budget_of, uses_bf16
 from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
@@ -95,6 +94,8 @@ def load_masked_lm(name: str, precision: str = "auto") -> MaskedLM:
     Raises ModelError when the architecture has no masked-LM head, or the tokenizer no mask token.
     """
     from transformers import AutoModelForMaskedLM
+
+    from augkd.models.attention import use_short_text_attention
 
     folder = locate(name)
     hide_loading_bars()

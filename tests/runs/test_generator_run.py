@@ -119,7 +119,7 @@ def test_a_stage_of_hard_labels_alone_makes_no_candidates(recipe: Any, tmp_path:
 
 def test_layer_losses_see_generated_texts_through_the_live_teacher(recipe: Any, tmp_path: Path) -> None:
     without = ("data.neighbours=null", "data.select=everything", "training.epochs=1")
-    rows = Run(recipe("structure={alp: {weight: 0.1}}", *without), tmp_path / "run").student()["rows"]
+    rows = Run(recipe("structure={alp: {weight: 0.1}}", *without), tmp_path / "run").student().rows
     assert rows["training"] == ORIGINALS * 2
     # each drawn text, its layers, and two steps of ascent; the layers of originals are stored
     assert rows["teacher"] == ORIGINALS * 2 + 2 * 32
