@@ -241,6 +241,10 @@ class _Interrupt(BaseException):
     """Ctrl-C, under a name that the command-line library does not turn into an exit of its own."""
 
 
+def _shortened(message: str) -> str:
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+
+
 def _interrupted(*_: object) -> None:
     raise _Interrupt
 
@@ -254,13 +258,12 @@ def main() -> None:
     except AugkdError as exc:
         if debug:
             raise
-        message = str(exc)
-        say(f"error: {message if len(message) <= _LONGEST else message[:_LONGEST] + '…'}", err=True)
+        say(f"error: {_shortened(str(exc))}", err=True)
         raise SystemExit(1) from None
     except OSError as exc:
         if debug:
             raise
-        say(f"error: {system_problem(exc)}", err=True)
+        say(f"error: {_shortened(system_problem(exc))}", err=True)
         raise SystemExit(1) from None
     except _Interrupt:
         say("interrupted; the same command continues", err=True)

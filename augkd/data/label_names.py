@@ -92,11 +92,11 @@ def _names(values: Written) -> Iterator[tuple[str, int, str]]:  # split, row, la
 
 def _undecided(doubled: Mapping[str, Sequence[str]], labels: int, names: int, first: Mapping[str, str]) -> DataError:
     spelled = next(iter(doubled.values()))
-    other = next(name for name in reversed(spelled) if name in first)
+    other = next((name for name in reversed(spelled) if name in first), spelled[-1])
     return DataError(
-        f"{first[other]}: label {other!a} looks like {next(n for n in spelled if n != other)!a}, and so {names} labels "
-        f"are only {labels} ({_listed(doubled)}); make them one with merge_labels: true (--merge-labels of init), or "
-        "keep them apart with merge_labels: false"
+        f"{first.get(other, 'labels')}: label {other!a} looks like {next(n for n in spelled if n != other)!a}, "
+        f"and so {names} labels are only {labels} ({_listed(doubled)}); make them one with merge_labels: true "
+        "(--merge-labels of init), or keep them apart with merge_labels: false"
     )
 
 

@@ -13,7 +13,7 @@ from support.finished_run import finished_run
 from typer.testing import CliRunner
 
 import augkd
-from augkd.cli.app import app
+from augkd.cli.app import app, main
 from augkd.cli.printing import neutral, say, say_json
 from augkd.cli.terminal import Bars
 from augkd.data.transfer_set import TransferSet
@@ -126,3 +126,11 @@ def test_nothing_else_prints() -> None:
     trees = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")}
     calls = {name: [node for node in ast.walk(tree) if isinstance(node, ast.Call)] for name, tree in trees.items()}
     assert [name for name, found in calls.items() if any(map(prints, found))] == ["printing.py"]
+
+
+def test_a_message_of_pages_is_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["augkd", "index", "info", "x" * 9000])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 1
+    assert 100 < len(capsys.readouterr().err) < 2100

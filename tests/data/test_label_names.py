@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.tables import table
 
-from augkd.data.label_names import find_name
+from augkd.data.label_names import find_name, settle_labels
 from augkd.data.task import Task, load_task
 from augkd.errors import DataError
 
@@ -101,3 +101,9 @@ def test_booleans_and_whole_numbers_written_as_floats_are_classes(tmp_path: Path
     named = load_task(dataset=str(tmp_path / "a.parquet"), labels=["no", "yes"])
     assert named.labels == ("no", "yes")
     assert {example.label for example in named.train if example.text in texts[::2]} == {1}
+
+
+def test_names_that_look_the_same_and_are_only_given_are_one_line() -> None:
+    written = {"train": [(1, "a"), (2, "b")]}
+    with pytest.raises(DataError, match=r"labels: label 'c.* looks like 'c"):
+        settle_labels(written, {"train": "x.csv"}, ("a", "b", "c", "c\u200b"), None, None, [])
