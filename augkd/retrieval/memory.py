@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from augkd.errors import ModelError
 from augkd.models.locate import locate
 from augkd.recipe.index import STATIC_DIM
 
@@ -38,7 +39,10 @@ def overhead_of(recipe: Mapping[str, Any] | None) -> Overhead:
     options = (recipe or {}).get("encoder")
     if options is None:
         return Overhead(_LIBRARIES, _LIBRARIES + _CHUNK)
-    folder = locate(options["model"])
+    try:
+        folder = locate(options["model"])
+    except ModelError:  # an index made of the caller's own encoder, under a name that only the caller knows
+        return overhead_of(None)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if options["kind"] != "static":
         # the weights, a copy in bfloat16, and the forms that oneDNN multiplies with

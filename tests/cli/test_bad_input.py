@@ -124,7 +124,7 @@ SAID: dict[Mistake, tuple[str, ...]] = {
     nan_label: ("train.csv row 2", "nan", "correct it"),
     half_a_pair: ("train.csv", "'text_pair'", "4 of 8 rows", "fill or remove"),
     recipe_typo: ("recipe.yaml", "'temprature'", "did you mean 'temperature'?"),
-    corrupt_index: ("vectors.faiss", "damaged", "sha256", "build it again"),
+    corrupt_index: ("vectors.faiss", "damaged", "checksum", "remove "),
     foreign_transfer_set: ("foreign", "transfer set", "augkd augment"),
 }
 

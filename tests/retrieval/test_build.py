@@ -204,7 +204,7 @@ def test_prompts_and_length_of_vectors_are_used_on_both_sides_and_recorded(recip
     assert "an unheard-of zeppelin lands" in texts
     cosines = (own(query, "query: ") @ own(texts, "passage: ").T)[0]
     hits = index.search(query, 5)
-    np.testing.assert_allclose(hits.scores[0], np.sort(cosines)[::-1][:5], atol=1e-5)
+    np.testing.assert_allclose(hits.scores[0], np.sort(cosines)[::-1][:5], atol=1e-4)  # bf16 on some CPUs
     assert np.abs(hits.scores[0] - np.sort((own(query, "") @ own(texts, "").T)[0])[::-1][:5]).max() > 1e-3  # the twin
 
 

@@ -18,14 +18,15 @@ from augkd.retrieval.dense.choice import choose
 from augkd.retrieval.dense.size import plan_index
 from augkd.retrieval.memory import Overhead, overhead_of
 
-QUESTIONS = Path("/work/shared/data/corpora/questions.parquet")
-_BUILD = """
-import json, resource, sys
+QUESTIONS = Path(__file__).parents[3] / "shared/data/corpora/questions.parquet"
+_BUILD = r"""
+import json, re, sys
 from pathlib import Path
 from augkd.recipe import IndexRecipe
 from augkd.retrieval.build import build_index
 index = build_index(IndexRecipe.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# not getrusage: its peak is inherited from the process that started this one
+peak = 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 print(json.dumps([peak, index.manifest.on_disk()["memory_plan"]["process"]]))
 """
 
