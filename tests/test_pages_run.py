@@ -34,7 +34,12 @@ WITH_NEIGHBOURS = {"demo", "vanilla-knn", "minimax-knn"}
 DEMO = ["data.labelled=30", "student.static.width=16"]  # fewer texts than its own, vectors that the tiny teacher has
 APPENDED = {  # the last of two equal options counts
     "compare": ("--seeds", "1", "--jobs", "1"),
-    "calibrate": ("--agreement", "0.5"),  # the tiny teacher's students agree with it by chance
+    "calibrate": (
+        "--agreement",
+        "0.4",
+        "--data",
+        "held-out.csv",
+    ),  # the tiny teacher's students agree with it by chance
     "push": ("--dry-run",),  # sending is tested against a local stand-in for the Hub: tests/ship/test_push.py
     "bench-student": ("--seconds", "0.2"),
 }
@@ -73,6 +78,7 @@ class Desk:
                 rows = [(*row, *row) for row in sentences(start)[: 90 if split == "train" else 18]]
                 self._write(folder / name / f"{split}.csv", ("text", "label", "question", "topic"), rows)
         self._write(folder / "my.csv", ("text", "label"), sentences())
+        self._write(folder / "held-out.csv", ("text", "label"), [*sentences(50), *sentences(60)])
         self._write(folder / "reviews.csv", ("remark", "verdict"), sentences())
         for number, name in enumerate(("my.txt", "my-corpus.txt", "more-reviews.txt", "new.txt"), 3):
             (folder / name).write_text("\n".join(text for text, _ in sentences(number * 10)) + "\n")
@@ -130,7 +136,8 @@ class Desk:
             return ["--student", str(self.teacher)]
         if (command, first) == ("index", "build"):
             overrides = [] if any(word.startswith("corpus=") for word in rest) else [self.corpus]
-            overrides += [f"encoder.model={self._encoder}"] if "kind: static" in "".join(rest) else []
+            named = any(word in "".join(rest) for word in ("kind: static", "intfloat/"))
+            overrides += [f"encoder.model={self._encoder}"] if named else []
         elif command in ("run", "distill", "check", "augment", "compare") or first == "score":
             overrides = self.overrides
             overrides = [*overrides, *DEMO] if "demo" in rest else overrides
