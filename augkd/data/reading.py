@@ -30,7 +30,7 @@ _COMMON = (
     ),
     *("cp1258", "cp874", "cp932", "euc_jp", "cp949", "gb18030", "big5", "koi8_r"),
 )
-# of charset-normalizer's `chaos`: guesses that are so close, with half the coherence at least, cannot be told apart
+# of charset-normalizer's `chaos`: guesses that are so close, with half the coherence at least, cannot be distinguished
 _AS_CLEAR = 0.05
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

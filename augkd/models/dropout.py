@@ -1,7 +1,7 @@
 """Dropout on a CPU with random numbers that cost a fifth of PyTorch's.
 
 Drawing the masks was 9 % of a training step of 160 texts of 12 tokens (bf16, two MiniLM layers): PyTorch draws a float
-for each value. Here each value takes 16 bits of NumPy's SFC64, seeded anew for each mask by a number from PyTorch's
+for each value. Here each value takes 16 bits of NumPy's SFC64, seeded for each mask by a number from PyTorch's
 generator, so that a checkpoint's random state still decides all masks. The rate is rounded to 1/65,536.
 """
 

@@ -51,7 +51,7 @@ def end(folder: Path, kind: str, made_from: Mapping[str, Any], *, files: Table |
 
 
 def _read_state(state: Path) -> dict[str, Any]:
-    """The inputs of unfinished work; raises WorkspaceError when they cannot be told, before anything is removed."""
+    """The inputs of unfinished work; raises WorkspaceError when they cannot be read, before anything is removed."""
     value = read_signed(state, f"remove {state.parent} and run the same command")
     return {key: inner for key, inner in value.items() if key != "checksum"}
 
