@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -140,6 +140,10 @@ def compare(
         str | None,
         typer.Option("--budget", metavar="TIME", help="Train every student for a time, like 30m, not for its epochs."),
     ] = None,
+    split: Annotated[
+        Literal["validation", "test"] | None,
+        typer.Option("--split", help="What is compared: validation, to choose, or test (default: test if labelled)."),
+    ] = None,
     jobs: Annotated[
         int,
         typer.Option("--jobs", min=1, max=1024, help="Runs at once, each in a process with its share of the cores."),
@@ -167,7 +171,9 @@ def compare(
         from augkd.runs.comparison import compare_tasks
 
         with Bars() as bars, locked(out):
-            summaries, average = compare_tasks(comparison, listed, seeds, out, bars, seconds, bars.headline, jobs)
+            summaries, average = compare_tasks(
+                comparison, listed, seeds, out, bars, seconds, bars.headline, jobs, split
+            )
         show(summaries, as_json, [*comparison_lines(summaries, average), f"written: {out}/<task>/compare.{{json,md}}"])
         warn(comparison_notes(summaries))
         return
@@ -177,7 +183,7 @@ def compare(
     from augkd.runs.comparison import compare_recipes
 
     with Bars() as bars, locked(out):
-        summary = compare_recipes(compared, seeds or 1, out, bars, baseline, seconds, bars.headline, jobs)
+        summary = compare_recipes(compared, seeds or 1, out, bars, baseline, seconds, bars.headline, jobs, split)
     written = f"written: {out / 'compare.json'}, {out / 'compare.md'}"
     show(summary, as_json, [*comparison_table(summary).split("\n"), written])
     warn(comparison_notes([summary]))

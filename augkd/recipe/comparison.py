@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -23,6 +23,7 @@ class Comparison(Table):
     seeds: int = Field(1, ge=1, le=10_000)
     budget: float | None = None  # time budget of every student in place of epochs: seconds, 30m, 1.5h
     baseline: str | None = None  # the recipe the others are compared with; none: kd, else the first
+    split: Literal["validation", "test"] | None = None  # what is compared; none: test, or validation without its labels
     set: list[str] = Field(default_factory=list)  # KEY=VALUE overrides, applied to every recipe
 
     @field_validator("budget", mode="before")

@@ -15,7 +15,7 @@ from augkd.errors import RecipeError, did_you_mean
 from augkd.evaluation.compare.average import write_average
 from augkd.evaluation.compare.schema import AverageSummary, ComparisonSummary
 from augkd.evaluation.compare.summary import summarise
-from augkd.evaluation.results import RunResults
+from augkd.evaluation.results import RunResults, Split
 from augkd.recipe import Comparison, Recipe, dump
 from augkd.runs.controls import with_time_budget
 from augkd.runs.eta import Headline, TimeLeft, is_finished, no_headline
@@ -36,13 +36,15 @@ def compare_recipes(
     time_budget: float | None = None,
     headline: Headline = no_headline,
     jobs: int = 1,
+    split: Split | None = None,
 ) -> ComparisonSummary:
     """Runs every recipe with seeds 0 to `seeds` - 1 below `out`; returns and writes the summary.
 
     `time_budget` in seconds is what every student trains for, in place of its epochs. `headline` is called with how
     many of all runs are done and how long the others will take. `jobs` runs go on at once, each in a process of its
-    own: a script that asks for more than one needs `if __name__ == "__main__"`. Raises RecipeError for a baseline that
-    is not compared, and for a time budget with several jobs, whose students would take time from one another.
+    own: a script that asks for more than one needs `if __name__ == "__main__"`. `split` is what is compared; None: test,
+    or validation where test has no labels. Raises RecipeError for a baseline that is not compared, and for a time
+    budget with several jobs, whose students would take time from one another.
     """
     if baseline is not None and baseline not in recipes:  # before hours are spent
         raise RecipeError(f"baseline '{baseline}' is not one of the recipes{did_you_mean(baseline, recipes)}")
@@ -50,7 +52,7 @@ def compare_recipes(
     plan = _plan(recipes, seeds, out, time_budget)
     time_left = TimeLeft(_runs_of(plan), headline, jobs=jobs)
     _run_side_by_side([(plan, out, "")], jobs, progress, time_left)
-    return summarise(_run_all(plan, out, progress, time_left), out, baseline, time_budget)
+    return summarise(_run_all(plan, out, progress, time_left), out, baseline, time_budget, split)
 
 
 def compare_tasks(
@@ -62,8 +64,9 @@ def compare_tasks(
     time_budget: float | None = None,
     headline: Headline = no_headline,
     jobs: int = 1,
+    split: Split | None = None,
 ) -> tuple[list[ComparisonSummary], AverageSummary | None]:
-    """A comparison recipe: each of its tasks in a folder of its own. `seeds` and `time_budget` override the recipe's.
+    """A comparison recipe: each of its tasks in a folder of its own. `seeds`, `time_budget`, `split` go before its own.
 
     `jobs` as in `compare_recipes`, over all tasks. Recipes that need classes are left out of regression tasks, and the
     summary lists them (`left_out`). Returns the summary of every task and, with two tasks or more, the averages over
@@ -82,7 +85,7 @@ def compare_tasks(
         folder = folders[name]
         results = _run_all(plan, folder, prefixed(progress, f"{name}: "), time_left)
         baseline = comparison.baseline if comparison.baseline in plan else None  # it may need classes
-        summary = summarise(results, folder, baseline, time_budget)
+        summary = summarise(results, folder, baseline, time_budget, split or comparison.split)
         summary["left_out"] = [recipe for recipe in recipes if recipe not in plan]
         summaries.append(summary)
     return summaries, write_average(summaries, out) if len(summaries) > 1 else None

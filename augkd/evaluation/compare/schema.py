@@ -80,7 +80,7 @@ class ComparisonSummary(TypedDict):
 
     task: str
     metric: str
-    split: Split  # that recipes are compared on: test, or validation where test has no labels
+    split: Split  # that recipes are compared on: test, or validation where that was asked for or test has no labels
     examples: int | None  # labelled ones of the split; None without predictions
     baseline: str
     gap_baseline: str | None  # the recipe that the gap to the teacher is measured from; None without its predictions

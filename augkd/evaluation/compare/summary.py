@@ -45,18 +45,20 @@ def summarise(
     out: Path,
     baseline: str | None = None,
     time_budget: float | None = None,
+    split: Split | None = None,  # None: test, or validation where test has no labels
     resamples: int = RESAMPLES,
 ) -> ComparisonSummary:
     """Summarises the runs below `out`; writes the summary there to compare.json and compare.md.
 
     The baseline is `kd` if there is one, else the first recipe, unless another is named. Intervals need the predictions
-    in the student folders; without them they are None. Raises RecipeError for an unknown baseline.
+    in the student folders; without them they are None. Raises RecipeError for an unknown baseline, and for `split` test
+    where that has no labels.
     """
     baseline = baseline or ("kd" if "kd" in runs else next(iter(runs)))
     if baseline not in runs:
         raise RecipeError(f"baseline '{baseline}' is not one of the recipes{did_you_mean(baseline, runs)}")
     first = next(iter(runs.values()))[0]
-    split: Split = "test" if first["student"]["test"] is not None else "validation"
+    split = _split(first, split)
     summary: ComparisonSummary = {
         "task": first["task"],
         "metric": first["metric"],
@@ -82,6 +84,14 @@ def summarise(
 
 
 # ---- scores and costs ----
+
+
+def _split(run: RunResults, asked: Split | None) -> Split:
+    """The split to compare on."""
+    labelled = run["student"]["test"] is not None
+    if asked == "test" and not labelled:
+        raise RecipeError(f"the test split of task '{run['task']}' has no labels; compare with --split validation")
+    return asked or ("test" if labelled else "validation")
 
 
 def _row(name: str, runs: Sequence[RunResults], baseline: Sequence[RunResults], split: Split) -> RecipeSummary:

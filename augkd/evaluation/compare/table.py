@@ -165,7 +165,9 @@ def _notes(summary: ComparisonSummary) -> Iterator[str]:
     task, split, metric = markdown_text(summary["task"]), summary["split"], summary["metric"]
     yield f"- **{split} {metric}** ({task}): mean{spread} over {seeds} seed{'s' if seeds > 1 else ''}{examples}."
     if split == "validation":
-        yield "- The test split has no labels. Validation scores are slightly optimistic: they chose the checkpoints."
+        labelled = any(value is not None for row in summary["rows"] for value in row["test"]["values"])
+        why = "" if labelled else "The test split has no labels. "
+        yield f"- {why}Validation scores are slightly optimistic: they chose the checkpoints."
     yield from _inference(summary, seeds)
     shared = {name.replace("_", " "): seconds for name, seconds in summary["shared_seconds"].items() if seconds}
     stages = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in shared.items())

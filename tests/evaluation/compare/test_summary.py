@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from augkd.errors import WorkspaceError
+from augkd.errors import RecipeError, WorkspaceError
 from augkd.evaluation.compare.average import average
 from augkd.evaluation.compare.schema import ComparisonSummary
 from augkd.evaluation.compare.summary import summarise
@@ -143,6 +143,30 @@ def test_where_the_test_split_has_no_labels_validation_is_compared(tmp_path: Pat
     assert rows["mine"]["difference"]["mean"] == pytest.approx(39 / 200)
     assert rows["mine"]["difference"]["verdict"] == "better"
     assert "Validation scores are slightly optimistic" in comparison_table(value)
+
+
+def test_recipes_can_be_compared_on_validation_and_the_table_then_shows_no_test_score(tmp_path: Path) -> None:
+    validation = {"kd": [60, 60], "mine": [80, 80]}  # on test it is the other way round
+    runs = {}
+    for name, wrong in {"kd": [40, 40], "mine": [20, 20]}.items():
+        runs[name] = [
+            results(name, seed, 1 - test / 200, 1 - validation[name][seed] / 200) for seed, test in enumerate(wrong)
+        ]
+        for seed, test in enumerate(wrong):
+            on_validation = outputs(validation[name][seed], seed)
+            folder = run_folder(tmp_path, name, seed) / "student"
+            write_predictions(folder, outputs(test, seed), outputs(10), validation=on_validation)
+    assert summarise(runs, tmp_path)["rows"][1]["difference"]["mean"] == pytest.approx(0.1)
+    value = summarise(runs, tmp_path, split="validation")
+    difference = value["rows"][1]["difference"]
+    assert difference["mean"] == pytest.approx(-0.1)
+    assert difference["verdict"] == "worse"
+    page = comparison_table(value)
+    assert "validation accuracy" in page
+    assert "test accuracy" not in page
+    assert "The test split has no labels" not in page
+    with pytest.raises(RecipeError, match="test split of task 'toy' has no labels; compare with --split validation"):
+        summarise({"kd": [results("kd", 0, None, 0.5)]}, tmp_path, split="test")
 
 
 def test_regression_is_compared_by_its_numbers(tmp_path: Path) -> None:
