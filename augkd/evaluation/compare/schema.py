@@ -107,6 +107,7 @@ class AverageRow(TypedDict):
     recipe: str
     mean: float
     difference: AverageDifference
+    gap_closed: GapClosedSummary | None
     rank: float  # mean over tasks; 1 is best
     better: int  # tasks with that verdict
     worse: int
@@ -118,6 +119,7 @@ class AverageSummary(TypedDict):
     tasks: list[str]
     metrics: list[str]
     baseline: str
+    gap_baseline: str | None  # as in ComparisonSummary
     comparisons: int
     resamples: int
     level: float

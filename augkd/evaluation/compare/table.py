@@ -23,16 +23,31 @@ def comparison_table(summary: ComparisonSummary) -> str:
     return "\n".join([*_scores(summary), "", *_costs(summary), "", *_notes(summary)])
 
 
+def shown_splits(summary: ComparisonSummary) -> list[Split]:
+    """The splits whose scores are shown: recipes that are chosen on validation are not judged by their test scores."""
+    return ["validation", "test"] if summary["split"] == "test" else ["validation"]
+
+
 def average_table(summary: AverageSummary) -> str:
     """Scores over several tasks, and notes."""
     baseline = summary["baseline"]
-    head = ["recipe", "mean", f"− {markdown_text(baseline)}", "verdict", "mean rank", "better", "worse"]
+    head = [
+        "recipe",
+        "mean",
+        f"− {markdown_text(baseline)}",
+        "verdict",
+        "teacher gap closed",
+        "mean rank",
+        "better",
+        "worse",
+    ]
     rows = [
         [
             markdown_text(row["recipe"]),
             f"{row['mean']:.4f}",
             "" if row["recipe"] == baseline else _difference(row["difference"]),
             "baseline" if row["recipe"] == baseline else row["difference"]["verdict"] or "–",
+            "" if row["recipe"] == summary["gap_baseline"] else _gap_closed(row["gap_closed"]),
             f"{row['rank']:.2f}",
             str(row["better"]),
             str(row["worse"]),
@@ -40,11 +55,12 @@ def average_table(summary: AverageSummary) -> str:
         for row in summary["rows"]
     ]
     if summary["teacher"] is not None:
-        rows.append(["teacher", f"{summary['teacher']:.4f}", "", "", "", "", ""])
+        rows.append(["teacher", f"{summary['teacher']:.4f}", "", "", "", "", "", ""])
     metrics = zip(map(markdown_text, summary["tasks"]), summary["metrics"], strict=True)
     notes = [
         f"- **mean**: over {', '.join(f'{task} ({metric})' for task, metric in metrics)}; all tasks weigh the same.",
         _average_inference(summary),
+        *_average_gap(summary),
         "- **mean rank**: 1 is the best recipe of a task; ties share their mean rank.",
         f"- **better**, **worse**: number of tasks with that verdict against {markdown_text(baseline)}.",
     ]
@@ -52,6 +68,15 @@ def average_table(summary: AverageSummary) -> str:
         left_out = ", ".join(map(markdown_text, summary["left_out"]))
         notes.append(f"- Left out, as they did not run on every task: {left_out}.")
     return "\n".join([*_markdown(head, rows), "", *notes])
+
+
+def _average_gap(summary: AverageSummary) -> Iterator[str]:
+    if summary["gap_baseline"] is not None:
+        plain = markdown_text(summary["gap_baseline"])
+        yield (
+            f"- **teacher gap closed**: (recipe − {plain}) / (teacher − {plain}), of the means over the tasks, with its own "
+            "95 % interval."
+        )
 
 
 def _average_inference(summary: AverageSummary) -> str:
@@ -74,7 +99,7 @@ def _average_inference(summary: AverageSummary) -> str:
 
 def _scores(summary: ComparisonSummary) -> list[str]:
     baseline, metric = summary["baseline"], summary["metric"]
-    splits: list[Split] = ["validation", "test"] if summary["split"] == "test" else ["validation"]
+    splits = shown_splits(summary)
     head = [
         "recipe",
         *(f"{split} {metric}" for split in splits),

@@ -14,12 +14,15 @@ from augkd.evaluation.compare.schema import (
     AverageRow,
     AverageSummary,
     ComparisonSummary,
+    GapClosedSummary,
     RecipeSummary,
     SeedScores,
 )
+from augkd.evaluation.compare.table import shown_splits
 from augkd.evaluation.report.blocks import Cell, Code, Plot, Section, Table, count, decimal, duration, size
 from augkd.evaluation.report.figures import Effect, Series, StyleSheet, forest, points
 from augkd.evaluation.report.labels import label_curves
+from augkd.evaluation.results import Split
 from augkd.workspace.run_folder import run_folder, task_folder
 
 
@@ -35,10 +38,11 @@ def comparison_sections(summary: ComparisonSummary, folder: Path, page: Path, sh
 
 def _headline(summary: ComparisonSummary) -> Section:
     metric, split, teacher = summary["metric"], summary["split"], summary["teacher"]
-    head = ["recipe", f"validation {metric}", f"test {metric}", f"difference to {summary['baseline']}"]
+    shown = shown_splits(summary)
+    head = ["recipe", *(f"{name} {metric}" for name in shown), f"difference to {summary['baseline']}"]
     head += ["95 % interval", "verdict", "teacher gap closed", "seeds"]
-    rows = [_recipe_row(row, summary["baseline"]) for row in summary["rows"]]
-    rows.append(["teacher", decimal(teacher["validation"]), decimal(teacher["test"]), "", "", "", "", ""])
+    rows = [_recipe_row(row, summary["baseline"], shown) for row in summary["rows"]]
+    rows.append(["teacher", *(decimal(teacher[name]) for name in shown), "", "", "", "", ""])
     scores = _scores(summary)
     best = max(scores, key=lambda name: scores[name])
     intro = (
@@ -59,16 +63,15 @@ def _scores(summary: ComparisonSummary) -> dict[str, float]:
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _recipe_row(row: RecipeSummary, baseline: str) -> list[str]:
+def _recipe_row(row: RecipeSummary, baseline: str, splits: Sequence[Split]) -> list[str]:
     difference, gap = row["difference"], row["gap_closed"]
     return [
         row["recipe"],
-        _spread(row["validation"]),
-        _spread(row["test"]),
+        *(_spread(row[split]) for split in splits),
         decimal(difference["mean"], "+"),
         _interval(difference["interval"]),
         "baseline" if row["recipe"] == baseline else difference["verdict"] or "–",
-        f"{100 * gap['share']:.0f} %" if gap else "–",
+        _share(gap),
         str(row["seeds"]),
     ]
 
@@ -80,6 +83,13 @@ def _spread(scores: SeedScores) -> str:
 
 def _interval(interval: Sequence[float] | None) -> str:
     return f"{decimal(interval[0], '+')} to {decimal(interval[1], '+')}" if interval else "–"
+
+
+def _share(gap: GapClosedSummary | None) -> str:
+    if gap is None:
+        return "–"
+    low, high = (100 * end for end in gap["interval"])
+    return f"{100 * gap['share']:.0f} % ({low:.0f} to {high:.0f} %)"
 
 
 def _differences(summary: ComparisonSummary, sheet: StyleSheet) -> Section | None:
@@ -163,15 +173,15 @@ def _cost_row(row: RecipeSummary) -> list[str]:
 
 def _runs(summary: ComparisonSummary, folder: Path, page: Path) -> Section:
     rows: list[list[str | Cell]] = []
-    unreported = None
+    split, unreported = summary["split"], None
     for name, runs in summary["runs"].items():
         for run in runs:
             path = run_folder(folder, name, run["seed"])
             link = _link(path / "report.html", page, "report")
             place = path.relative_to(folder).as_posix()
             unreported = unreported or (None if link.href else place)
-            rows.append([Cell(f"{name}, seed {run['seed']}"), decimal(run["student"]["test"]), place, link])
-    blocks: list[Table | Code] = [Table("Runs", ["run", f"test {summary['metric']}", "folder", "report"], rows)]
+            rows.append([Cell(f"{name}, seed {run['seed']}"), decimal(run["student"][split]), place, link])
+    blocks: list[Table | Code] = [Table("Runs", ["run", f"{split} {summary['metric']}", "folder", "report"], rows)]
     intro = ""
     if unreported:
         intro = "To add the report of a run, run this command in the comparison's folder, then write this report again."
@@ -193,9 +203,9 @@ def _link(target: Path, page: Path, text: str) -> Cell:
 def average_section(summary: AverageSummary, folder: Path, page: Path) -> Section:
     """The only section of a comparison on several tasks in `folder`, for a page at `page`."""
     head = ["recipe", "mean", f"difference to {summary['baseline']}", "95 % interval", "verdict"]
-    head += ["mean rank", "better on", "worse on"]
-    rows = [_average_row(row, summary["baseline"]) for row in summary["rows"]]
-    rows.append(["teacher", decimal(summary["teacher"]), *[""] * 6])
+    head += ["teacher gap closed", "mean rank", "better on", "worse on"]
+    rows = [_average_row(row, summary) for row in summary["rows"]]
+    rows.append(["teacher", decimal(summary["teacher"]), *[""] * 7])
     tasks: list[list[str | Cell]] = [
         [task, metric, _link(task_folder(folder, task) / "report.html", page, "report")]
         for task, metric in zip(summary["tasks"], summary["metrics"], strict=True)
@@ -210,14 +220,15 @@ def average_section(summary: AverageSummary, folder: Path, page: Path) -> Sectio
     return Section("headline", "Result", intro, tables)
 
 
-def _average_row(row: AverageRow, baseline: str) -> list[str]:
-    difference = row["difference"]
+def _average_row(row: AverageRow, summary: AverageSummary) -> list[str]:
+    difference, baseline = row["difference"], summary["baseline"]
     return [
         row["recipe"],
         decimal(row["mean"]),
         decimal(difference["mean"], "+"),
         _interval(difference["interval"]),
         "baseline" if row["recipe"] == baseline else difference["verdict"] or "–",
+        "" if row["recipe"] == summary["gap_baseline"] else _share(row["gap_closed"]),
         f"{row['rank']:.2f}",
         str(row["better"]),
         str(row["worse"]),

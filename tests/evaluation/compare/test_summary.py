@@ -262,8 +262,14 @@ def test_an_average_over_tasks_covers_the_recipes_that_ran_on_all(tmp_path: Path
     assert rows["mine"]["difference"]["mean"] == pytest.approx((0.2 + 0.0) / 2)
     assert value["left_out"] == ["bad"]
     low, high = rows["mine"]["difference"]["interval"]
-    assert f"| mine | 0.8500 | +0.1000 [{low:+.4f}, {high:+.4f}] | better | 1.25 | 1 | 0 |" in average_table(value)
-    assert "| kd | 0.7500 |  | baseline | 1.75 | 0 | 0 |" in average_table(value)
+    assert value["gap_baseline"] == "kd"
+    gap = rows["mine"]["gap_closed"]
+    assert gap["share"] == pytest.approx((0.2 + 0.0) / (0.25 + 0.15))  # teacher 0.95; kd 0.7 and 0.8
+    shown = f"{gap['share']:.0%} [{gap['interval'][0]:.0%}, {gap['interval'][1]:.0%}]"
+    assert f"| mine | 0.8500 | +0.1000 [{low:+.4f}, {high:+.4f}] | better | {shown} | 1.25 | 1 | 0 |" in average_table(
+        value
+    )
+    assert "| kd | 0.7500 |  | baseline |  | 1.75 | 0 | 0 |" in average_table(value)
     assert "Left out, as they did not run on every task: bad." in average_table(value)
 
 
@@ -274,6 +280,11 @@ def test_the_interval_of_an_average_narrows_with_the_root_of_the_number_of_tasks
     (one,) = [row["difference"]["interval"] for row in values[0]["rows"] if row["recipe"] == "mine"]
     summary = average(values, folders)
     assert summary["comparisons"] == 3
+    of_one = [row["gap_closed"] for row in values[0]["rows"] if row["recipe"] == "mine"]
+    shares = [*of_one, *(row["gap_closed"] for row in summary["rows"] if row["recipe"] == "mine")]
+    assert shares[1]["share"] == pytest.approx(shares[0]["share"])
+    widths = [share["interval"][1] - share["interval"][0] for share in shares]
+    assert widths[1] / widths[0] == pytest.approx(0.5, abs=0.05)
     by_recipe = {row["recipe"]: row["difference"] for row in summary["rows"]}
     low, high = by_recipe["mine"]["interval"]
     assert (high - low) / (one[1] - one[0]) == pytest.approx(0.5, abs=0.03)
@@ -294,4 +305,5 @@ def test_an_average_over_tasks_without_predictions_or_a_common_baseline_has_no_i
         assert rows["mine"]["interval"] is None
         assert rows["mine"]["mean"] == pytest.approx(39.5 / 200)
         assert value["comparisons"] == 0
+        assert value["gap_baseline"] is None
         assert "no interval, as student folders lack predictions" in average_table(value)

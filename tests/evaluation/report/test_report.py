@@ -546,7 +546,7 @@ def test_a_comparison_shows_differences_intervals_and_every_seed(tmp_path: Path)
     comparison(tmp_path, interval=True)
     read = Reader(page_of(tmp_path))
     table = read.tables["Mean ± standard deviation over seeds"]
-    assert table[2][2:] == ["0.9250 ± 0.0500", "+0.0750", "+0.0100 to +0.1400", "better", "50 %", "2"]
+    assert table[2][2:] == ["0.9250 ± 0.0500", "+0.0750", "+0.0100 to +0.1400", "better", "50 % (10 to 90 %)", "2"]
     assert table[1][3:6] == ["–", "–", "baseline"]
     assert read.tables["Test accuracy of each seed"][2] == ["<b>Mine", "0.9000", "0.9500"]
     labels = [attrs["aria-label"] for tag, attrs in read.tags if tag == "svg"]
@@ -604,19 +604,20 @@ def test_a_transfer_set_that_was_replaced_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_comparison_on_several_tasks_has_means_differences_and_ranks(tmp_path: Path) -> None:
-    row = {"recipe": "kd", "mean": 0.75, "rank": 1.5, "better": 1, "worse": 0}
+    row = {"recipe": "kd", "mean": 0.75, "rank": 1.5, "better": 1, "worse": 0, "gap_closed": None}
     rows = [
         row | {"difference": {"mean": None, **NO_VERDICT}},
         row | {"recipe": "mine", "difference": {"mean": 0.1, "interval": [0.05, 0.15], "p": 0.01, "verdict": "better"}},
     ]
+    rows[1]["gap_closed"] = {"share": 0.8, "interval": [0.5, 1.2]}
     value = {"tasks": ["a", "b"], "metrics": ["accuracy", "f1"], "baseline": "kd", "teacher": 0.875}
-    value |= {"resamples": 100, "level": 0.95, "left_out": []}
+    value |= {"resamples": 100, "level": 0.95, "left_out": [], "gap_baseline": "kd"}
     write_json(tmp_path / "compare.json", value | {"rows": rows, "comparisons": 1})
     read = Reader(page_of(tmp_path))
     assert read.tables["Means over tasks"][1:] == [
-        ["kd", "0.7500", "–", "–", "baseline", "1.50", "1", "0"],
-        ["mine", "0.7500", "+0.1000", "+0.0500 to +0.1500", "better", "1.50", "1", "0"],
-        ["teacher", "0.8750", "", "", "", "", "", ""],
+        ["kd", "0.7500", "–", "–", "baseline", "", "1.50", "1", "0"],
+        ["mine", "0.7500", "+0.1000", "+0.0500 to +0.1500", "better", "80 % (50 to 120 %)", "1.50", "1", "0"],
+        ["teacher", "0.8750", "", "", "", "", "", "", ""],
     ]
     assert read.tables["Tasks"][2] == ["b", "f1", "–"]
     assert "not for other tasks" in read.text
