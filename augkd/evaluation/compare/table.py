@@ -74,8 +74,8 @@ def _average_gap(summary: AverageSummary) -> Iterator[str]:
     if summary["gap_baseline"] is not None:
         plain = markdown_text(summary["gap_baseline"])
         yield (
-            f"- **teacher gap closed**: (recipe − {plain}) / (teacher − {plain}), of the means over the tasks, with its own "
-            "95 % interval."
+            f"- **teacher gap closed**: (recipe − {plain}) / (teacher − {plain}), of the means over the tasks, with "
+            "its own 95 % interval."
         )
 
 
