@@ -5,7 +5,7 @@ TORCH_FLAGS ?=
 MINUTES ?= 60
 PIP = .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test torture fuzz lint docs build soak mutants
+.PHONY: install demo test test-slow torture fuzz lint docs build soak mutants
 
 install: .venv/.installed
 
@@ -19,8 +19,12 @@ demo: install
 	HF_HUB_OFFLINE=1 .venv/bin/augkd compare demo --out runs/demo
 	.venv/bin/augkd report runs/demo
 
+# Minutes; what takes longest (kills, damage, every device, model and shipped recipe, the commands of the pages) is in test-slow.
 test: install
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto -m "not slow"
+
+test-slow: install
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto -m slow
 
 # One process in use for an hour: does its memory grow, does it leave handles or temporary files behind?
 soak: install

@@ -38,7 +38,10 @@ from augkd.models.layers import from_layers
 from augkd.models.masked_lm import load_masked_lm
 from augkd.models.student_kinds import build_student
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="models are loaded onto the GPU that is here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="models are loaded onto the GPU that is here"),
+]
 
 SET = transfer(4, k=3)
 NUMBERS = transfer(4, (), k=3)

@@ -22,6 +22,8 @@ from augkd.runs.plan import plan, plan_comparison
 from augkd.runs.run import Run
 from augkd.workspace.progress import silent
 
+pytestmark = pytest.mark.slow
+
 NAMES = [name for name in shipped_recipes("pipelines") if not is_comparison(name)]
 
 
