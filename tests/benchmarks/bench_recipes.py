@@ -1,0 +1,109 @@
+"""Which recipe closes the teacher gap: four tasks, each with 1,000 labelled texts and with all (docs/science.md).
+
+    python tests/benchmarks/bench_recipes.py --data FOLDER --out runs/science --arms kd,random [--seeds 5]
+
+FOLDER holds a folder per task and corpora/questions.parquet and corpora/reviews.parquet. Recipes are chosen on
+validation, the default; `--split test` is for the last comparison. An arm is a line of ARMS, or written out:
+`--arm 'long: "data.select={random: {keep: 8}}" training.epochs=12'`, overrides of `kd`. Writes compare.md for each
+setting (task and number of labelled texts) and prints the average; a stopped benchmark continues with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from augkd.evaluation.compare.average import average
+from augkd.evaluation.compare.schema import ComparisonSummary
+from augkd.evaluation.compare.table import average_table
+from augkd.models.libraries import quiet_libraries
+from augkd.recipe import Recipe, load_recipe
+from augkd.runs.comparison import compare_recipes
+
+CORPORA = {"trec": "questions", "sst2": "reviews", "sst5": "reviews", "cr": "reviews"}
+CONTROL = "kd"
+ARMS: dict[str, Sequence[str]] = {
+    CONTROL: (),
+    "random": ("data.neighbours.k=64", "data.select={random: {keep: 8}}", "training.epochs=12"),
+    "minimax": ("data.neighbours.k=64", "data.select={minimax: {keep: 8}}", "training.epochs=12"),
+}
+
+
+def main() -> None:
+    """Runs the arms on every setting and prints their average."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--arms", default=CONTROL, help="names in ARMS; kd is always among them")
+    parser.add_argument("--arm", action="append", default=[], metavar="NAME: KEY=VALUE …", help="one more")
+    parser.add_argument("--tasks", default=",".join(CORPORA))
+    parser.add_argument("--labelled", default="1000,all")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--split", choices=["validation", "test"], default="validation")
+    parser.add_argument("--jobs", type=int, default=1)
+    given = parser.parse_args()
+    quiet_libraries()
+    arms = {CONTROL: ARMS[CONTROL]} | {name: ARMS[name] for name in given.arms.split(",")}
+    arms |= dict(written(arm) for arm in given.arm)
+    summaries, folders = [], []
+    for task in given.tasks.split(","):
+        for labelled in given.labelled.split(","):
+            folder = given.out / f"{task}-{labelled}"
+            share_stages(folder, given.out / "shared")
+            recipes = {name: recipe(given.data, task, labelled, changes) for name, changes in arms.items()}
+            summary = compare_recipes(
+                recipes, given.seeds, folder, jobs=given.jobs, baseline=CONTROL, split=given.split
+            )
+            summaries.append(summary)
+            folders.append(folder)
+            print("\n".join(lines(folder.name, summary)), flush=True)
+    if len(summaries) > 1:
+        print(average_table(average(summaries, folders)))
+
+
+def written(arm: str) -> tuple[str, Sequence[str]]:
+    """An arm of the command line."""
+    name, _, changes = arm.partition(":")
+    return name.strip(), shlex.split(changes)
+
+
+def share_stages(folder: Path, shared: Path) -> None:
+    """Index and teacher do not depend on how many labelled texts the student sees, nor the index on the task."""
+    shared.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "shared").exists():
+        (folder / "shared").symlink_to(shared.resolve(), target_is_directory=True)
+
+
+def recipe(data: Path, task: str, labelled: str, changes: Sequence[str]) -> Recipe:
+    """`kd` on a setting, with the changes of an arm."""
+    corpus = {"dataset": str((data / "corpora" / f"{CORPORA[task]}.parquet").resolve()), "text": "text"}
+    index = {"corpus": corpus, "encoder": {"kind": "static"}}
+    sets = [f"task={{dataset: {(data / task).resolve()}}}"]
+    if labelled != "all":
+        sets.append(f"data.labelled={labelled}")
+    if any(change.startswith("data.neighbours") for change in changes):
+        sets.append(f"data.neighbours={json.dumps({'index': index})}")
+    return load_recipe(CONTROL, [*sets, *changes])
+
+
+def lines(setting: str, summary: ComparisonSummary) -> list[str]:
+    """Score, difference to kd, gap closed and cost of each arm."""
+    split = summary["split"]
+    shown = [f"\n{setting} ({split}, teacher {summary['teacher'][split]:.4f})"]
+    for row in summary["rows"]:
+        scores, gap, cost = row[split], row["gap_closed"], row["cost"]
+        closed = "" if gap is None else f"{gap['share']:5.0%} [{gap['interval'][0]:.0%}, {gap['interval'][1]:.0%}]"
+        spread = "" if scores["sd"] is None else f" ± {scores['sd']:.4f}"
+        shown.append(
+            f"  {row['recipe']:16}{scores['mean']:.4f}{spread}  {closed:20}{cost['training_rows']:9,.0f} rows "
+            f"{cost['scoring_rows']:9,.0f} scored {cost['seconds']['student']:6.0f} s"
+        )
+    return shown
+
+
+if __name__ == "__main__":
+    main()
