@@ -43,8 +43,8 @@ def compare_recipes(
     `time_budget` in seconds is what every student trains for, in place of its epochs. `headline` is called with how
     many of all runs are done and how long the others will take. `jobs` runs go on at once, each in a process of its
     own: a script that asks for more than one needs `if __name__ == "__main__"`. `split` is compared (None: test,
-    or validation where test has no labels). Raises RecipeError for a baseline that is not compared, and for a time
-    budget with several jobs, whose students would take time from one another.
+    or validation where test has no labels). Raises RecipeError for a baseline that is not compared, and for a
+    time budget with several jobs, whose students would take time from one another.
     """
     if baseline is not None and baseline not in recipes:  # before hours are spent
         raise RecipeError(f"baseline '{baseline}' is not one of the recipes{did_you_mean(baseline, recipes)}")
