@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from augkd.errors import IndexFolderError as IndexFolderError
     from augkd.errors import ModelError as ModelError
     from augkd.errors import RecipeError as RecipeError
+    from augkd.errors import StorageError as StorageError
     from augkd.errors import TrainingError as TrainingError
     from augkd.errors import WorkspaceError as WorkspaceError
     from augkd.evaluation.report.report import write_report as write_report
@@ -81,6 +82,7 @@ _MODULES = {
     "RecipeError": "errors",
     "Run": "runs.run",
     "Stage": "distill.any_module",
+    "StorageError": "errors",
     "TrainingError": "errors",
     "TransferSet": "data.transfer_set",
     "WorkspaceError": "errors",

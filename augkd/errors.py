@@ -11,6 +11,7 @@ Exception hierarchy:
     - DamagedFileError: the rest of a file cannot be read
   + IndexFolderError: an index folder is missing, damaged or built from something else
   + ModelError: a teacher, student or encoder is missing, or its labels or vocabulary do not match
+  + StorageError: an object in storage cannot be reached, or is not what its manifest says
   + TrainingError: a training has diverged, or a model's outputs are not finite
   + WorkspaceError: an output folder is foreign, locked or written by a newer augkd
 """
@@ -43,6 +44,10 @@ class IndexFolderError(AugkdError):
 
 class ModelError(AugkdError):
     """A teacher, student or encoder cannot be loaded, or its labels or vocabulary do not match."""
+
+
+class StorageError(AugkdError):
+    """An object in storage cannot be reached or written, or is not what its manifest says."""
 
 
 class TrainingError(AugkdError):

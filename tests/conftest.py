@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from support.storage import cache as cache
+from support.storage import s3 as s3
 from support.tiny import save_tiny_bert, sentences
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

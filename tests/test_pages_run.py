@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import webbrowser
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from support.pages import COMMANDS, PAGES, command_lines, fenced
+from support.storage import upload
 from support.tiny import sentences
 from typer.testing import CliRunner
 
@@ -117,7 +119,8 @@ class Desk:
         return f"corpus={self.folder / 'my-corpus.txt'}"
 
     def run(self, line: str) -> str:
-        """Runs a command line of a page in the working folder."""
+        """Runs a command line of a page in the working folder; a bucket is a storage in memory."""
+        line = re.sub("s3://bucket/([^ /]+)", self._stored, line)
         arguments = shlex.split(line, comments=True)[1:]
         arguments += [*self._overrides_for(arguments), *APPENDED.get(arguments[0], ())]
         if "--budget" in arguments:
@@ -126,6 +129,11 @@ class Desk:
         result = CliRunner().invoke(app, arguments, input=typed, catch_exceptions=False)
         assert result.exit_code == 0, (line, result.output)
         return result.output
+
+    def _stored(self, found: re.Match[str]) -> str:
+        """The URL of a folder or file of the reader, uploaded."""
+        places = [self.folder / found[1], self.folder / "runs" / found[1], *self.folder.glob(f"runs/*/{found[1]}")]
+        return upload(next(place for place in places if place.exists()), f"memory://bucket/{found[1]}")
 
     def _overrides_for(self, arguments: list[str]) -> list[str]:
         command, first, rest = arguments[0], "".join(arguments[1:2]), arguments[1:]
@@ -141,7 +149,8 @@ class Desk:
         elif command in ("run", "distill", "check", "augment", "compare") or first == "score":
             overrides = self.overrides
             overrides = [*overrides, *DEMO] if "demo" in rest else overrides
-            if WITH_NEIGHBOURS & set(rest) and first != "score":
+            built = any(word.startswith("data.neighbours.index=") for word in rest)
+            if WITH_NEIGHBOURS & set(rest) and first != "score" and not built:
                 overrides = [*overrides, f"data.neighbours.index.{self.corpus}"]
             if "reviews.yaml" in rest or "my-task" in "".join(rest):
                 overrides = overrides[1:]  # the page's own task
@@ -157,7 +166,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, teacher: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(tmp_path: Path, teacher: Path, encoder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A working folder with the files that the pages name."""
     monkeypatch.setattr(webbrowser, "open", lambda _: True)
     desk = Desk(tmp_path / "desk", teacher, encoder)
@@ -172,6 +181,10 @@ TAKEN_FOR_GRANTED = {  # what the commands of a page find in the reader's folder
     ],
     "deploy.md": ["augkd run demo --out runs/one"],
     "indexes.md": ["augkd index build demo --out runs/reviews"],
+    "storage.md": [
+        "augkd index build questions --out runs/questions",
+        "augkd augment minimax-knn --out runs/aug --set data.neighbours.index=runs/questions",
+    ],
     "report.md": ["augkd run demo --out runs/one", "augkd compare demo --controls kd --out runs/compare"],
 }
 

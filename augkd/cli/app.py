@@ -85,7 +85,11 @@ def distill(
     ] = None,
     transfer_set: Annotated[
         str | None,
-        typer.Option("--transfer-set", metavar="DIR_OR_HUB", help="Train from this transfer set; needs no teacher."),
+        typer.Option(
+            "--transfer-set",
+            metavar="DIR_OR_HUB",
+            help="Train from this transfer set: a folder, a URL in object storage, or a Hub name; needs no teacher.",
+        ),
     ] = None,
     student: Annotated[
         str | None, typer.Option("--student", metavar="MODEL", help="With --transfer-set: the model to train.")

@@ -14,6 +14,7 @@ from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, finite, show
 from augkd.cli.views import index_lines, takedown_lines
 from augkd.errors import RecipeError, short_repr
 from augkd.models.libraries import quiet_libraries
+from augkd.workspace.storage import refuse_url, url_of
 
 if TYPE_CHECKING:
     from augkd.retrieval.dense.takedown import Takedown
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 index_app = typer.Typer(no_args_is_help=True, help="Build, search and describe an index of unlabelled text.")
 
+Index = Annotated[Path, typer.Argument(help="An index folder, or its URL in object storage (s3://, gs://, hf://).")]
+Changed = Annotated[Path, typer.Argument(callback=refuse_url, help="The folder of an index.")]
 Depth = Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many neighbours (default: 5).")]
 
 
@@ -49,32 +52,34 @@ def build(
 
     with Bars() as bars, locked(out):
         if part is not None:
-            manifest = build_shard(parsed, out, part, bars, encoder).on_disk()
+            manifest = build_shard(parsed, out, part, bars, _here(encoder, bars)).on_disk()
         else:
-            manifest = build_index(parsed, out, bars, encoder).manifest.on_disk()
+            manifest = build_index(parsed, out, bars, _here(encoder, bars)).manifest.on_disk()
     show(manifest, as_json, index_lines(out, manifest))
 
 
 @index_app.command("merge")
 def merge(
-    shards: Annotated[list[Path], typer.Argument(help="The folders of all N shards, in any order.")],
+    shards: Annotated[list[Path], typer.Argument(help="The folders or URLs of all N shards, in any order.")],
     out: Out,
     as_json: AsJson = False,
 ) -> None:
     """Make one index of its shards. Example: augkd index merge runs/shard-1 runs/shard-2 --out runs/index"""
     quiet_libraries()
     from augkd.retrieval.build import merge_shards
+    from augkd.workspace.cache import artefact_here
     from augkd.workspace.locks import locked
 
-    with locked(out):
-        manifest = merge_shards(shards, out).manifest.on_disk()
+    with Bars() as bars, locked(out):
+        here = [artefact_here(shard, "index-shard", bars) for shard in shards]
+        manifest = merge_shards(here, out).manifest.on_disk()
     show(manifest, as_json, index_lines(out, manifest))
 
 
 @index_app.command("add")
 def add(
-    folder: Path,
-    corpus: Annotated[str, typer.Argument(help="A file, folder or Hub name with the new texts.")],
+    folder: Changed,
+    corpus: Annotated[str, typer.Argument(help="A file, folder, URL or Hub name with the new texts.")],
     text: Annotated[str, typer.Option("--text", help="The column of the texts (default: text).")] = "text",
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +96,7 @@ def add(
 
 @index_app.command("remove")
 def remove(
-    folder: Path,
+    folder: Changed,
     texts: Annotated[Path, typer.Argument(help="A file with the texts to remove, one per line (a takedown list).")],
     exact: Annotated[
         bool, typer.Option("--exact", help="Remove only texts that agree in every character, case and punctuation too.")
@@ -124,7 +129,7 @@ def remove(
 
 @index_app.command("search")
 def search(
-    folder: Path,
+    folder: Index,
     text: Annotated[str | None, typer.Argument(help="The query; without it, queries are read line by line.")] = None,
     k: Depth = 5,
     as_json: AsJson = False,
@@ -133,7 +138,8 @@ def search(
     quiet_libraries()
     from augkd.retrieval.open import open_index
 
-    index = open_index(folder)
+    with Bars() as bars:
+        index = open_index(folder, bars)
     if text is not None:
         _show_nearest(index, text, k, as_json)
         return
@@ -144,24 +150,27 @@ def search(
 
 @index_app.command("info")
 def info(
-    folder: Path,
+    folder: Index,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file against its checksum.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Describe a built index. Example: augkd index info runs/questions --verify"""
-    from augkd.retrieval.manifest import read_index_manifest
+    from augkd.retrieval.manifest import index_manifest
 
-    manifest = read_index_manifest(folder).on_disk()
+    manifest = index_manifest(folder).on_disk()
     if verify:
         from augkd.retrieval.build import verify_index
+        from augkd.workspace.cache import artefact_here
 
-        checked = verify_index(folder)
-    show(manifest, as_json, [*index_lines(folder, manifest), *([f"checked: {checked}"] if verify else [])])
+        with Bars() as bars:
+            checked = verify_index(artefact_here(folder, "index", bars))
+    lines = index_lines(url_of(folder) or folder, manifest)
+    show(manifest, as_json, [*lines, *([f"checked: {checked}"] if verify else [])])
 
 
 @index_app.command("dropped")
 def dropped(
-    folder: Path,
+    folder: Index,
     rule: Annotated[str | None, typer.Option("--rule", help="Only texts that this rule left out.")] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Examples per rule (default: 5).")] = 5,
     as_json: AsJson = False,
@@ -169,7 +178,10 @@ def dropped(
     """Show texts that were left out of an index, and why. Example: augkd index dropped runs/questions -n 3"""
     from augkd.data.dropped import read_dropped
     from augkd.retrieval.manifest import check_index, read_index_manifest
+    from augkd.workspace.cache import artefact_here
 
+    with Bars() as bars:
+        folder = artefact_here(folder, "index", bars)
     manifest = read_index_manifest(folder)
     check_index(folder, manifest, {manifest.dropped} & manifest.files.keys())
     counts = manifest.corpus.on_disk()
@@ -217,7 +229,9 @@ def plan(
 @index_app.command("score")
 def score(
     recipe: RecipeName,
-    indexes: Annotated[list[Path], typer.Argument(help="Built index folders to rank for the recipe's task.")],
+    indexes: Annotated[
+        list[Path], typer.Argument(help="Built index folders, or their URLs, to rank for the recipe's task.")
+    ],
     out: Out,
     set_: Sets = None,
     as_json: AsJson = False,
@@ -245,6 +259,12 @@ def _show_nearest(index: Retriever, text: str, k: int, as_json: bool) -> None:
     rows = list(zip(ids.tolist(), scores.tolist(), index.texts(ids), strict=True))
     values = [{"id": number, "score": round(score, 4), "text": neighbour} for number, score, neighbour in rows]
     show(values, as_json, [f"{score:.3f}  {neighbour}" for _, score, neighbour in rows])
+
+
+def _here(encoder: Path | None, bars: Bars) -> Path | None:
+    from augkd.workspace.cache import artefact_here
+
+    return None if encoder is None else artefact_here(encoder, None, bars)
 
 
 def _ask() -> str:

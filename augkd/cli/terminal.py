@@ -10,6 +10,7 @@ import typer
 
 from augkd.cli.printing import neutral, say, say_json
 from augkd.recipe.units import format_seconds
+from augkd.workspace.storage import refuse_url
 
 
 def recipe_names(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -25,7 +26,12 @@ def recipe_names(ctx: typer.Context, incomplete: str) -> list[str]:
 RecipeName = Annotated[
     str, typer.Argument(help="A recipe file, or the name of a shipped recipe.", autocompletion=recipe_names)
 ]
-Out = Annotated[Path, typer.Option("--out", help="The folder to write; the same command continues an unfinished one.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", callback=refuse_url, help="The folder to write; the same command continues an unfinished one."
+    ),
+]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe (repeatable).")
 ]

@@ -71,7 +71,7 @@ def comparison_notes(summaries: Sequence[ComparisonSummary]) -> list[str]:
     return sorted(notes)
 
 
-def index_lines(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+def index_lines(folder: Path | str, manifest: Mapping[str, Any]) -> list[str]:
     """A built index, or a shard of one, as its manifest describes it."""
     lines = [f"index: {folder}", *(f"{name}: {manifest[name]}" for name in _INDEX if manifest.get(name) is not None)]
     target = manifest["made_from"].get("faiss", {}).get("recall", 0.0)

@@ -22,15 +22,17 @@ import xxhash
 
 from augkd.data.cleaning import clean, damaged, is_language, sentences
 from augkd.data.dropped import Dropped
-from augkd.data.formats import Damaged, describe, format_of, is_missing
+from augkd.data.formats import Damaged, describe, is_missing
 from augkd.data.near_duplicates import NearDuplicates
-from augkd.data.parquet import parquet_count
 from augkd.data.raw_texts import raw_texts
 from augkd.data.reading import Reading
 from augkd.data.seen import MEMORY, SeenKeys
+from augkd.data.sizes import size_of
 from augkd.data.tables import DOCSTRINGS, data_files, local_path
 from augkd.errors import AugkdError, DataError, RecipeError, did_you_mean, short_repr
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
+from augkd.workspace.progress import Progress, silent
+from augkd.workspace.storage import url_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,12 +107,13 @@ class CorpusSource:
 
     def known_size(self) -> int | None:
         """An upper bound of the texts that will be kept, where it is free (the rows of Parquet files), else None."""
-        path = None if self.dataset == DOCSTRINGS or self.sentences else local_path(self.dataset)
-        files = data_files(path) if path else []
-        if not files or any(format_of(file) != ".parquet" for file in files):
-            return None
-        rows = sum(parquet_count(file) or 0 for file in files)  # with a damaged footer no row can be read
-        return rows if self.limit is None else min(rows, self.limit)
+        rows = None if self.sentences else size_of(self.dataset).rows
+        return rows if self.limit is None or rows is None else min(rows, self.limit)
+
+    def here(self, progress: Progress = silent) -> CorpusSource:
+        """The same corpus; of a URL, its copy on this machine, so that all that is read of it is of one state."""
+        path = local_path(self.dataset, progress) if url_of(self.dataset) is not None else None
+        return self if path is None else dataclasses.replace(self, dataset=str(path))
 
 
 @dataclass

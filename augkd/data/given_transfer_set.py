@@ -7,6 +7,7 @@ their texts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,14 +19,20 @@ from augkd.data.cleaning import normalised
 from augkd.data.task import Task, load_task
 from augkd.data.transfer_set import TransferSet, write_rows
 from augkd.errors import DataError, short_repr
+from augkd.workspace.cache import artefact_here, data_here, has_manifest
+from augkd.workspace.manifest_kinds import TransferSetManifest
 from augkd.workspace.names import user_path
+from augkd.workspace.progress import Progress, silent
+from augkd.workspace.storage import url_of
 
 
-def locate_transfer_set(name: str) -> Path:
-    """The local folder of a transfer set: a folder, or a data set of the Hub, which is downloaded.
+def locate_transfer_set(name: str, progress: Progress = silent) -> Path:
+    """The local folder of a transfer set: a folder, or the copy of a URL or of a data set of the Hub.
 
-    Raises DataError when it is neither.
+    Raises DataError when it is none of these, StorageError for what is damaged in storage.
     """
+    if (url := url_of(name)) is not None:
+        return _stored_transfer_set(url, progress)
     folder = user_path(name)
     if folder.is_dir():
         return folder
@@ -40,6 +47,16 @@ def locate_transfer_set(name: str) -> Path:
         raise DataError(
             f"transfer set '{name}' is not a folder and cannot be downloaded from the Hub: {reason[:160]}"
         ) from exc
+
+
+def _stored_transfer_set(url: str, progress: Progress) -> Path:
+    """The copy of a finished transfer set, or of one without a manifest, like those of other programs."""
+    if has_manifest(url):
+        return artefact_here(url, TransferSetManifest.KIND, progress)
+    folder = data_here(url, lambda file: bool(re.fullmatch(r"data/[^/]+\.parquet", file)), progress)
+    if folder is None:
+        raise DataError(f"{url} has no data/*.parquet; give the address of a transfer set that `augkd augment` wrote")
+    return folder
 
 
 def task_of(transfer: TransferSet, seed: int = 0) -> Task:

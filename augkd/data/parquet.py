@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,15 +69,15 @@ def parquet_columns(path: Path) -> list[str]:
     return [*map(str, schema.names), *fields]
 
 
-def parquet_count(path: Path) -> int | None:
+def parquet_count(file: Path | BinaryIO) -> int | None:
     """The number of rows, from the footer alone; None when that is damaged."""
     try:
-        return int(_open(path).metadata.num_rows)
+        return int(_open(file).metadata.num_rows)
     except DamagedFileError:
         return None
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path | BinaryIO) -> Any:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as exc:

@@ -14,7 +14,7 @@ from typing import Any
 
 from augkd.data.formats import Row, describe
 from augkd.data.reading import AS_IT_IS, Reading
-from augkd.data.tables import DOCSTRINGS, column_names, data_files, from_hub, local_path, read_rows
+from augkd.data.tables import DOCSTRINGS, FACTS, column_names, data_files, from_hub, local_path, read_rows
 from augkd.errors import DataError, did_you_mean, short_repr
 
 SPLITS = ("train", "validation", "test")
@@ -71,7 +71,7 @@ def read_task(
 
 def _read_folder(folder: Path, splits: Mapping[str, str] | None, reading: Reading) -> RawTask:
     files = _named_files(folder, splits) if splits else _files_by_name(folder)
-    facts = _read_facts(folder / "labels.json")
+    facts = _read_facts(folder / FACTS)
     names = {split: shards[0].relative_to(folder).as_posix() for split, shards in files.items() if len(shards) == 1}
     return replace(_read_files(facts.name or folder.resolve().name, files, facts, reading), names=names)
 

@@ -17,11 +17,15 @@ from augkd.data.formats import SUPPORTED, Damaged, Row, format_of, head_of, rows
 from augkd.data.parquet import parquet_column
 from augkd.data.reading import AS_IT_IS, Reading, guess_encodings
 from augkd.errors import DamagedFileError, DataError, did_you_mean, first_line
+from augkd.workspace.cache import data_here
 from augkd.workspace.names import user_path
+from augkd.workspace.progress import Progress, silent
+from augkd.workspace.storage import url_of
 
 _SAMPLE = 1 << 16  # bytes that an encoding is guessed from
 DOCSTRINGS = "augkd:docstrings"  # the name of the built-in task and corpus
-_SIDECARS = {"labels.json", "manifest.json", "building.json", "dataset_infos.json", "dataset_info.json", "state.json"}
+FACTS = "labels.json"  # in the folder of a task: what its columns and labels mean
+_SIDECARS = {FACTS, "manifest.json", "building.json", "dataset_infos.json", "dataset_info.json", "state.json"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as `surrogateescape` decodes it
 
@@ -29,8 +33,16 @@ _RAW_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as `surro
 # ---- finding ----
 
 
-def local_path(dataset: str) -> Path | None:
-    """The file or folder `dataset` names, None when it can only be a Hub name; raises DataError for a missing path."""
+def local_path(dataset: str, progress: Progress = silent) -> Path | None:
+    """The file or folder `dataset` names, None when it can only be a Hub name; of a URL, its copy on this machine.
+
+    Raises DataError for a missing path, and for a URL without a data file.
+    """
+    if (url := url_of(dataset)) is not None:
+        path = data_here(url, is_wanted, progress)
+        if path is None:
+            raise DataError(f"{url} has no data file; give the address of {SUPPORTED}, or of a folder of them")
+        return path
     path = user_path(dataset)
     if path.exists():
         return path
@@ -56,6 +68,13 @@ def data_files(path: Path) -> list[Path]:
 def _is_data(file: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return not hidden and file.name not in _SIDECARS and format_of(file) is not None and file.is_file()
+
+
+def is_wanted(name: str) -> bool:
+    """Whether a file below a URL is read, by its path: what `data_files` finds in a folder, and facts about a task."""
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    last = name.rsplit("/", 1)[-1]
+    return not hidden and (name == FACTS or (last not in _SIDECARS and format_of(Path(last)) is not None))
 
 
 # ---- reading ----

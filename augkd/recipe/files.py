@@ -17,6 +17,7 @@ from augkd.recipe.index import IndexRecipe
 from augkd.recipe.pipeline import Recipe
 from augkd.recipe.yaml_text import parse_yaml
 from augkd.workspace.names import user_path
+from augkd.workspace.storage import url_of
 
 _T = TypeVar("_T", bound=BaseModel)
 # Keys that describe the data set beside them; they are dropped when --set replaces that data set.
@@ -36,6 +37,7 @@ _DATASET_KEYS = (
 )
 _PATH_KEYS = ("dataset", "model", "index", "logits", "augmented_samples", "transfer_set")
 _NEW_PATH_KEYS = ("answers",)  # folders that need not exist yet
+_LOCAL_KEYS = ("model", "logits", "augmented_samples", "answers")  # paths that cannot be URLs of object storage
 _TRANSFER_SET_TRAINING = {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}, "epochs": 4}
 
 
@@ -120,6 +122,8 @@ def _make_paths_absolute(tree: Any, base: Path) -> None:
     for key, value in tree.items() if isinstance(tree, dict) else ():
         if key == "model" and "endpoint" in tree:
             continue  # a name at a server, even where a folder has the same name
+        if key in _LOCAL_KEYS and isinstance(value, str) and (url := url_of(value)):
+            raise RecipeError(f"{key} is {url}: {key} is not read from storage; copy it here, and give its path")
         if key in _NEW_PATH_KEYS and isinstance(value, str):
             tree[key] = str((base / user_path(value)).resolve())
         elif key in _PATH_KEYS and isinstance(value, str):
@@ -136,6 +140,9 @@ def _make_paths_absolute(tree: Any, base: Path) -> None:
 
 
 def _absolute_or_hub_name(value: str, base: Path) -> str:
+    """A path that exists, or can be nothing else, made absolute; a URL of object storage in one form; else `value`."""
+    if (url := url_of(value)) is not None:
+        return url
     path = base / user_path(value)
     explicit = value.startswith((".", "/", "~"))
     return str(path.resolve()) if explicit or path.exists() else value
@@ -150,8 +157,8 @@ def _inline_index(tree: dict[str, Any]) -> None:
 
 
 def _index_table(index: str) -> Any:
-    """The table of an index recipe given as a file or shipped name; the folder of a built index stays a path."""
-    if user_path(index).is_dir():
+    """The table of an index recipe given as a file or shipped name; a built index stays a path or a URL."""
+    if url_of(index) is not None or user_path(index).is_dir():
         return index
     return read_tree(find_recipe(index, "indexes"))
 

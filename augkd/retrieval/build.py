@@ -43,12 +43,12 @@ def build_index(
     fitted to the corpus. A model is loaded once, by the build, and searches use the same one; opening a finished index
     loads none. The caller holds `workspace.locks.locked(folder)` where two builds could meet.
     """
-    source = CorpusSource(**dump(recipe.corpus))
+    source = CorpusSource(**dump(recipe.corpus)).here(progress)
     report = partial(progress, "index")
     if recipe.encoder.kind == "lexical":
         _check_encoder_folder(recipe, encoder)
         return build_lexical(folder, source, recipe=dump(recipe), progress=report)
-    made = _encoder(recipe, folder, progress, encoder)
+    made = _encoder(recipe, source, folder, progress, encoder)
     index = build_dense(folder, source, made, **_options(recipe), recipe=dump(recipe), progress=report)
     return with_encoder(_record_rerank(index, recipe), made, partial(encoder_in, folder))
 
@@ -72,7 +72,8 @@ def build_shard(
             f"shard {shard[0]}/{shard[1]} would fit a static encoder of its own; build shard 1/{shard[1]} first, and "
             "give its folder with --encoder"
         )
-    source, made = CorpusSource(**dump(recipe.corpus)), _encoder(recipe, folder, progress, encoder)
+    source = CorpusSource(**dump(recipe.corpus)).here(progress)
+    made = _encoder(recipe, source, folder, progress, encoder)
     report = partial(progress, "shard")
     return encode_shard(folder, source, made, shard, **_options(recipe), recipe=dump(recipe), progress=report)
 
@@ -98,7 +99,7 @@ def add_to_index(folder: Path, dataset: str, text: str = "text", progress: Progr
     new = {"dataset": dataset, "text": text, "limit": None, "split": "train", "config": None}
     new |= {"encoding": None, "delimiter": None, "sheet": None}  # those of the index's own corpus
     options = validate(CorpusOptions, rules | new if isinstance(rules, dict) else rules, folder / MANIFEST)
-    source = CorpusSource(**dump(options))
+    source = CorpusSource(**dump(options)).here(progress)
     return add_texts(folder, source, encoder_in(folder, encoder_options(manifest)), partial(progress, "add"))
 
 
@@ -140,7 +141,9 @@ def verify_index(folder: Path) -> str:
     return f"{verification.files} files by checksum, all right"
 
 
-def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress, given: Path | None) -> IndexEncoder:
+def _encoder(
+    recipe: IndexRecipe, source: CorpusSource, folder: Path, progress: Progress, given: Path | None
+) -> IndexEncoder:
     """A recipe's encoder; a static one is fitted to the first texts of the corpus, unless its folder is given."""
     _check_encoder_folder(recipe, given)
     if recipe.encoder.kind != "static":
@@ -149,7 +152,7 @@ def _encoder(recipe: IndexRecipe, folder: Path, progress: Progress, given: Path 
         model, dim = recipe.encoder.model, recipe.encoder.static_dim
         take_kept(find_kept(given, model, dim), folder / CACHE, model, dim)
         return encoder_in(folder, dump(recipe.encoder))
-    texts = stream_corpus(CorpusSource(**dump(recipe.corpus)), CorpusCounts())
+    texts = stream_corpus(source, CorpusCounts())
     sample = list(itertools.islice(texts, recipe.encoder.sample))
     return encoder_in(folder, dump(recipe.encoder), texts=sample, progress=partial(progress, "static vectors"))
 

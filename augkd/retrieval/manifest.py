@@ -12,6 +12,7 @@ from typing import Any
 from augkd.errors import IndexFolderError, RecipeError, WorkspaceError
 from augkd.recipe import EncoderOptions
 from augkd.recipe.files import validate
+from augkd.workspace.cache import manifest_here
 from augkd.workspace.manifest_kinds import DenseManifest, IndexManifest, LexicalManifest, ShardManifest
 from augkd.workspace.manifests import MANIFEST, check_files, parse_manifest, read_kind
 
@@ -31,6 +32,12 @@ def read_index_manifest(folder: Path) -> IndexManifest:
     except (WorkspaceError, RecipeError) as exc:
         raise IndexFolderError(str(exc)) from exc
     return manifest
+
+
+def index_manifest(place: Path | str) -> IndexManifest:
+    """`read_index_manifest` of a folder or a URL; of a URL, nothing but the manifest is read."""
+    with manifest_here(place) as folder:
+        return read_index_manifest(folder)
 
 
 def read_dense_manifest(folder: Path) -> DenseManifest:

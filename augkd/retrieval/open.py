@@ -19,18 +19,21 @@ from augkd.retrieval.encoders.make import make_encoder, options_of
 from augkd.retrieval.lexical.index import LexicalIndex
 from augkd.retrieval.manifest import encoder_options, is_lexical, read_index_manifest
 from augkd.retrieval.retriever import Retriever
+from augkd.workspace.cache import artefact_here
 from augkd.workspace.folders import CACHE
-from augkd.workspace.progress import Steps
+from augkd.workspace.progress import Progress, Steps, silent
 
 Load = Callable[[Mapping[str, Any]], IndexEncoder]  # from the encoder table of a recipe to the encoder
 
 
-def open_index(folder: Path) -> Retriever:
+def open_index(folder: Path | str, progress: Progress = silent) -> Retriever:
     """The finished index in `folder` with the encoder it was built with; loads no weights before the first search.
 
-    Raises IndexFolderError for a folder that is missing or damaged, and ModelError when the model cannot be found or is
-    not the one the index was built with.
+    `folder` may be a URL like s3://bucket/index: the index is copied here unless it was, which is what `progress` is
+    about. Raises IndexFolderError for a folder that is missing or damaged, StorageError for such a URL, and ModelError
+    when the model cannot be found or is not the one the index was built with.
     """
+    folder = artefact_here(folder, "index", progress)
     return open_retriever(folder, partial(encoder_in, folder))
 
 

@@ -26,6 +26,7 @@ from augkd.runs.card_metadata import is_own_model, metadata, target_of
 from augkd.workspace.files import read_json, write_text
 from augkd.workspace.manifest_kinds import RunManifest, StudentManifest, TransferSetManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
+from augkd.workspace.storage import BUCKETS
 
 _COUNTS = ("originals", "candidates", "short")  # in a transfer set's manifest; the card counts rows itself
 
@@ -274,11 +275,14 @@ def as_written(recipe: Recipe) -> dict[str, Any]:
 
 
 def portable(value: Any) -> Any:
-    """`value` with each absolute path in it reduced to its last name, since a card is read on other machines."""
+    """`value` with each absolute path in it reduced to its last name, since a card is read on other machines.
+
+    So is a URL of a bucket, whose name is nobody else's business; one on the Hub stays.
+    """
     if isinstance(value, dict):
         return {key: portable(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [portable(inner) for inner in value]
-    if isinstance(value, str) and value.startswith(("/", "~")):
+    if isinstance(value, str) and value.startswith(("/", "~", *BUCKETS)):
         return Path(value).name
     return value

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from augkd.data.task import load_task
 from augkd.errors import RecipeError, did_you_mean
 from augkd.evaluation.compare.average import write_average
 from augkd.evaluation.compare.schema import AverageSummary, ComparisonSummary
 from augkd.evaluation.compare.summary import summarise
 from augkd.evaluation.results import RunResults, Split
-from augkd.recipe import Comparison, Recipe, dump
+from augkd.recipe import Comparison, Recipe
 from augkd.runs.controls import with_time_budget
 from augkd.runs.eta import Headline, TimeLeft, is_finished, no_headline
 from augkd.runs.run import Run, forget_peak
+from augkd.runs.task import task_from
 from augkd.runs.workers import Job, Watcher, run_jobs
 from augkd.workspace.progress import Progress, prefixed, silent
 from augkd.workspace.run_folder import run_folder, task_folder
@@ -74,7 +74,7 @@ def compare_tasks(
     """
     time_budget = comparison.budget if time_budget is None else time_budget
     _check_jobs(time_budget, jobs)
-    plans = _plans(comparison, recipes, seeds, out, time_budget)
+    plans = _plans(comparison, recipes, seeds, out, time_budget, progress)
     runs = {folder: run for plan in plans.values() for folder, run in _runs_of(plan).items()}
     time_left = TimeLeft(runs, headline, jobs=jobs)
     folders = {name: task_folder(out, name) for name in plans}
@@ -100,12 +100,17 @@ def _check_jobs(time_budget: float | None, jobs: int) -> None:
 
 
 def _plans(
-    comparison: Comparison, recipes: Mapping[str, Recipe], seeds: int | None, out: Path, time_budget: float | None
+    comparison: Comparison,
+    recipes: Mapping[str, Recipe],
+    seeds: int | None,
+    out: Path,
+    time_budget: float | None,
+    progress: Progress,
 ) -> dict[str, Plan]:
     """The runs of each task, by its name."""
     plans: dict[str, Plan] = {}
     for options in comparison.tasks:
-        task = load_task(**dump(options))
+        task = task_from(options, progress)
         if task.name in plans:
             raise RecipeError(f"two tasks are called '{task.name}'; give one another name, e.g. name: {task.name}-2")
         fitting = {

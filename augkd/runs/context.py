@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
+from augkd.data.given_transfer_set import locate_transfer_set
 from augkd.data.target import Target
 from augkd.data.task import Example, Task
 from augkd.errors import TrainingError
@@ -48,6 +50,12 @@ class RunContext:
     def originals(self) -> tuple[Example, ...]:
         """The training examples that the student sees: all, or as many labelled ones as the recipe allows."""
         return self.student_task.train
+
+    @cached_property
+    def given_transfer_set(self) -> Path | None:
+        """The folder of the transfer set that the recipe names; found once, so that all of a run sees one state."""
+        name = self.recipe.data.transfer_set
+        return None if name is None else locate_transfer_set(name, self.progress)
 
     def assistant(self, number: int) -> RunContext:
         """The context of an assistant, counted from 1: the same data, another student."""

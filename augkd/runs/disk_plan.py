@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from augkd.data.corpus import CorpusSource
+from augkd.data.sizes import size_of
 from augkd.data.task import Task
 from augkd.errors import AugkdError
 from augkd.models.locate import BUNDLED, bundled_encoder, locate, weight_files
@@ -65,8 +66,7 @@ def check_disk(recipe: Recipe, task: Task, out: Path, shared: bool) -> None:
 def _index(recipe: IndexRecipe) -> int:
     """Texts and, of a dense index, its vectors at their peak; of a lexical one, its postings."""
     source = CorpusSource(**dump(recipe.corpus))
-    path = Path(source.dataset).expanduser()
-    texts = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    texts = size_of(source.dataset).bytes
     count, dim = source.known_size(), _dim(recipe)
     if recipe.encoder.kind == "lexical":
         return 3 * texts

@@ -10,11 +10,12 @@ from typing import TypedDict
 from augkd.errors import RecipeError
 from augkd.evaluation.index_score import IndexScore, index_score, rank
 from augkd.recipe import Recipe
-from augkd.retrieval.manifest import encoder_options, read_index_manifest
+from augkd.retrieval.manifest import encoder_options, index_manifest
 from augkd.runs.run import Run
 from augkd.workspace.files import write_json
 from augkd.workspace.names import path_name
 from augkd.workspace.progress import Progress, prefixed, silent
+from augkd.workspace.storage import url_of
 
 
 class IndexRanking(TypedDict):
@@ -25,25 +26,28 @@ class IndexRanking(TypedDict):
     scores: dict[str, dict[str, float | int | None]]  # index → its figures
 
 
-def score_indexes(recipe: Recipe, indexes: Sequence[Path], out: Path, progress: Progress = silent) -> IndexRanking:
-    """Ranks built indexes for the recipe's task; returns what is written to score.json in `out`.
+def score_indexes(
+    recipe: Recipe, indexes: Sequence[Path | str], out: Path, progress: Progress = silent
+) -> IndexRanking:
+    """Ranks built indexes, folders or URLs, for the recipe's task; returns what is written to score.json in `out`.
 
-    Index folders are distinguished by their names. Raises RecipeError for a recipe without neighbours, and for two
+    They are distinguished by their last names. Raises RecipeError for a recipe without neighbours, and for two
     indexes of one name.
     """
     if recipe.data.neighbours is None:
         raise RecipeError("this recipe has no data.neighbours; score indexes with one that has, e.g. minimax-knn")
-    if len({path.name for path in indexes}) < len(indexes):
-        raise RecipeError(f"two of the indexes have the same name: {', '.join(path.name for path in indexes)}")
+    paths = [Path(index) for index in indexes]  # of a URL, only its last name is used
+    if len({path.name for path in paths}) < len(paths):
+        raise RecipeError(f"two of the indexes have the same name: {', '.join(path.name for path in paths)}")
     scores: dict[str, IndexScore] = {}
-    for path in indexes:
+    for index, path in zip(indexes, paths, strict=True):
         name = path_name(path.name, f"the name of the index {path}", reserved=("score.json", "shared"))
-        neighbours = recipe.data.neighbours.model_copy(update={"index": str(path)})
+        neighbours = recipe.data.neighbours.model_copy(update={"index": url_of(index) or str(path)})
         data = recipe.data.model_copy(update={"neighbours": neighbours, "augmented_samples": None})
         shown = prefixed(progress, f"{path.name}: ")
         run = Run(recipe.model_copy(update={"data": data}), out / name, out / "shared", shown, path.name)
         scores[path.name] = _score(run, neighbours.k)
-    ranked = rank(scores, cosines=len({_space(path) for path in indexes}) == 1)
+    ranked = rank(scores, cosines=len({_space(index) for index in indexes}) == 1)
     ranking: IndexRanking = {
         "task": run.task.name,
         "ranked": ranked,
@@ -53,9 +57,9 @@ def score_indexes(recipe: Recipe, indexes: Sequence[Path], out: Path, progress: 
     return ranking
 
 
-def _space(index: Path) -> tuple[str, str | None]:
+def _space(index: Path | str) -> tuple[str, str | None]:
     """Which model's cosines an index gives: indexes of one space can be compared by them."""
-    encoder = encoder_options(read_index_manifest(index))
+    encoder = encoder_options(index_manifest(index))
     return "sentence" if encoder["rerank"] else encoder["kind"], encoder.get("model")  # re-ranked: the full model's
 
 

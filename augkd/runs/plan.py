@@ -12,18 +12,18 @@ from typing import Any
 
 from augkd.data.corpus import CorpusSource
 from augkd.data.target import Target
-from augkd.data.task import Task, load_task, with_labelled
+from augkd.data.task import Task, with_labelled
 from augkd.distill.teacher.prompt import question_for
 from augkd.errors import DataError
 from augkd.models.locate import locate
 from augkd.recipe import Comparison, LabelBudgetOptions, NeighbourOptions, Recipe, StudentOptions, TeacherOptions, dump
 from augkd.recipe.units import format_seconds
 from augkd.retrieval.dense.rerank import texts_to_rerank
-from augkd.retrieval.manifest import encoder_options, read_index_manifest
+from augkd.retrieval.manifest import encoder_options, index_manifest
 from augkd.runs.disk_plan import disk_lines, disk_plan
 from augkd.runs.label_checks import check_labelling
 from augkd.runs.model_checks import check_models
-from augkd.runs.task import read_task
+from augkd.runs.task import read_task, task_from
 from augkd.workspace.folders import unfinished
 from augkd.workspace.manifest_kinds import DenseManifest
 from augkd.workspace.manifests import MANIFEST
@@ -69,7 +69,7 @@ def _predicted(target: Target) -> str:
 def _index_lines(options: NeighbourOptions, task: Task, out: Path | None) -> Iterator[str]:
     texts: int | None
     if isinstance(options.index, str):
-        manifest = read_index_manifest(Path(options.index))
+        manifest = index_manifest(options.index)
         texts, encoder = manifest.count, encoder_options(manifest)
         kind = manifest.factory if isinstance(manifest, DenseManifest) else "BM25"
         yield f"index         {options.index}: {texts} texts, {kind} (built)"
@@ -177,7 +177,7 @@ def pool_size(recipe: Recipe, task: Task) -> int | None:
         return unlabelled + _candidates(recipe, task)
     index = recipe.data.neighbours.index
     if isinstance(index, str):
-        texts: int | None = read_index_manifest(Path(index)).count
+        texts: int | None = index_manifest(index).count
     else:
         texts = CorpusSource(**dump(index.corpus)).known_size()
     return None if texts is None else unlabelled + min(texts, budget.pool)
@@ -262,7 +262,7 @@ def plan_comparison(comparison: Comparison, recipes: Mapping[str, Recipe], out: 
         check_models(recipe)
     yield f"comparison    {len(comparison.tasks)} tasks × {len(recipes)} recipes × {comparison.seeds} seeds"
     for options in comparison.tasks:
-        task = load_task(**dump(options))
+        task = task_from(options)
         home = task_folder(out or Path(), task.name)
         yield f"task          {task.name}: {_sizes(task)}; metric {task.metric}"
         for name, recipe in recipes.items():

@@ -265,7 +265,7 @@ def distill_transfer_set(
 
 
 def _context(recipe: Recipe, folders: StageFolders, progress: Progress, name: str) -> RunContext:
-    task = read_task(recipe)
+    task = read_task(recipe, progress)
     target = task.target if task.labels else teacher_target(task, recipe)
     metric = target.metrics[0] if target.labels and not task.labels else task.metric  # classes only the teacher knows
     metric_of(metric, target)

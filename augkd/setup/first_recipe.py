@@ -16,6 +16,7 @@ from augkd.errors import WorkspaceError
 from augkd.recipe.table import MINILM
 from augkd.setup.survey import MODEL_MAX_LENGTH, CorpusSurvey, TaskSurvey, short_name
 from augkd.workspace.files import sweep_writes_of, write_text
+from augkd.workspace.storage import url_of
 
 STATIC_FROM = 2_000_000  # texts; a CPU needs days to encode more with MiniLM, and hours with a static encoder
 
@@ -238,6 +239,8 @@ def _training(task: TaskSurvey, chosen: Choices, augmented: bool) -> list[str]:
 
 def _path(dataset: str, folder: Path) -> str:
     """A path as the recipe finds it: relative when it lies below the recipe's folder, else absolute."""
+    if (url := url_of(dataset)) is not None:
+        return _quoted(url)
     path = local_path(dataset)
     if path is None:
         return _quoted(dataset)

@@ -14,6 +14,7 @@ from typing import Any
 from augkd.errors import WorkspaceError
 from augkd.workspace.checksums import Table, read_signed, write_signed
 from augkd.workspace.manifests import MANIFEST, STATE, read_kind, write_manifest
+from augkd.workspace.storage import refuse_url
 
 CACHE = ".cache"  # a folder may hold this before its artefact is begun, and keeps it when that is rebuilt
 
@@ -24,7 +25,7 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
     Work for other inputs, finished or not, is removed. Raises WorkspaceError for a folder with files that augkd did not
     write, and for a finished artefact of another kind.
     """
-    state = folder / STATE
+    state = refuse_url(folder) / STATE
     inputs = {"kind": kind, "made_from": dict(made_from)}
     for leftover in folder.glob(f".{STATE}.*.tmp"):  # left when this function was killed
         leftover.unlink()

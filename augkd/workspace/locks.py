@@ -11,6 +11,7 @@ from pathlib import Path
 from augkd.errors import WorkspaceError
 from augkd.workspace.disk import writing
 from augkd.workspace.files import sweep
+from augkd.workspace.storage import refuse_url
 
 
 @contextlib.contextmanager
@@ -19,6 +20,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises WorkspaceError at once when another process has locked it, and when it cannot be written.
     """
+    refuse_url(folder)
     with contextlib.ExitStack() as stack:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)

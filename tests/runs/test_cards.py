@@ -148,3 +148,8 @@ def test_hub_names_are_distinguished_from_paths_and_absolute_paths_are_reduced()
     assert [hub_name(name) for name in ("/abs/path", "augkd:docstrings", "a/b/c", "bare", None)] == [None] * 5
     assert portable({"a": ["/home/x/y.txt", 1, "rel/path"]}) == {"a": ["y.txt", 1, "rel/path"]}
     assert json.dumps(portable("~/secret/z")) == '"z"'
+
+
+def test_cards_and_uploads_name_no_bucket_and_keep_names_on_the_hub() -> None:
+    tree = {"task": {"dataset": "s3://private/tasks/polls"}, "index": ["gs://private/index", "hf://datasets/a/b"]}
+    assert portable(tree) == {"task": {"dataset": "polls"}, "index": ["index", "hf://datasets/a/b"]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
-from pathlib import Path
 
 from augkd.recipe import dump
 from augkd.retrieval.build import build_index
@@ -29,7 +28,7 @@ class IndexStage:
         neighbours = self._context.recipe.data.neighbours
         assert neighbours is not None
         if isinstance(neighbours.index, str):
-            return open_index(Path(neighbours.index))
+            return open_index(neighbours.index, self._context.progress)
         folder = self._context.folders.of("index", fingerprint(dump(neighbours.index)))
         started = time.perf_counter()
         with claimed(folder):

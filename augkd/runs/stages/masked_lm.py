@@ -70,7 +70,7 @@ class MaskedLMStage:
     def _adapted(self, model: str, options: AdaptOptions, mask: float) -> Path:
         context, training = self._context, self._context.recipe.training
         backbone = locate(model)
-        source = CorpusSource(**dump(options.corpus)) if options.corpus else None
+        source = CorpusSource(**dump(options.corpus)).here(context.progress) if options.corpus else None
         evaluation = list(context.task.evaluation_texts())
         made_from = {
             "backbone": model_fingerprint(backbone),

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from augkd.data.given_transfer_set import locate_transfer_set
 from augkd.data.target import Target
 from augkd.data.task import Task, texts_of
 from augkd.data.transfer_set import TransferSet
@@ -124,8 +123,8 @@ class Teacher:
         options = self.options
         if options.ensemble is not None:
             return fingerprint([self._average, *(member.fingerprint for member in self.members)])
-        if self._context.recipe.data.transfer_set is not None:
-            return file_fingerprint(locate_transfer_set(self._context.recipe.data.transfer_set) / "data")
+        if (given := self._context.given_transfer_set) is not None:
+            return file_fingerprint(given / "data")
         if options.logits is not None:
             return fingerprint([file_fingerprint(Path(options.logits)), _without_asking(options) | {"logits": None}])
         if options.network is None:
@@ -146,8 +145,8 @@ class Teacher:
         options, target = self.options, self._context.target
         if options.ensemble is not None:
             return AveragedTeacher([member.outputs for member in self.members], self._average, target.activation)
-        if self._context.recipe.data.transfer_set is not None:
-            given = TransferSet.open(locate_transfer_set(self._context.recipe.data.transfer_set))
+        if (folder := self._context.given_transfer_set) is not None:
+            given = TransferSet.open(folder)
             return GivenTeacher(given.folder / "data", "teacher_logits", target, given.labels, drop=False)
         if options.logits is not None:
             drop = options.missing == "drop"

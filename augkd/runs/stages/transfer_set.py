@@ -25,7 +25,7 @@ from augkd.candidates.drift import measure, summary
 from augkd.candidates.model_texts import SUBSTITUTION_CACHE, ModelTexts, make_model_texts
 from augkd.candidates.neighbours.find import SOURCE, Neighbours, find_neighbours
 from augkd.data.cleaning import NORMALISATION, normalised
-from augkd.data.given_transfer_set import copy_training_rows, locate_transfer_set
+from augkd.data.given_transfer_set import copy_training_rows
 from augkd.data.target import Target
 from augkd.data.task import Example, Task, texts_of
 from augkd.data.task import Texts as TaskTexts
@@ -83,7 +83,7 @@ def make_transfer_set(
         if not finished(folder, "transfer_set", made_from):
             started = time.perf_counter()
             begin(folder, "transfer_set", made_from)
-            given = options.transfer_set
+            given = context.given_transfer_set
             facts = (
                 _copy(folder, context, given) if given else _write(folder, context, tutor, index, masked_lms, rounds)
             )
@@ -114,9 +114,9 @@ def _models_of(options: GeneratedOptions | SubstitutionOptions, masked_lms: Mask
     return {"model": model_fingerprint(masked_lms.folder(options)), "adapt": None, "encoder": encoder}
 
 
-def _copy(folder: Path, context: RunContext, name: str) -> dict[str, Any]:
+def _copy(folder: Path, context: RunContext, given: Path) -> dict[str, Any]:
     """Copies a given transfer set without the rows that were cut off for validation and test; the facts."""
-    source, task = TransferSet.open(locate_transfer_set(name)), context.task
+    source, task, name = TransferSet.open(given), context.task, context.recipe.data.transfer_set
     if source.target != dataclasses.replace(context.target, thresholds=()):
         raise DataError(f"{name} has the labels {', '.join(source.labels)}, the task {', '.join(task.labels)}")
     own = context.recipe.task.dataset == name  # else the task brings its own validation and test texts
