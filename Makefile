@@ -21,10 +21,10 @@ demo: install
 
 # Minutes; what takes longest (kills, damage, every device, model and shipped recipe, the commands of the pages) is in test-slow.
 test: install
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto -m "not slow"
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 test-slow: install
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto -m slow
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -n auto --dist loadgroup -m slow
 
 # One process in use for an hour: does its memory grow, does it leave handles or temporary files behind?
 soak: install

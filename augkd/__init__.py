@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from augkd.distill.stages import train_stages as train_stages
     from augkd.distill.trainer import DistillationTrainer as DistillationTrainer
     from augkd.errors import AugkdError as AugkdError
+    from augkd.errors import ClusterError as ClusterError
     from augkd.errors import DamagedFileError as DamagedFileError
     from augkd.errors import DataError as DataError
     from augkd.errors import IndexFolderError as IndexFolderError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from augkd.models.classifier import Classifier as Classifier
     from augkd.models.classifier import load_backbone as load_backbone
     from augkd.models.classifier import load_classifier as load_classifier
+    from augkd.models.cluster import Cluster as Cluster
     from augkd.models.layers import from_layers as from_layers
     from augkd.models.small_students import register_models as register_models
     from augkd.recipe.files import load_index_recipe as load_index_recipe
@@ -69,6 +71,8 @@ _MODULES = {
     "Candidate": "candidates.candidate",
     "Cascade": "ship.cascade",
     "Classifier": "models.classifier",
+    "Cluster": "models.cluster",
+    "ClusterError": "errors",
     "DamagedFileError": "errors",
     "DataError": "errors",
     "DistillationArguments": "distill.arguments",

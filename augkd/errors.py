@@ -6,6 +6,7 @@ and exits with status 1. `assert` is for our own bugs and never reaches a user.
 Exception hierarchy:
 
 * AugkdError
+  + ClusterError: a Ray cluster cannot be reached, or its workers are lost
   + RecipeError: a recipe or an option has an unknown key or a value out of range
   + DataError: a task, a corpus or one of their files is not usable
     - DamagedFileError: the rest of a file cannot be read
@@ -24,6 +25,10 @@ from collections.abc import Iterable
 
 class AugkdError(Exception):
     """The root of the tree: a mistake the user can fix, described in one line."""
+
+
+class ClusterError(AugkdError):
+    """A Ray cluster cannot be reached, has no room, or its workers are lost."""
 
 
 class RecipeError(AugkdError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,12 @@ training: {{kd: {{weight: 0.5, temperature: 2.0}}, ce: {{weight: 0.5}}, epochs: 
 """
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A Ray cluster of two nodes with two CPUs each; tests that use it are of the xdist group `ray`: there is one."""
+    from support.ray_cluster import two_nodes
+
+    with two_nodes() as cluster:
+        yield cluster.address

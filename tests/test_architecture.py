@@ -21,7 +21,7 @@ from augkd.recipe import is_comparison, load_index_recipe, load_recipe, shipped_
 PACKAGE = Path(augkd.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
-HEAVY = ("torch", "transformers", "faiss", "datasets", "sentence_transformers")
+HEAVY = ("torch", "transformers", "faiss", "datasets", "sentence_transformers", "ray")
 
 
 def module_of(path: Path) -> str:

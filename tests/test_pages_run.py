@@ -75,6 +75,7 @@ class Desk:
 
     def __init__(self, folder: Path, teacher: Path, encoder: Path):
         self.folder, self.teacher, self._encoder = folder, teacher, encoder
+        self.cluster = ""  # its address, where a page has one
         for name in ("my-task", "small"):
             for split, start in (("train", 0), ("validation", 10), ("test", 20)):
                 rows = [(*row, *row) for row in sentences(start)[: 90 if split == "train" else 18]]
@@ -123,6 +124,8 @@ class Desk:
         line = re.sub("s3://bucket/([^ /]+)", self._stored, line)
         arguments = shlex.split(line, comments=True)[1:]
         arguments += [*self._overrides_for(arguments), *APPENDED.get(arguments[0], ())]
+        if "--address" in arguments:
+            arguments += ["--address", self.cluster]
         if "--budget" in arguments:
             arguments += ["--budget", "2s"]
         typed = "who wrote Faust ?\n\n" if arguments[:2] == ["index", "search"] else None
@@ -189,9 +192,20 @@ TAKEN_FOR_GRANTED = {  # what the commands of a page find in the reader's folder
 }
 
 
+WITH_CLUSTER = {"cluster.md"}
+
+
+def pages_with_commands() -> Iterator[Any]:
+    for page in filter(command_lines, PAGES):
+        marks = [pytest.mark.xdist_group("ray")] if page.name in WITH_CLUSTER else []
+        yield pytest.param(page, id=page.name, marks=marks)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if command_lines(page)], ids=lambda page: page.name)
-def test_every_command_of_a_page_runs(page: Path, desk: Desk) -> None:
+@pytest.mark.parametrize("page", pages_with_commands())
+def test_every_command_of_a_page_runs(page: Path, desk: Desk, request: pytest.FixtureRequest) -> None:
+    if page.name in WITH_CLUSTER:
+        desk.cluster = request.getfixturevalue("ray_address")
     for line in [*TAKEN_FOR_GRANTED.get(page.name, []), *command_lines(page)]:
         desk.run(line)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from augkd.cli import setup, ship
+from augkd.cli.engine import Address, Cpus, Engine, Gpus, Workers, connected
 from augkd.cli.index import index_app
 from augkd.cli.label import label_app
 from augkd.cli.printing import say
@@ -21,7 +22,7 @@ from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, recipe_names
 from augkd.cli.transfer import transfer_app
 from augkd.cli.verify import verify
 from augkd.cli.views import comparison_lines, comparison_notes, run_lines
-from augkd.errors import AugkdError
+from augkd.errors import AugkdError, RecipeError
 from augkd.models.libraries import quiet_libraries
 from augkd.workspace.disk import system_problem
 
@@ -54,22 +55,33 @@ def _root(debug: Debug = False) -> None:
 
 
 @app.command()
-def augment(recipe: RecipeName, out: Out, set_: Sets = None, as_json: AsJson = False) -> None:
-    """Write a transfer set: labelled texts, their candidates, the teacher's logits of both.
+def augment(
+    recipe: RecipeName,
+    out: Out,
+    set_: Sets = None,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a transfer set: labelled texts, their candidates, the teacher's logits of both. Examples:
 
-    Example: augkd augment minimax-knn --out runs/trec
+    augkd augment minimax-knn --out runs/trec  ·  augkd augment minimax-knn --out runs/trec --engine ray --address auto
     """
     from augkd.recipe import load_recipe
 
     parsed = load_recipe(recipe, set_ or [])
+    connection = connected(engine, address, workers, cpus, gpus)
     quiet_libraries()
     from augkd.runs.run import Run
     from augkd.workspace.locks import locked
     from augkd.workspace.manifest_kinds import TransferSetManifest
     from augkd.workspace.manifests import read_manifest
 
-    with Bars() as bars, locked(out):
-        run = Run(parsed, out, progress=bars, name=Path(recipe).stem)
+    with Bars() as bars, locked(out), connection as cluster:
+        run = Run(parsed, out, progress=bars, name=Path(recipe).stem, cluster=cluster)
         folder, notes = run.transfer_set().folder, run.notes()
     counts = read_manifest(folder, TransferSetManifest).data.on_disk()
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
@@ -152,6 +164,11 @@ def compare(
         int,
         typer.Option("--jobs", min=1, max=1024, help="Runs at once, each in a process with its share of the cores."),
     ] = 1,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     set_: Sets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -160,7 +177,8 @@ def compare(
     A recipe that lists recipes and tasks (all-in-one) is run as it is, without controls. Examples:
 
     augkd compare vanilla-knn minimax-knn --controls kd,random --seeds 3 --out runs/compare  ·
-    augkd compare all-in-one --out runs/all --set tasks=[my-task]
+    augkd compare all-in-one --out runs/all --set tasks=[my-task]  ·
+    augkd compare all-in-one --out runs/all --engine ray --address auto --cpus-per-worker 4
     """
     from augkd.evaluation.compare.table import comparison_table
     from augkd.recipe import is_comparison, load_comparison, recipes_by_name
@@ -169,14 +187,17 @@ def compare(
     from augkd.workspace.locks import locked
 
     seconds = None if budget is None else parse_seconds(budget, "--budget")
+    connection = connected(engine, address, workers, cpus, gpus)
+    if jobs > 1 and engine != "local":
+        raise RecipeError(f"--jobs {jobs} is for this machine alone; with --engine {engine} give --workers {jobs}")
     if len(recipes) == 1 and is_comparison(recipes[0]):
         comparison, listed = load_comparison(recipes[0], set_ or [])
         quiet_libraries()
         from augkd.runs.comparison import compare_tasks
 
-        with Bars() as bars, locked(out):
+        with Bars() as bars, locked(out), connection as cluster:
             summaries, average = compare_tasks(
-                comparison, listed, seeds, out, bars, seconds, bars.headline, jobs, split
+                comparison, listed, seeds, out, bars, seconds, bars.headline, jobs, split, cluster
             )
         show(summaries, as_json, [*comparison_lines(summaries, average), f"written: {out}/<task>/compare.{{json,md}}"])
         warn(comparison_notes(summaries))
@@ -186,8 +207,10 @@ def compare(
     quiet_libraries()
     from augkd.runs.comparison import compare_recipes
 
-    with Bars() as bars, locked(out):
-        summary = compare_recipes(compared, seeds or 1, out, bars, baseline, seconds, bars.headline, jobs, split)
+    with Bars() as bars, locked(out), connection as cluster:
+        summary = compare_recipes(
+            compared, seeds or 1, out, bars, baseline, seconds, bars.headline, jobs, split, cluster
+        )
     written = f"written: {out / 'compare.json'}, {out / 'compare.md'}"
     show(summary, as_json, [*comparison_table(summary).split("\n"), written])
     warn(comparison_notes([summary]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from augkd.cli.engine import Address, Cpus, Engine, Gpus, Workers, connected
 from augkd.cli.printing import say
 from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, finite, show
 from augkd.cli.views import index_lines, takedown_lines
@@ -39,22 +40,34 @@ def build(
         Path | None,
         typer.Option("--encoder", metavar="FOLDER", help="Take this shard's or index's static encoder; none: fit it."),
     ] = None,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build an index. Example: augkd index build questions --out runs/questions --set corpus=my.txt"""
+    """Build an index, on this machine or with a Ray cluster. Examples:
+
+    augkd index build questions --out runs/questions --set corpus=my.txt  ·
+    augkd index build questions --out runs/questions --engine ray --address auto
+    """
     from augkd.recipe import load_index_recipe
 
     parsed = load_index_recipe(recipe, set_ or [])
     part = _shard(shard)
+    connection = connected(engine, address, workers, cpus, gpus)
+    if part is not None and engine != "local":
+        raise RecipeError(f"--shard {shard} is for machines without Ray; leave out --shard or --engine {engine}")
     quiet_libraries()
     from augkd.retrieval.build import build_index, build_shard
     from augkd.workspace.locks import locked
 
-    with Bars() as bars, locked(out):
+    with Bars() as bars, locked(out), connection as cluster:
         if part is not None:
             manifest = build_shard(parsed, out, part, bars, _here(encoder, bars)).on_disk()
         else:
-            manifest = build_index(parsed, out, bars, _here(encoder, bars)).manifest.on_disk()
+            manifest = build_index(parsed, out, bars, _here(encoder, bars), cluster).manifest.on_disk()
     show(manifest, as_json, index_lines(out, manifest))
 
 

@@ -86,15 +86,19 @@ def _checked(folder: Path, name: str) -> Path:
     return folder
 
 
-def model_fingerprint(folder: Path) -> str:
-    """sha256 over the weights, the configuration and the tokenizer files of a model folder."""
+def model_files(folder: Path) -> list[Path]:
+    """The weights, the configuration and the tokenizer files of a model folder, in order."""
     skip = _NOT_THE_MODEL | _NOT_WEIGHTS
-    files = sorted(
+    return sorted(
         path
         for path in folder.rglob("*")
         if path.is_file() and path.suffix in {".safetensors", ".json", ".txt", ".model"} and path.name not in skip
     )
-    return fingerprint([[path.relative_to(folder).as_posix(), file_fingerprint(path)] for path in files])
+
+
+def model_fingerprint(folder: Path) -> str:
+    """sha256 over the weights, the configuration and the tokenizer files of a model folder."""
+    return fingerprint([[path.relative_to(folder).as_posix(), file_fingerprint(path)] for path in model_files(folder)])
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from augkd.data.corpus import CorpusCounts, CorpusSource, stream_corpus
 from augkd.errors import DataError, IndexFolderError, RecipeError
+from augkd.models.cluster import Cluster
 from augkd.recipe import CorpusOptions, EncoderOptions, IndexRecipe, dump
 from augkd.recipe.files import validate
 from augkd.retrieval.dense.changes import Added, add_texts, remove_texts
@@ -22,11 +23,13 @@ from augkd.retrieval.dense.takedown import Confirm, Takedown
 from augkd.retrieval.encoders.encoder import IndexEncoder
 from augkd.retrieval.encoders.kept import find_kept, take_kept
 from augkd.retrieval.engines.local import build_dense
+from augkd.retrieval.engines.ray import encode_on
 from augkd.retrieval.engines.shards import encode_shard, merge_encoded_shards, read_shards
 from augkd.retrieval.lexical.index import build_lexical
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.retrieval.open import encoder_in, open_index, with_encoder
 from augkd.retrieval.retriever import Retriever
+from augkd.retrieval.spool import encode_parts
 from augkd.workspace.folders import CACHE
 from augkd.workspace.manifest_kinds import DenseManifest, LexicalManifest, ShardManifest
 from augkd.workspace.manifests import MANIFEST, parse_manifest, rewrite_manifest
@@ -35,21 +38,30 @@ from augkd.workspace.verify import verify
 
 
 def build_index(
-    recipe: IndexRecipe, folder: Path, progress: Progress = silent, encoder: Path | None = None
+    recipe: IndexRecipe,
+    folder: Path,
+    progress: Progress = silent,
+    encoder: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> Retriever:
     """Builds (or resumes, or opens) the index of a recipe in `folder`.
 
     `encoder` is the folder of an index, a shard or a static encoder whose token vectors are used; None: they are
     fitted to the corpus. A model is loaded once, by the build, and searches use the same one; opening a finished index
-    loads none. The caller holds `workspace.locks.locked(folder)` where two builds could meet.
+    loads none. The workers of `cluster` encode (None: this machine does); the index has the same bytes. The caller
+    holds `workspace.locks.locked(folder)` where two builds could meet.
     """
     source = CorpusSource(**dump(recipe.corpus)).here(progress)
     report = partial(progress, "index")
     if recipe.encoder.kind == "lexical":
         _check_encoder_folder(recipe, encoder)
+        if cluster is not None:
+            raise RecipeError("a lexical index encodes no vectors; build it on one machine, without --engine ray")
         return build_lexical(folder, source, recipe=dump(recipe), progress=report)
     made = _encoder(recipe, source, folder, progress, encoder)
-    index = build_dense(folder, source, made, **_options(recipe), recipe=dump(recipe), progress=report)
+    encode = encode_parts if cluster is None else encode_on(cluster, dump(recipe.encoder))
+    options = {**_options(recipe), "recipe": dump(recipe), "encode": encode}
+    index = build_dense(folder, source, made, **options, progress=report)
     return with_encoder(_record_rerank(index, recipe), made, partial(encoder_in, folder))
 
 

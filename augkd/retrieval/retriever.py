@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from augkd.workspace.manifest_kinds import IndexManifest
     from augkd.workspace.progress import Steps
+
+
+QUERIES_AT_ONCE = 4096  # encoded and searched together: bounds memory, and what a worker of a cluster gets
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,15 @@ class Retriever(Protocol):
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """The texts with these ids, in their order."""
+        ...
+
+
+@runtime_checkable
+class Blockwise(Retriever, Protocol):
+    """A retriever whose long searches are made of blocks that do not depend on each other."""
+
+    def block(self, k: int, vectors: bool) -> int:
+        """How many queries of a search with these arguments are answered together."""
         ...
 
 

@@ -8,7 +8,7 @@ as float16 (2 bytes per dimension) and read one part at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +105,27 @@ def _check(folder: Path, path: Path, recorded: Entries) -> None:
         raise IndexFolderError(str(exc)) from exc
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Texts that become one part of the spool."""
+
+    number: int
+    texts: list[str]
+    done: bool  # on disk already
+
+
+def chunks(folder: Path, texts: Iterable[str], size: int) -> Iterator[Chunk]:
+    """The chunks of a corpus, with what an unfinished build left of them; parts beyond the last one are removed.
+
+    The stream is always read from its start, since the counts depend on all of it.
+    """
+    recorded, number = recorded_chunks(folder), 0
+    for part in _cut(texts, size):
+        yield Chunk(number, part, _is_done(folder, number, part, recorded))
+        number += 1
+    drop_texts_from(folder, number)
+
+
 def encode_parts(
     folder: Path,
     texts: Iterable[str],
@@ -116,33 +137,41 @@ def encode_parts(
 ) -> int:
     """Encodes the chunks of shard i/n (those with number % n == i - 1) that are not on disk yet; the number of texts.
 
-    The stream is always read from its start, since the counts depend on all of it. `progress` gets the texts so far.
+    `progress` gets the texts so far.
     """
-    parts = count = 0
-    recorded = recorded_chunks(folder)
-    for part_texts in _chunks(texts, chunk):
-        if parts % shard[1] == shard[0] - 1 and not _is_done(folder, parts, part_texts, recorded):
-            _write_part(folder, parts, part_texts, _checked(encoder.encode(part_texts), part_texts))
-        parts += 1
-        count += len(part_texts)
+    count = 0
+    for part in chunks(folder, texts, chunk):
+        if part.number % shard[1] == shard[0] - 1 and not part.done:
+            write_part(folder, part, stored(encoder.encode(part.texts), part.texts))
+        count += len(part.texts)
         if progress is not None:
             progress(count)
-    drop_texts_from(folder, parts)
     return count
 
 
-def _checked(vectors: NDArray[np.float32], texts: list[str]) -> NDArray[np.float32]:
-    """The vectors; raises ModelError where one is not finite: FAISS would take it, and find it for any query."""
+def stored(vectors: NDArray[np.float32], texts: Sequence[str]) -> NDArray[np.float16]:  # (texts, dim)
+    """An encoder's vectors as the spool keeps them.
+
+    Raises ModelError where one is not finite: FAISS would take it, and find it for any query.
+    """
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise ModelError(
             f"the encoder's vectors are not finite for {bad.sum()} of {len(texts)} texts, first "
             f"{short_repr(texts[int(bad.argmax())])}; its weights are damaged or its training diverged"
         )
-    return vectors
+    return vectors.astype(np.float16)
 
 
-def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+def write_part(folder: Path, part: Chunk, vectors: NDArray[np.float16]) -> None:  # (texts, dim)
+    """Writes texts and vectors of a chunk, then records it as complete; parts may come in any order."""
+    write_texts(text_path(folder, part.number), part.texts)
+    with replacing(vectors_path(folder, part.number)) as path, path.open("wb") as stream:
+        np.save(stream, vectors, allow_pickle=False)
+    record_chunk(folder, [text_path(folder, part.number), vectors_path(folder, part.number)])
+
+
+def _cut(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     stream = iter(texts)
     while part := list(itertools.islice(stream, size)):
         yield part
@@ -157,10 +186,3 @@ def _is_done(folder: Path, part: int, texts: list[str], recorded: Entries) -> bo
     for path in paths:
         _check(folder, path, recorded)
     return bool(read_texts(paths[0]).equals(pa.array(texts, pa.string())))
-
-
-def _write_part(folder: Path, part: int, texts: list[str], vectors: NDArray[np.float32]) -> None:
-    write_texts(text_path(folder, part), texts)
-    with replacing(vectors_path(folder, part)) as path, path.open("wb") as stream:
-        np.save(stream, vectors.astype(np.float16), allow_pickle=False)
-    record_chunk(folder, [text_path(folder, part), vectors_path(folder, part)])

@@ -15,9 +15,11 @@ from augkd.evaluation.compare.average import write_average
 from augkd.evaluation.compare.schema import AverageSummary, ComparisonSummary
 from augkd.evaluation.compare.summary import summarise
 from augkd.evaluation.results import RunResults, Split
+from augkd.models.cluster import Cluster
 from augkd.recipe import Comparison, Recipe
 from augkd.runs.controls import with_time_budget
 from augkd.runs.eta import Headline, TimeLeft, is_finished, no_headline
+from augkd.runs.ray_jobs import run_jobs_on
 from augkd.runs.run import Run, forget_peak
 from augkd.runs.task import task_from
 from augkd.runs.workers import Job, Watcher, run_jobs
@@ -37,21 +39,23 @@ def compare_recipes(
     headline: Headline = no_headline,
     jobs: int = 1,
     split: Split | None = None,
+    cluster: Cluster | None = None,
 ) -> ComparisonSummary:
     """Runs every recipe with seeds 0 to `seeds` - 1 below `out`; returns and writes the summary.
 
     `time_budget` in seconds is what every student trains for, in place of its epochs. `headline` is called with how
     many of all runs are done and how long the others will take. `jobs` runs go on at once, each in a process of its
     own: a script that asks for more than one needs `if __name__ == "__main__"`. `split` is compared (None: test,
-    or validation where test has no labels). Raises RecipeError for a baseline that is not compared, and for a
+    or validation where test has no labels). With a `cluster`, each of its workers does one run at a time instead;
+    `out` is then a folder that all its machines see. Raises RecipeError for a baseline that is not compared, and for a
     time budget with several jobs, whose students would take time from one another.
     """
     if baseline is not None and baseline not in recipes:  # before hours are spent
         raise RecipeError(f"baseline '{baseline}' is not one of the recipes{did_you_mean(baseline, recipes)}")
-    _check_jobs(time_budget, jobs)
+    jobs = _jobs(time_budget, jobs, cluster)
     plan = _plan(recipes, seeds, out, time_budget)
     time_left = TimeLeft(_runs_of(plan), headline, jobs=jobs)
-    _run_side_by_side([(plan, out, "")], jobs, progress, time_left)
+    _run_side_by_side([(plan, out, "")], jobs, progress, time_left, cluster)
     return summarise(_run_all(plan, out, progress, time_left), out, baseline, time_budget, split)
 
 
@@ -65,21 +69,22 @@ def compare_tasks(
     headline: Headline = no_headline,
     jobs: int = 1,
     split: Split | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[list[ComparisonSummary], AverageSummary | None]:
     """A comparison recipe: each of its tasks in a folder of its own. `seeds`, `time_budget`, `split` go before its own.
 
-    `jobs` as in `compare_recipes`, over all tasks. Recipes that need classes are left out of regression tasks, and the
-    summary lists them (`left_out`). Returns the summary of every task and, with two tasks or more, the averages over
-    them, which are written to `out` too.
+    `jobs` and `cluster` as in `compare_recipes`, over all tasks. Recipes that need classes are left out of regression
+    tasks, and the summary lists them (`left_out`). Returns the summary of every task and, with two tasks or more, the
+    averages over them, which are written to `out` too.
     """
     time_budget = comparison.budget if time_budget is None else time_budget
-    _check_jobs(time_budget, jobs)
+    jobs = _jobs(time_budget, jobs, cluster)
     plans = _plans(comparison, recipes, seeds, out, time_budget, progress)
     runs = {folder: run for plan in plans.values() for folder, run in _runs_of(plan).items()}
     time_left = TimeLeft(runs, headline, jobs=jobs)
     folders = {name: task_folder(out, name) for name in plans}
     side_by_side = [(plan, folders[name], f"{name}: ") for name, plan in plans.items()]
-    _run_side_by_side(side_by_side, jobs, progress, time_left)
+    _run_side_by_side(side_by_side, jobs, progress, time_left, cluster)
     summaries = []
     for name, plan in plans.items():
         folder = folders[name]
@@ -91,9 +96,13 @@ def compare_tasks(
     return summaries, write_average(summaries, out) if len(summaries) > 1 else None
 
 
-def _check_jobs(time_budget: float | None, jobs: int) -> None:
+def _jobs(time_budget: float | None, jobs: int, cluster: Cluster | None) -> int:
+    """How many runs go on at once."""
+    if cluster is not None:
+        jobs = cluster.workers
     if time_budget is not None and jobs > 1:
         raise RecipeError(f"a time budget is for one run at a time, not for {jobs}; leave out --budget or --jobs")
+    return jobs
 
 
 # ---- which runs there are ----
@@ -159,14 +168,18 @@ def _run_all(plan: Plan, out: Path, progress: Progress, time_left: TimeLeft) -> 
 
 
 def _run_side_by_side(
-    plans: Sequence[tuple[Plan, Path, str]], workers: int, progress: Progress, time_left: TimeLeft
+    plans: Sequence[tuple[Plan, Path, str]],
+    workers: int,
+    progress: Progress,
+    time_left: TimeLeft,
+    cluster: Cluster | None,
 ) -> None:
     """Does the runs that are not finished, `workers` at once; `_run_all` then finds them done.
 
     What they share is made before, here and with all cores: a worker would have only its share of them, and the others
     would wait.
     """
-    if workers == 1:
+    if workers == 1 and cluster is None:
         return
     jobs = [
         Job(name, recipe, folder, out / "shared", prefix)
@@ -179,7 +192,7 @@ def _run_side_by_side(
         first_of_recipe.setdefault((job.shared, job.name), job)
     for job in first_of_recipe.values():
         shown = prefixed(progress, f"{job.prefix}{job.name}: ")
-        Run(job.recipe, job.folder, job.shared, shown, job.name).prepare()
+        Run(job.recipe, job.folder, job.shared, shown, job.name, cluster).prepare()
         gc.collect()
 
     def watch(job: Job, stage: str, done: int, total: int | None) -> None:
@@ -191,7 +204,11 @@ def _run_side_by_side(
     def ended(job: Job, results: RunResults) -> None:
         time_left.end(job.folder, results)
 
-    run_jobs(jobs, workers, Watcher(watch, began, ended))
+    watcher = Watcher(watch, began, ended)
+    if cluster is None:
+        run_jobs(jobs, workers, watcher)
+    else:
+        run_jobs_on(cluster, jobs, watcher)
 
 
 def _watched(

@@ -12,6 +12,7 @@ from augkd.data.given_transfer_set import locate_transfer_set
 from augkd.data.target import Target
 from augkd.data.task import Example, Task
 from augkd.errors import TrainingError
+from augkd.models.cluster import Cluster
 from augkd.recipe import Recipe
 from augkd.workspace.progress import Progress, prefixed, silent
 
@@ -45,6 +46,7 @@ class RunContext:
     folders: StageFolders
     progress: Progress = silent
     name: str = field(default="recipe")
+    cluster: Cluster | None = None  # whose workers encode, search and label; None: this machine does
 
     @property
     def originals(self) -> tuple[Example, ...]:

@@ -19,9 +19,11 @@ import numpy as np
 from augkd.data.task import Task, texts_of, with_labelled
 from augkd.data.transfer_set import TransferSet
 from augkd.distill.teacher.outputs import TeacherOutputs, known_logits
+from augkd.distill.teacher.ray import TeacherFiles
 from augkd.evaluation.metrics import metric_of, score
 from augkd.evaluation.results import RunResults, TeacherResults
 from augkd.evaluation.thresholds import with_thresholds
+from augkd.models.cluster import Cluster
 from augkd.models.locate import model_fingerprint, parameter_count
 from augkd.recipe import Recipe, dump, load_transfer_set_recipe
 from augkd.retrieval.retriever import Retriever
@@ -99,6 +101,12 @@ class Lesson:
         self.train()
         return self._stage.load()
 
+    @property
+    def files(self) -> TeacherFiles:
+        """The trained student as workers of a cluster load it."""
+        self.train()
+        return self._stage.files
+
     @cached_property
     def fingerprint(self) -> str:
         """Changes whenever the student's outputs could."""
@@ -126,12 +134,15 @@ class Run:
         shared: Path | None = None,
         progress: Progress = silent,
         name: str = "recipe",
+        cluster: Cluster | None = None,
     ):
         """`shared` is where stages that do not depend on the seed go (default: `out`); `name` goes into the results.
 
+        The workers of `cluster` encode and search the index and label for the teacher (None: this machine does all).
+
         Raises DataError for a task that cannot be read, RecipeError for losses that the task cannot have.
         """
-        self.context = _context(recipe, StageFolders(Path(out), shared), progress, name)
+        self.context = _context(recipe, StageFolders(Path(out), shared), progress, name, cluster)
         index = IndexStage(self.context)
         self._stages = SharedStages(Teacher(self.context), index, MaskedLMStage(self.context, index))
 
@@ -264,7 +275,9 @@ def distill_transfer_set(
     return Run(load_transfer_set_recipe(given, student, recipe, overrides), out, progress=progress).results()
 
 
-def _context(recipe: Recipe, folders: StageFolders, progress: Progress, name: str) -> RunContext:
+def _context(
+    recipe: Recipe, folders: StageFolders, progress: Progress, name: str, cluster: Cluster | None
+) -> RunContext:
     task = read_task(recipe, progress)
     target = task.target if task.labels else teacher_target(task, recipe)
     metric = target.metrics[0] if target.labels and not task.labels else task.metric  # classes only the teacher knows
@@ -273,7 +286,8 @@ def _context(recipe: Recipe, folders: StageFolders, progress: Progress, name: st
     check_labelling(recipe, target, task.is_pair)
     if not (folders.out / "student" / MANIFEST).exists():
         check_models(recipe)
-    return RunContext(recipe, task, with_labelled(task, recipe.data.labelled), target, metric, folders, progress, name)
+    student_task = with_labelled(task, recipe.data.labelled)
+    return RunContext(recipe, task, student_task, target, metric, folders, progress, name, cluster)
 
 
 def forget_peak() -> None:

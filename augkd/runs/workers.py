@@ -115,7 +115,7 @@ def _work(jobs: Sequence[Job], waiting: Queue[int | None], messages: Queue[Any])
     while (number := waiting.get()) is not None:
         messages.put(("began", number, None))
         try:
-            results = _run(jobs[number], partial(_send_progress, messages, number))
+            results = run_job(jobs[number], partial(_send_progress, messages, number))
         except AugkdError as exc:
             messages.put(("failed", number, exc))
             return
@@ -126,7 +126,8 @@ def _work(jobs: Sequence[Job], waiting: Queue[int | None], messages: Queue[Any])
         messages.put(("ended", number, results))
 
 
-def _run(job: Job, progress: Callable[[str, int, int | None], None]) -> RunResults:
+def run_job(job: Job, progress: Callable[[str, int, int | None], None]) -> RunResults:
+    """A run from beginning to end, in the process that calls this."""
     from augkd.runs.run import Run, forget_peak
 
     forget_peak()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,8 @@ from augkd.workspace.progress import Steps
 
 if TYPE_CHECKING:
     from augkd.models.classifier import Classifier, Pair
+
+    Predict = Callable[[Sequence[list[Pair]]], Iterator[NDArray[np.float32]]]  # parts → the logits of each
 
 _SUM = 0.01  # how far from 1 probabilities may add up: float16 rounds each by 5e-4, three decimals of a text by as much
 _PART = 4096  # texts per part: at most a minute of a MiniLM teacher's work on two slow cores
@@ -51,10 +53,22 @@ class TeacherOutputs(Protocol):
 class CachedTeacher:
     """A teacher model behind a store: each distinct text is forwarded once, ever."""
 
-    def __init__(self, load: Callable[[], Classifier], outputs: int, folder: Path, weights: str, max_length: int):
-        """`load` gives the model when a text is new; `weights` is its fingerprint (weights and tokenizer)."""
+    def __init__(
+        self,
+        load: Callable[[], Classifier],
+        outputs: int,
+        folder: Path,
+        weights: str,
+        max_length: int,
+        predict: Predict | None = None,
+    ):
+        """`load` gives the model when a text is new; `weights` is its fingerprint (weights and tokenizer).
+
+        `predict` computes the logits elsewhere: of each part, in order (None: here, by the model of `load`).
+        """
         self._load = load
         self._classifier: Classifier | None = None
+        self._predict = predict or self._predict_here
         self._outputs = outputs
         self._folder = folder / key_of(weights, max_length)
         self._store = PartStore(self._folder, "teacher_logits", {"weights": weights, "max_length": max_length})
@@ -83,18 +97,23 @@ class CachedTeacher:
         texts = sorted(
             texts, key=lambda text: len(text[0]) + len(text[1] or "")
         )  # stable: a resumed run makes the same parts
-        for begin in range(0, len(texts), _PART):
-            part = texts[begin : begin + _PART]
-            if self._classifier is None:
-                self._classifier = self._load()
-            logits = self._classifier.predict(part, "teacher").numpy()
+        parts = [texts[begin : begin + _PART] for begin in range(0, len(texts), _PART)]
+        done = 0
+        for part, logits in zip(parts, self._predict(parts) if parts else (), strict=True):
             _check_finite(logits, part)
             self.rows += len(part)
+            done += len(part)
             keys = np.array([text_key(self._seed, text) for text in part], dtype=np.uint64)
             with self._store.add() as temporary:
                 save_file({"keys": keys, "logits": logits.astype(np.float32)}, temporary)
             if progress:
-                progress(begin + len(part), len(texts))
+                progress(done, len(texts))
+
+    def _predict_here(self, parts: Sequence[list[Pair]]) -> Iterator[NDArray[np.float32]]:
+        if self._classifier is None:
+            self._classifier = self._load()
+        for part in parts:
+            yield self._classifier.predict(part, "teacher").numpy()
 
     def _read(self, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
         logits = np.full((len(keys), self._outputs), np.nan, dtype=np.float32)

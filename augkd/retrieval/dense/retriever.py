@@ -1,7 +1,7 @@
 """A FAISS index together with the encoder it was built with, and an optional re-ranker.
 
-Queries are answered in blocks whose size depends only on the depth of the search, never on whether progress is
-reported: a sentence model's vectors depend, by rounding, on what else is in a batch, and results must not.
+Queries are answered in blocks whose size depends only on what is searched for, never on whether progress is reported
+or who answers a block: a sentence model's vectors depend, by rounding, on what else is in a batch; results must not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from augkd.errors import RecipeError
 from augkd.retrieval.dense.rerank import Rescorer, block_size
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.encoders.encoder import Encoder, encode, for_queries
-from augkd.retrieval.retriever import Hits, best_first, check_groups, check_k, no_hits
+from augkd.retrieval.retriever import QUERIES_AT_ONCE, Hits, best_first, check_groups, check_k, no_hits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,6 +64,11 @@ class DenseRetriever:
     def __len__(self) -> int:
         return len(self._index)
 
+    def block(self, k: int, vectors: bool) -> int:
+        """How many queries are answered together: as many as the candidates to re-score or to return allow."""
+        limited = self._reranker is not None or vectors
+        return min(QUERIES_AT_ONCE, block_size(max(k, self._rerank))) if limited else QUERIES_AT_ONCE
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:  # (n, dim), unit rows
         """Vectors of queries in the space of the index, which is not that of a re-ranker."""
         return self._queries.encode(texts)
@@ -100,10 +105,9 @@ class DenseRetriever:
     def _search(
         self, count: int, k: int, encode_rows: EncodeRows, vectors: bool, progress: Steps | None
     ) -> Hits:  # (count, k)
-        """Answers `count` queries, as many at a time as the candidates to re-score allow."""
+        """Answers `count` queries, a block at a time."""
         check_k(k)
-        depth = max(k, self._rerank)
-        size = block_size(depth) if self._reranker is not None or vectors else max(1, count)
+        depth, size = max(k, self._rerank), self.block(k, vectors)
         rescorer = None
         if self._reranker is not None:
             rescorer = Rescorer(self._reranker, self._index.texts)

@@ -5,6 +5,8 @@ Killed at any point, a build continues and ends with the bytes of an uninterrupt
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ from augkd.workspace.progress import Steps
 if TYPE_CHECKING:
     from augkd.retrieval.encoders.encoder import IndexEncoder
 
+EncodeParts = Callable[..., int]  # with the parameters of `encode_parts`, but for the shard
+
 
 def build_dense(
     folder: Path,
@@ -32,6 +36,7 @@ def build_dense(
     recipe: dict[str, Any] | None = None,
     progress: Steps | None = None,
     chunk: int = CHUNK,
+    encode: EncodeParts = encode_parts,
 ) -> Index:
     """Builds the index of `source` in `folder`, resumes an unfinished build, or opens the finished one.
 
@@ -40,6 +45,7 @@ def build_dense(
     would not fit is an error, with the plan, before any text is encoded. An index that was changed by `add_texts` or
     `remove_texts` counts as finished for its sources, and is never replaced. The caller holds
     `workspace.locks.locked(folder)` where two builds could meet. A finished index is opened without encoding anything.
+    `encode` puts the vectors of the texts into the spool: here, or another engine elsewhere.
     """
     options = BuildOptions(factory, recall, memory, seed, chunk)
     sources = made_from(source, encoder, options)
@@ -48,7 +54,7 @@ def build_dense(
     check_plan(source, encoder.dim, options, recipe)
     begin(folder, "index", sources)
 
-    counts = fill_spool(folder, source, encoder, chunk, progress=progress)
+    counts = fill_spool(folder, source, partial(encode, encoder=encoder), chunk, progress=progress)
     facts = describe_sources(recipe, seed, encoder, counts)
     finish(folder, sources, facts, counts.kept, encoder.dim)
     return Index.open(folder)
@@ -57,13 +63,12 @@ def build_dense(
 def fill_spool(
     folder: Path,
     source: CorpusSource,
-    encoder: IndexEncoder,
+    encode: Callable[..., int],  # `encode_parts` or another engine's, with its encoder
     chunk: int,
     *,
-    shard: tuple[int, int] = (1, 1),
     progress: Steps | None = None,
 ) -> CorpusCounts:
-    """Encodes shard i/n of the corpus into the spool of `folder`, and lists what was dropped from all of it."""
+    """Has the corpus encoded into the spool of `folder`, and lists what was dropped from it."""
     for leftover in folder.rglob(".*.tmp"):  # of a killed write
         leftover.unlink()
     counts = CorpusCounts()
@@ -71,7 +76,7 @@ def fill_spool(
     report = None if progress is None else lambda done: progress(done, total)
     dropped = Dropped()
     texts = stream_corpus(source, counts, dropped, scratch=folder)
-    encode_parts(folder, texts, encoder, chunk=chunk, shard=shard, progress=report)
+    encode(folder, texts, chunk=chunk, progress=report)
     check_not_empty(source, counts)
     dropped.write(folder / DROPPED)
     return counts

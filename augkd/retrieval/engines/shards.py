@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from augkd.retrieval.dense.builder import (
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.engines.local import fill_spool
 from augkd.retrieval.manifest import check_index
-from augkd.retrieval.spool import CHUNK, recorded_files, vectors_path
+from augkd.retrieval.spool import CHUNK, encode_parts, recorded_files, vectors_path
 from augkd.retrieval.texts import text_path
 from augkd.workspace.checksums import checksum, table_of
 from augkd.workspace.chunk_log import record_chunk
@@ -70,7 +71,7 @@ def encode_shard(
     check_plan(source, encoder.dim, options, recipe)
     begin(folder, KIND, sources)
 
-    counts = fill_spool(folder, source, encoder, chunk, shard=shard, progress=progress)
+    counts = fill_spool(folder, source, partial(encode_parts, encoder=encoder, shard=shard), chunk, progress=progress)
     parts = range(number - 1, -(-counts.kept // chunk), shards)
     texts = recorded_files(folder, [text_path(folder, part) for part in parts])
     vectors = recorded_files(folder, [vectors_path(folder, part) for part in parts])

@@ -23,7 +23,7 @@ from augkd.data.dropped import DROPPED, Dropped
 from augkd.errors import DataError, IndexFolderError, RecipeError, first_line
 from augkd.retrieval.lexical.postings import K1, B, Part, Postings, best, write_postings
 from augkd.retrieval.manifest import check_index, read_index_manifest
-from augkd.retrieval.retriever import Hits, check_groups, check_k, no_hits
+from augkd.retrieval.retriever import QUERIES_AT_ONCE, Hits, check_groups, check_k, no_hits
 from augkd.retrieval.spool import CHUNK
 from augkd.retrieval.texts import TextStore, drop_texts_from, text_path, text_paths, write_texts
 from augkd.workspace.checksums import table_of
@@ -184,6 +184,10 @@ class LexicalIndex:
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    def block(self, k: int, vectors: bool) -> int:
+        """How many queries a worker of a cluster gets at once; each is answered on its own."""
+        return QUERIES_AT_ONCE
 
     def search(
         self, texts: Sequence[str], k: int, *, vectors: bool = False, progress: Steps | None = None

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from augkd.recipe import dump
 from augkd.retrieval.build import build_index
+from augkd.retrieval.engines.ray_search import on_cluster
 from augkd.retrieval.open import open_index
 from augkd.retrieval.retriever import Retriever
 from augkd.runs.context import RunContext
@@ -27,11 +28,14 @@ class IndexStage:
         """The index; its encoder is loaded by the first search."""
         neighbours = self._context.recipe.data.neighbours
         assert neighbours is not None
+        cluster = self._context.cluster
         if isinstance(neighbours.index, str):
-            return open_index(neighbours.index, self._context.progress)
+            index = open_index(neighbours.index, self._context.progress)
+            return index if cluster is None else on_cluster(index, cluster)
         folder = self._context.folders.of("index", fingerprint(dump(neighbours.index)))
         started = time.perf_counter()
         with claimed(folder):
-            index = build_index(neighbours.index, folder, self._context.progress)
+            builders = cluster if neighbours.index.encoder.kind != "lexical" else None
+            index = build_index(neighbours.index, folder, self._context.progress, cluster=builders)
         self.seconds = time.perf_counter() - started
-        return index
+        return index if cluster is None else on_cluster(index, cluster)

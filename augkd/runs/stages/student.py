@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augkd.data.transfer_set import TransferSet
+from augkd.distill.teacher.ray import TeacherFiles
 from augkd.models.locate import locate, model_fingerprint
 from augkd.recipe import dump
 from augkd.runs.context import RunContext
@@ -64,8 +65,14 @@ class StudentStage:
         """The finished student."""
         from augkd.models.classifier import load_classifier
 
+        own = self.files
+        return load_classifier(str(own.folder), own.target, own.max_length, None, own.precision)
+
+    @property
+    def files(self) -> TeacherFiles:
+        """The finished student on disk, and how it is loaded."""
         training = self.context.recipe.training
-        return load_classifier(str(self.folder), self.context.target, training.max_length, None, training.precision)
+        return TeacherFiles(self.folder, self.context.target, training.max_length, None, training.precision)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from augkd.distill.teacher.endpoint import EndpointSource
 from augkd.distill.teacher.imported import ImportedAnswers
 from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, TeacherOutputs
 from augkd.distill.teacher.prompt import question_for
+from augkd.distill.teacher.ray import TeacherFiles, predict_on
 from augkd.errors import DataError, ModelError, RecipeError
 from augkd.models.locate import locate, model_fingerprint
 from augkd.models.pretrained import load_config
@@ -34,7 +36,10 @@ from augkd.workspace.locks import claimed
 from augkd.workspace.manifests import finished
 
 if TYPE_CHECKING:
-    from augkd.models.classifier import Classifier
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from augkd.models.classifier import Classifier, Pair
 
 
 class Tutor(Protocol):
@@ -53,6 +58,11 @@ class Tutor(Protocol):
     @property
     def model(self) -> Classifier:
         """The model behind the logits, loaded once."""
+        ...
+
+    @property
+    def files(self) -> TeacherFiles:
+        """That model as workers of a cluster load it."""
         ...
 
 
@@ -113,9 +123,16 @@ class Teacher:
         """The classifier; a recipe that needs one is rejected when there is none."""
         from augkd.models.classifier import load_classifier
 
+        own = self.files
+        return load_classifier(str(own.folder), own.target, own.max_length, own.output_names, own.precision)
+
+    @property
+    def files(self) -> TeacherFiles:
+        """The classifier on disk, and how it is loaded."""
         assert self.folder is not None, "the recipe's own check sees to this"
-        training, target = self._context.recipe.training, self._context.target
-        return load_classifier(str(self.folder), target, training.max_length, self._output_names, training.precision)
+        training = self._context.recipe.training
+        names = None if self._output_names is None else tuple(self._output_names)
+        return TeacherFiles(self.folder, self._context.target, training.max_length, names, training.precision)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -212,8 +229,14 @@ def _without_asking(options: TeacherOptions) -> dict[str, Any]:
 def stored_outputs(context: RunContext, tutor: Tutor) -> CachedTeacher:
     """The logits of a model behind a store on disk; the model is loaded when a text is new."""
     store = context.folders.of("teacher_logits", "all")
-    length = context.recipe.training.max_length
-    return CachedTeacher(lambda: tutor.model, context.target.outputs, store, tutor.fingerprint, length)
+    length, cluster = context.recipe.training.max_length, context.cluster
+
+    def predict(parts: Sequence[list[Pair]]) -> Iterator[NDArray[np.float32]]:
+        assert cluster is not None
+        return predict_on(cluster, tutor.files, parts)
+
+    elsewhere = None if cluster is None else predict
+    return CachedTeacher(lambda: tutor.model, context.target.outputs, store, tutor.fingerprint, length, elsewhere)
 
 
 def teacher_target(task: Task, recipe: Recipe) -> Target:
