@@ -5,7 +5,6 @@ Exit status: 0; 1 with one line for a mistake the user can correct; 2 for wrong 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from augkd.cli.transfer import transfer_app
 from augkd.cli.verify import verify
 from augkd.cli.views import comparison_lines, comparison_notes, run_lines
 from augkd.errors import AugkdError, RecipeError
-from augkd.models.libraries import quiet_libraries
+from augkd.models.libraries import quiet_libraries, set_environment
 from augkd.workspace.disk import system_problem
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 @app.callback()
 def _root(debug: Debug = False) -> None:
     """Data augmentation for knowledge distillation: index, transfer set, student."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    set_environment()
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -77,13 +78,24 @@ def _drop_sources(model: Any) -> None:
 
 def session(model: bytes, threads: int) -> Any:  # onnxruntime.InferenceSession
     """An ONNX Runtime session on the CPU that uses `threads` threads per call."""
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()  # wheels of 1.32 hold a client for Microsoft's servers
+    onnxruntime = load_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def load_runtime() -> Any:  # the module onnxruntime
+    """ONNX Runtime without telemetry: its wheels, from 1.32, hold a client for Microsoft's servers.
+
+    When it is imported that client writes an identifier of the machine to the home folder and a session file to the
+    temporary one; only the environment variable keeps it from that.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from augkd.models.onnx_graph import quiet_exporters
+from augkd.models.onnx_graph import load_runtime, quiet_exporters
 
 _TABLE_LEVELS = 127  # integer levels on either side of zero, for an embedding table
 _MATRIX_LEVELS = 64  # the same for a matrix: 255 · 64 · 2 < 2^15
@@ -184,6 +184,8 @@ def _attribute(node: Any, name: str, default: Any = 0) -> Any:
 
 def _quantise_lstms(model: Any) -> Any:
     import onnx
+
+    load_runtime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as scratch, quiet_exporters():

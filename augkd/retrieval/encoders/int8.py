@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from augkd.models.onnx_graph import check_extra, quiet_exporters, session, to_onnx
+from augkd.models.onnx_graph import check_extra, load_runtime, quiet_exporters, session, to_onnx
 from augkd.workspace.files import replacing
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.manifests import finished, versions, write_manifest
@@ -78,6 +78,7 @@ def _exported(transformer: torch.nn.Module, weights: str, cache: Path) -> Path:
 
 
 def _quantise(transformer: torch.nn.Module, path: Path) -> None:
+    load_runtime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     ids = torch.arange(21).reshape(3, 7)
