@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from augkd.data.target import Target
 from augkd.errors import WorkspaceError
 from augkd.evaluation.risk_control import Threshold, choose_threshold
-from augkd.workspace.files import read_json, write_json
+from augkd.workspace.checksums import read_checked, write_signed
 
 FILE = "calibration.json"
+_REMEDY = "remove it and run augkd calibrate again"
 POINTS = 100  # of the risk-coverage curve
 
 Form = Literal["pytorch", "int8"]
@@ -119,9 +120,9 @@ def _curve(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> list[tuple[fl
 def write_calibration(student: Path, weights: str, form: Form, value: Calibration) -> None:
     """Adds the calibration of one form to the student's folder; those of other weights are dropped."""
     path = student / FILE
-    before = read_json(path) if path.exists() else {}
+    before = read_checked(path, _REMEDY) if path.exists() else {}
     forms = dict(before["forms"]) if before.get("weights") == weights else {}
-    write_json(path, {"weights": weights, "forms": forms | {form: asdict(value)}})
+    write_signed(path, {"weights": weights, "forms": forms | {form: asdict(value)}})
 
 
 def read_calibrations(student: Path, weights: str | None = None) -> dict[Form, Calibration]:
@@ -132,7 +133,7 @@ def read_calibrations(student: Path, weights: str | None = None) -> dict[Form, C
     path = student / FILE
     if not path.exists():
         return {}
-    value = read_json(path)
+    value = read_checked(path, _REMEDY)
     try:
         if weights is not None and value["weights"] != weights:
             return {}

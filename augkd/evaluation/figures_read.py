@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic cannot read typing's before Python 3.12
 
 from augkd.errors import WorkspaceError, short_repr
-from augkd.workspace.files import read_json
+from augkd.workspace.checksums import read_checked
 
 _T = TypeVar("_T")
 
@@ -57,7 +57,7 @@ class BenchFigures(TypedDict):
 
 def read_figures(path: Path, kind: type[_T]) -> _T:
     """The content of a JSON file that must be of type `kind`; raises WorkspaceError that names the first other key."""
-    value = read_json(path)
+    value = read_checked(path, "run the command that wrote it again")
     try:
         _adapter(kind).validate_python(value, strict=True)  # type: ignore[arg-type]
     except ValidationError as exc:

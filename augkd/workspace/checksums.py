@@ -8,7 +8,6 @@ page cache. Of an artefact of 64 MiB or more, a stamp in its folder remembers th
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import time
@@ -19,7 +18,8 @@ from typing import Any
 import xxhash
 
 from augkd.errors import WorkspaceError
-from augkd.workspace.files import json_text, write_json, write_text
+from augkd.workspace.file_memory import FileMemory
+from augkd.workspace.files import json_text, read_json, write_json, write_text
 from augkd.workspace.names import name_problem
 
 STAMP = ".verified.json"
@@ -40,6 +40,9 @@ def checksum(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+_remembered = FileMemory(checksum)
 
 
 def entry_of(path: Path) -> dict[str, Any]:
@@ -115,12 +118,7 @@ def _checksum_once(path: Path, state: os.stat_result) -> str:
     age = time.time_ns() - state.st_ctime_ns
     if age <= _CLOCK_TICK:  # a later change might get the same stamp
         return checksum(path)
-    return _remembered(path.absolute(), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _remembered(path: Path, size: int, mtime_ns: int, ctime_ns: int, inode: int) -> str:
-    return checksum(path)
+    return _remembered.of(path, state)
 
 
 def _is_stamped(folder: Path, table: Table) -> bool:
@@ -184,6 +182,17 @@ def read_signed(path: Path, remedy: str | None = None) -> dict[str, Any]:
         raise WorkspaceError(f"{path} is damaged: its content does not have the checksum it was written with; {remedy}")
     value: dict[str, Any] = json.loads(raw)
     return value
+
+
+def read_checked(path: Path, remedy: str) -> Any:
+    """The value of a JSON file, whose checksum is compared where it has one: files of an older augkd have none.
+
+    Raises WorkspaceError when the file is missing or damaged. Damage to the key of the checksum leaves the rest whole.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or "checksum" not in value:
+        return value
+    return {key: inner for key, inner in read_signed(path, remedy).items() if key != "checksum"}
 
 
 def is_signed(raw: bytes) -> bool:

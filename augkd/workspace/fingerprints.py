@@ -6,11 +6,12 @@ in a process for as long as its size, times and inode stay the same.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import time
 from pathlib import Path
+
+from augkd.workspace.file_memory import FileMemory
 
 _CLOCK_TICK = 20_000_000  # ns: no less than the step in which the kernel's clock stamps files (10 ms at 100 Hz)
 
@@ -32,16 +33,12 @@ def file_fingerprint(path: Path) -> str:
         return _sha256(path)
     # A change within the clock tick of the last one would get the same stamp; after it, every change shows in the stat.
     time.sleep(max(_CLOCK_TICK - age, 0) / 1e9)
-    state = path.stat()
-    key = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-    return _remembered_sha256(path.absolute(), *key)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _remembered_sha256(path: Path, size: int, mtime_ns: int, ctime_ns: int, inode: int) -> str:
-    return _sha256(path)
+    return _remembered.of(path, path.stat())
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+_remembered = FileMemory(_sha256)

@@ -8,25 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from augkd.errors import WorkspaceError
 from augkd.workspace.checkpoints import CHECKPOINT
-from augkd.workspace.checksums import Table, damage, read_signed
+from augkd.workspace.checksums import Table, damage, entry_of, read_checked, read_signed
 from augkd.workspace.chunk_log import CHUNK_LOG, recorded_chunks
+from augkd.workspace.files import read_json
+from augkd.workspace.line_log import is_line_log, read_lines
 from augkd.workspace.manifest_kinds import Listing
 from augkd.workspace.manifests import MANIFEST, parse_manifest, read_any
 from augkd.workspace.run_folder import recorded_stages
 
-# The files that list others, and what they belong to; a manifest says so itself.
+# The files that list others or sign themselves, and what they belong to; a manifest says so itself.
 _KINDS = {
     MANIFEST: "",
     CHECKPOINT: "checkpoint",
     "stage.json": "finished stage of training",
     "building.json": "unfinished work",
     CHUNK_LOG: "encoded chunks",
+    "round-*.json": "round of a label budget",
+    "answers.jsonl": "answers of a teacher",
+    "requested.jsonl": "texts that were handed out",
+    "compare.json": "comparison",
+    "calibration.json": "calibration",
 }
+_ONCE_UNSIGNED = {"compare.json", "calibration.json"}  # an older augkd wrote them without a checksum
 
 
 @dataclass(frozen=True)
@@ -102,12 +111,25 @@ def _verify(path: Path, artefacts: list[VerifiedArtefact], damaged: list[str]) -
 
 def _listed(path: Path) -> tuple[Path, str, Table] | None:
     """The folder, kind and table of a file that lists others; None for a file of another program."""
+    kind = next(kind for name, kind in _KINDS.items() if fnmatch(path.name, name))
     if path.name == CHUNK_LOG:
         folder = path.parent.parent
         table = recorded_chunks(folder)
-        return folder, _KINDS[CHUNK_LOG], {name: entry for name, entry in table.items() if (folder / name).exists()}
+        return folder, kind, {name: entry for name, entry in table.items() if (folder / name).exists()}
+    if path.suffix == ".jsonl":
+        return _line_log(path, kind)
+    if path.name in _ONCE_UNSIGNED and read_checked(path, "run the command that wrote it again") == read_json(path):
+        return None
     value: Any = read_any(path.parent) if path.name == MANIFEST else read_signed(path)
     if not isinstance(value, dict) or "checksum" not in value:
         return None
     files = {name: entry.on_disk() for name, entry in parse_manifest(path.parent, value, Listing).files.items()}
-    return path.parent, _KINDS[path.name] or str(value.get("kind")), files
+    return path.parent, kind or str(value.get("kind")), files
+
+
+def _line_log(path: Path, kind: str) -> tuple[Path, str, Table] | None:
+    """All lines of a log, compared; None for lines of another program, like answers that were never imported."""
+    if not is_line_log(path):
+        return None
+    read_lines(path)
+    return path.parent, kind, {path.name: entry_of(path)}

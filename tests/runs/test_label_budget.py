@@ -17,9 +17,10 @@ from support.tiny import LABELS, WORDS, sentences
 
 from augkd.data.cleaning import normalised
 from augkd.data.transfer_set import TransferSet
-from augkd.errors import DataError, RecipeError
+from augkd.errors import DataError, RecipeError, WorkspaceError
 from augkd.recipe import load_recipe
 from augkd.runs.run import Run
+from augkd.workspace.verify import verify
 
 LABELLED = 24
 SIZES = [6, 14, 20]
@@ -150,6 +151,14 @@ def test_a_stopped_run_goes_on_with_the_round_it_was_in_and_ends_with_the_same_b
     before = rounds_of(tmp_path / "stopped" / "labels")
     assert [len(texts) for texts in before] == [6, 8]
     stop = False
+    for name in ("round-1.json", ".cache/pool/vectors.npy"):
+        file = tmp_path / "stopped" / "labels" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
+        with pytest.raises(WorkspaceError, match=f"{file.name} is damaged"):
+            run(place, tmp_path / "stopped").results()
+        assert any(f"{file.name} is damaged" in line for line in verify(tmp_path / "stopped").damaged)
+        file.write_bytes(whole)
     stages.clear()
     run(place, tmp_path / "stopped", progress=progress).results()
     assert not any(stage.startswith(("round 1:", "round 2:", "vectors")) for stage in stages), "done before"

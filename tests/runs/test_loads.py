@@ -59,7 +59,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
 
 def forget_hashes() -> None:
     """As in a new process."""
-    fingerprints._remembered_sha256.cache_clear()
+    fingerprints._remembered.clear()
 
 
 def test_a_fresh_run_loads_each_model_once_and_hashes_each_file_once(

@@ -16,11 +16,13 @@ import xxhash
 from augkd.errors import WorkspaceError
 from augkd.workspace import checksums
 from augkd.workspace.checkpoints import CHECKPOINT, check_checkpoint, last_checkpoint, mark_whole, rotate
-from augkd.workspace.checksums import check, read_signed, table_of, write_signed
+from augkd.workspace.checksums import check, read_checked, read_signed, table_of, write_signed
 from augkd.workspace.chunk_log import log_path, record_chunk, recorded_chunks
 from augkd.workspace.disk import check_room, system_problem, writing
+from augkd.workspace.file_memory import FileMemory
 from augkd.workspace.files import replacing, sweep, write_text
 from augkd.workspace.folders import begin, end
+from augkd.workspace.line_log import append_lines
 from augkd.workspace.locks import locked
 from augkd.workspace.manifests import check_if_ours, finished
 from augkd.workspace.verify import verify
@@ -181,7 +183,9 @@ def test_a_chunk_is_recorded_once_it_is_complete_and_a_torn_line_counts_as_none(
     assert log.read_bytes() == whole
     for place in (0, 20, 60):
         flip(log, place)
-        with pytest.raises(WorkspaceError, match=rf"chunks\.jsonl is damaged; remove {tmp_path / 'build'} and run"):
+        with pytest.raises(
+            WorkspaceError, match=rf"chunks\.jsonl:1 is damaged: .*; remove {tmp_path / 'build'} and run"
+        ):
             recorded_chunks(tmp_path)
         log.write_bytes(whole)
 
@@ -289,7 +293,8 @@ def test_a_file_is_hashed_once_in_a_process_and_again_after_any_change(
     time.sleep(0.05)  # until a change would show in the time of change
     hashed: list[str] = []
     real = checksums.checksum
-    monkeypatch.setattr(checksums, "checksum", lambda path: hashed.append(path.name) or real(path))
+    memory = FileMemory(lambda path: hashed.append(path.name) or real(path))
+    monkeypatch.setattr(checksums, "_remembered", memory)
     for _ in range(3):
         assert finished(folder, "index", {"seed": 1})
     assert hashed == ["a", "b"]
@@ -298,3 +303,35 @@ def test_a_file_is_hashed_once_in_a_process_and_again_after_any_change(
     os.utime(folder / "a", ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(WorkspaceError, match="a is damaged"):
         finished(folder, "index", {"seed": 1})
+
+
+# ---- JSON that may be signed ----
+
+
+def test_a_json_file_with_a_checksum_is_compared_and_one_of_an_older_augkd_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "compare.json"
+    write_text(path, '{"rows": [1]}')
+    assert read_checked(path, "do this") == {"rows": [1]}
+    write_signed(path, {"rows": [1]})
+    assert read_checked(path, "do this") == {"rows": [1]}
+    path.write_bytes(path.read_bytes().replace(b"1\n", b"2\n"))
+    with pytest.raises(WorkspaceError, match=r"compare\.json is damaged: .*; do this$"):
+        read_checked(path, "do this")
+    assert any("compare.json is damaged" in line for line in verify(tmp_path).damaged)
+
+
+def test_answers_and_rounds_are_verified_and_files_of_other_programs_are_not(tmp_path: Path) -> None:
+    append_lines(tmp_path / "answers.jsonl", [{"key": "a", "answer": "A"}, {"key": "b", "answer": "B"}])
+    write_signed(tmp_path / "round-1.json", {"texts": [], "student": None})
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "answers.jsonl").write_text('{"text": "a cat", "label": "animal"}\n')
+    (theirs / "compare.json").write_text('{"rows": []}')
+    result = verify(tmp_path)
+    assert (sorted(each.kind for each in result.artefacts), result.damaged) == (
+        ["answers of a teacher", "round of a label budget"],
+        (),
+    )
+    flip(tmp_path / "answers.jsonl", 60)
+    flip(tmp_path / "round-1.json", 3)
+    assert len(verify(tmp_path).damaged) == 2

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from augkd.workspace.line_log import append_lines, read_lines
+
 FILE = "answers.jsonl"
+_REMEDY = "remove that line and run the same command; only its text is asked about again"
 
 
 class AnswerStore:
@@ -25,19 +27,14 @@ class AnswerStore:
         self._read = 0  # bytes
 
     def refresh(self) -> None:
-        """Reads what was added since the last time, by this process or another one."""
+        """Reads what was added since the last time, by this process or another one.
+
+        Raises WorkspaceError for a damaged answer: it was paid for, so the user decides.
+        """
         path = self.folder / FILE
-        if not path.exists() or path.stat().st_size <= self._read:
-            return
-        with path.open("rb") as stream:
-            stream.seek(self._read)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break  # still being written, or cut by a kill; `add` ends it, and it is no answer
-                self._read += len(line)
-                record = _parsed(line)
-                if record is not None:
-                    self._records[record["key"]] = record
+        if path.exists() and path.stat().st_size > self._read:
+            records, self._read = read_lines(path, self._read, _REMEDY)
+            self._records |= {record["key"]: record for record in records}
 
     def get(self, key: str) -> Mapping[str, Any] | None:
         """The record of a key, as far as it has been read."""
@@ -50,13 +47,7 @@ class AnswerStore:
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends a record, which has a `key`; on disk when this returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(dict(record), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        with (self.folder / FILE).open("ab+") as stream:
-            if stream.tell() and not _ends_with_newline(stream):
-                line = b"\n" + line
-            stream.write(line)
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_lines(self.folder / FILE, [record])
         self._records[str(record["key"])] = dict(record)
 
     def __len__(self) -> int:
@@ -67,17 +58,3 @@ def answer_key(*parts: object) -> str:
     """What an answer is stored under: 128 bits over everything it depends on."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """None for a line that a kill has cut."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("key"), str) else None
-
-
-def _ends_with_newline(stream: Any) -> bool:
-    stream.seek(-1, os.SEEK_END)
-    return bool(stream.read(1) == b"\n")

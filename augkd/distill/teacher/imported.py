@@ -21,6 +21,7 @@ from augkd.distill.teacher.asked import Pair
 from augkd.distill.teacher.prompt import Answer, smoothed
 from augkd.errors import DataError, did_you_mean, short_repr
 from augkd.recipe import TeacherOptions
+from augkd.workspace.line_log import append_lines, read_lines
 from augkd.workspace.locks import claimed
 from augkd.workspace.progress import Steps
 
@@ -113,9 +114,9 @@ def hand_out(folder: Path, texts: Sequence[Pair], path: Path) -> None:
     """Writes the texts to `path` as JSONL with their ids and an empty label, and remembers what was handed out."""
     rows = [{"id": text_id(text), "text": text[0], **_second(text)} for text in texts]
     folder.mkdir(parents=True, exist_ok=True)
-    known = requested_texts(folder)
-    with (folder / REQUESTED).open("a", encoding="utf-8") as stream:
-        stream.writelines(_line(row) for row in rows if row["id"] not in known)
+    with claimed(folder):
+        known = requested_texts(folder)
+        append_lines(folder / REQUESTED, [row for row in rows if row["id"] not in known])
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as stream:
         stream.writelines(_line(row | {"label": None}) for row in rows)
@@ -223,9 +224,7 @@ def _by_label(where: str, name: str, value: Any, labels: Sequence[str], order: S
 
 def requested_texts(folder: Path) -> dict[str, Pair]:
     """The texts that were handed out, by id."""
-    path = folder / REQUESTED
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]  # a kill may have cut the last one
+    rows, _ = read_lines(folder / REQUESTED, remedy="remove that line and run `augkd label next` again")
     return {row["id"]: (row["text"], row.get("text_pair")) for row in rows}
 
 

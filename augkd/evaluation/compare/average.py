@@ -31,14 +31,15 @@ from augkd.evaluation.compare.schema import (
 from augkd.evaluation.compare.students import StudentScores, measure, read_students
 from augkd.evaluation.compare.summary import NO_VERDICT, student_folders, verdict_of
 from augkd.evaluation.compare.table import average_table
-from augkd.workspace.files import write_json, write_text
+from augkd.workspace.checksums import write_signed
+from augkd.workspace.files import write_text
 from augkd.workspace.run_folder import task_folder
 
 
 def write_average(tasks: Sequence[ComparisonSummary], out: Path) -> AverageSummary:
     """Averages tasks whose folders lie in `out`; writes the summary there to compare.json and compare.md."""
     summary = average(tasks, [task_folder(out, task["task"]) for task in tasks])
-    write_json(out / "compare.json", summary)
+    write_signed(out / "compare.json", summary)
     write_text(out / "compare.md", average_table(summary) + "\n")
     return summary
 

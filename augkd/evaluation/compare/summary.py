@@ -29,7 +29,8 @@ from augkd.evaluation.compare.schema import (
 from augkd.evaluation.compare.students import StudentPredictions, StudentScores, measure, read_students
 from augkd.evaluation.compare.table import comparison_table
 from augkd.evaluation.results import RunResults, Split
-from augkd.workspace.files import write_json, write_text
+from augkd.workspace.checksums import write_signed
+from augkd.workspace.files import write_text
 from augkd.workspace.run_folder import run_folder
 
 NO_VERDICT: Verdict = {"interval": None, "p": None, "verdict": None}
@@ -78,7 +79,7 @@ def summarise(
     predictions = read_students(student_folders(out, runs), split)
     if predictions is not None:
         _add_inference(summary, predictions)
-    write_json(out / "compare.json", summary)
+    write_signed(out / "compare.json", summary)
     write_text(out / "compare.md", comparison_table(summary) + "\n")
     return summary
 

@@ -30,11 +30,12 @@ from augkd.runs.context import StageFolders
 from augkd.runs.stages.rows import RowCounts, transfer_rows
 from augkd.runs.stages.student import StudentStage
 from augkd.runs.stages.teacher import Teacher
-from augkd.workspace.files import read_json, replacing, write_json
+from augkd.workspace.checksums import read_signed, write_signed
+from augkd.workspace.files import replacing
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.folders import CACHE, begin, end
 from augkd.workspace.locks import claimed
-from augkd.workspace.manifests import finished
+from augkd.workspace.manifests import finished, write_manifest
 from augkd.workspace.progress import prefixed
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str | None]
 KIND = "labels"
+_VECTORS = "pool_vectors"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class LabelRounds:
                 self._ask(number, texts.labelled if number == 1 else rounds[-1], known)
                 round_ = _Round(self, folder, number, texts, pool, known)
                 picked, score = round_.pick(size - len(before))
-                write_json(file, {"texts": picked, "student": score})
+                write_signed(file, {"texts": picked, "student": score})
                 shutil.rmtree(folder / f"round-{number}", ignore_errors=True)
             rounds.append(_read_round(file))
         self._ask(len(rounds) + 1, rounds[-1], [*texts.labelled, *(text for picked in rounds for text in picked)])
@@ -234,13 +236,15 @@ class _Round:
     def _vectors(self) -> dict[Pair, NDArray[np.float32]]:
         """Unit vectors of all texts, kept while the rounds last."""
         texts = [*self.texts.labelled, *self.pool]
-        file = self.folder / CACHE / "vectors.npy"
-        if not file.exists():
+        home = self.folder / CACHE / "pool"
+        file = home / "vectors.npy"
+        if not finished(home, _VECTORS, {}):
             encoder = make_encoder({"model": self.rounds.budget.encoder}, self.folder / CACHE)
             joined = [text if pair is None else f"{text} {pair}" for text, pair in texts]
             made = encode(encoder, joined, partial(self.rounds.context.progress, "vectors of the pool"))
             with replacing(file) as temporary, temporary.open("wb") as stream:
                 np.save(stream, made.astype(np.float32), allow_pickle=False)
+            write_manifest(home, _VECTORS, {})
         return dict(zip(texts, np.load(file, allow_pickle=False), strict=True))
 
 
@@ -250,10 +254,15 @@ def _without(texts: Sequence[Pair], others: Sequence[Pair]) -> list[Pair]:
 
 
 def _read_round(file: Path) -> list[Pair]:
-    return [(text, pair) for text, pair in read_json(file)["texts"]]
+    return [(text, pair) for text, pair in _read(file)["texts"]]
 
 
 def _read_rounds(folder: Path, count: int) -> tuple[list[list[Pair]], list[dict[str, Any]]]:
     files = [folder / f"round-{number}.json" for number in range(1, count + 1)]
-    scores = [score for file in files if (score := read_json(file)["student"]) is not None]
+    scores = [score for file in files if (score := _read(file)["student"]) is not None]
     return [_read_round(file) for file in files], scores
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A round as it was written; what was chosen decides which answers are worth something, so damage is refused."""
+    return read_signed(file, f"remove {file.parent} to choose all rounds again; answers that are stored are kept")

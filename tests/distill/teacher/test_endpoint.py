@@ -18,7 +18,7 @@ from augkd.distill.teacher.asked import AskedTeacher
 from augkd.distill.teacher.chat import ChatEndpoint
 from augkd.distill.teacher.endpoint import EndpointSource
 from augkd.distill.teacher.prompt import question_for
-from augkd.errors import ModelError
+from augkd.errors import ModelError, WorkspaceError
 from augkd.recipe import TeacherOptions
 
 pytest.importorskip("openai")
@@ -317,6 +317,23 @@ def test_an_answer_that_a_kill_has_cut_is_asked_again_and_the_others_are_not(tmp
         teacher(server.url, tmp_path, concurrency=1).logits(texts("x", "y"))
     assert len(server.requests) == 3
     assert len(AnswerStore(tmp_path)) == 0, "nothing is read before it is asked for"
+
+
+def test_a_flipped_bit_in_a_paid_answer_is_refused_with_its_line_and_only_that_text_is_asked_again(
+    tmp_path: Path,
+) -> None:
+    with chat_server(lambda request, number: Say("A")) as server:
+        teacher(server.url, tmp_path, concurrency=1).logits(texts("x", "y"))
+        file = tmp_path / FILE
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(b'"answer": "A"', b'"answer": "C"', 1))
+        with pytest.raises(WorkspaceError, match=rf"{FILE}:1 is damaged: .*remove that line and run the same command"):
+            teacher(server.url, tmp_path).logits(texts("x", "y"))
+        assert len(server.requests) == 2
+        file.write_bytes(b"".join(whole.splitlines(keepends=True)[1:]))
+        teacher(server.url, tmp_path).logits(texts("x", "y"))
+        assert len(server.requests) == 3
+        assert "Text: x" in server.prompts[2]
 
 
 def test_an_interrupt_stores_what_is_on_its_way_and_sends_nothing_more(tmp_path: Path) -> None:

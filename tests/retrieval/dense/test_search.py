@@ -19,6 +19,7 @@ from augkd.errors import IndexFolderError
 from augkd.retrieval.dense.search import Index
 from augkd.retrieval.engines.local import build_dense
 from augkd.workspace import checksums
+from augkd.workspace.file_memory import FileMemory
 
 DIM = 16
 
@@ -208,13 +209,14 @@ def test_a_large_file_is_hashed_once_until_it_or_its_place_changes(
     shutil.copytree(folder, copy)
     hashed: list[Path] = []
     real = checksums.checksum
-    monkeypatch.setattr(checksums, "checksum", lambda path: hashed.append(path) or real(path))
+    memory = FileMemory(lambda path: hashed.append(path) or real(path))
+    monkeypatch.setattr(checksums, "_remembered", memory)
     time.sleep(0.05)  # until a change would show in the time of change
     files = len(json.loads((copy / "manifest.json").read_text())["files"])
 
     def hashed_in_a_new_process(place: Path) -> int:
         hashed.clear()
-        checksums._remembered.cache_clear()
+        memory.clear()
         Index.open(place)
         return len(hashed)
 
