@@ -12,7 +12,7 @@ import torch
 from support.command_line import Augkd
 from support.tiny import sentences
 
-from augkd.errors import DataError, ModelError
+from augkd.errors import DataError, ModelError, WorkspaceError
 from augkd.evaluation.calibration import read_calibrations
 from augkd.evaluation.report.report import write_report
 from augkd.models.classifier import load_classifier
@@ -22,6 +22,7 @@ from augkd.runs.run import Run
 from augkd.ship.calibrate import calibrate_student
 from augkd.ship.cascade import Cascade
 from augkd.ship.export import export_student
+from augkd.workspace.checksums import read_signed, write_signed
 
 TEXTS = [text for text, _ in sentences(60)]
 
@@ -80,9 +81,12 @@ def test_the_cascade_answers_exactly_where_the_scaled_confidence_reaches_the_thr
 def test_a_threshold_that_nothing_passes_gives_none_for_every_text(run: Path) -> None:
     value = calibrate_student(run, agreement=0.8, confidence=0.9)
     path = run / "student" / "calibration.json"
-    stored = json.loads(path.read_text())
+    stored = read_signed(path)
     stored["forms"]["pytorch"]["threshold"] = None
     path.write_text(json.dumps(stored))
+    with pytest.raises(WorkspaceError, match=r"calibration\.json is damaged: .*run augkd calibrate again"):
+        Cascade(run)
+    write_signed(path, stored)
     assert Cascade(run).predict(TEXTS[:3]) == [None, None, None]
     assert value.tested == 135
     path.unlink()
@@ -104,7 +108,7 @@ def test_the_onnx_form_answers_as_pytorch_does_and_int8_is_calibrated_on_its_own
 
 def test_a_student_that_was_trained_again_is_not_calibrated(calibrated: Path) -> None:
     path = calibrated / "student" / "calibration.json"
-    path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
+    write_signed(path, read_signed(path) | {"weights": "0"})
     with pytest.raises(ModelError, match="is not calibrated; run: augkd calibrate"):
         Cascade(calibrated)
 
