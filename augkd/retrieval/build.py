@@ -29,6 +29,7 @@ from augkd.retrieval.lexical.index import build_lexical
 from augkd.retrieval.manifest import encoder_options, read_index_manifest
 from augkd.retrieval.open import encoder_in, open_index, with_encoder
 from augkd.retrieval.retriever import Retriever
+from augkd.retrieval.room import check_index_room, check_merge_room
 from augkd.retrieval.spool import encode_parts
 from augkd.workspace.folders import CACHE
 from augkd.workspace.manifest_kinds import DenseManifest, LexicalManifest, ShardManifest
@@ -51,6 +52,7 @@ def build_index(
     loads none. The workers of `cluster` encode (None: this machine does); the index has the same bytes. The caller
     holds `workspace.locks.locked(folder)` where two builds could meet.
     """
+    check_index_room(recipe, folder)
     source = CorpusSource(**dump(recipe.corpus)).here(progress)
     report = partial(progress, "index")
     if recipe.encoder.kind == "lexical":
@@ -84,6 +86,7 @@ def build_shard(
             f"shard {shard[0]}/{shard[1]} would fit a static encoder of its own; build shard 1/{shard[1]} first, and "
             "give its folder with --encoder"
         )
+    check_index_room(recipe, folder, shard[1])
     source = CorpusSource(**dump(recipe.corpus)).here(progress)
     made = _encoder(recipe, source, folder, progress, encoder)
     report = partial(progress, "shard")
@@ -92,7 +95,9 @@ def build_shard(
 
 def merge_shards(shards: Sequence[Path], folder: Path) -> Retriever:
     """Builds the index in `folder` from all of its shards; what does not fit is an error, before it writes."""
-    first = read_shards(shards)[0]
+    manifests = read_shards(shards)
+    check_merge_room(manifests, folder)
+    first = manifests[0]
     options = validate(EncoderOptions, (first.recipe or {}).get("encoder", {}), shards[0] / MANIFEST)
     if options.kind == "static":
         kept = find_kept(shards[0], options.model, options.static_dim, first.made_from.encoder)

@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from augkd.data.corpus import CorpusSource
-from augkd.data.sizes import size_of
 from augkd.data.task import Task
-from augkd.errors import AugkdError
-from augkd.models.locate import BUNDLED, bundled_encoder, locate, weight_files
-from augkd.recipe import IndexRecipe, Recipe, dump
-from augkd.retrieval.dense.size import plan_index
+from augkd.models.locate import weight_files
+from augkd.recipe import IndexRecipe, Recipe
+from augkd.retrieval.room import SURE, index_bytes, local_model
 from augkd.workspace.disk import check_room, free_bytes, size_text
-from augkd.workspace.files import read_json
 from augkd.workspace.manifests import MANIFEST
 
 _TRAINED = 1 + 3 * 3  # times the weights: the result, three checkpoints of weights and two moments
@@ -29,7 +25,7 @@ def disk_plan(recipe: Recipe, task: Task, out: Path | None) -> dict[str, int]:
     sizes: dict[str, int] = {}
     neighbours = recipe.data.neighbours
     if neighbours and isinstance(neighbours.index, IndexRecipe):
-        sizes["index"] = _index(neighbours.index)
+        sizes["index"] = index_bytes(neighbours.index)
     weights = _weights(recipe.teacher.model)
     if recipe.teacher.epochs and weights:
         sizes["teacher"] = _TRAINED * weights
@@ -60,29 +56,7 @@ def check_disk(recipe: Recipe, task: Task, out: Path, shared: bool) -> None:
         sizes = {stage: size for stage, size in sizes.items() if stage == "student"}
     if sizes:
         stage = max(sizes, key=lambda name: sizes[name])
-        check_room(out, sizes[stage] // 3, f"the {stage}")
-
-
-def _index(recipe: IndexRecipe) -> int:
-    """Texts and, of a dense index, its vectors at their peak; of a lexical one, its postings."""
-    source = CorpusSource(**dump(recipe.corpus))
-    texts = size_of(source.dataset).bytes
-    count, dim = source.known_size(), _dim(recipe)
-    if recipe.encoder.kind == "lexical":
-        return 3 * texts
-    if not count or not dim:
-        return texts
-    chosen = plan_index(count, dim, None, recipe.faiss.recall).chosen
-    return texts + (chosen.disk_bytes if chosen else 6 * dim * count)
-
-
-def _dim(recipe: IndexRecipe) -> int | None:
-    if recipe.encoder.kind == "static":
-        return recipe.encoder.static_dim
-    folder = _local(recipe.encoder.model)
-    if folder is None or not (folder / "config.json").is_file():
-        return None
-    return recipe.encoder.dim or read_json(folder / "config.json").get("hidden_size")
+        check_room(out, sizes[stage] // SURE, f"the {stage}")
 
 
 def _transfer_set(recipe: Recipe, task: Task) -> int:
@@ -98,18 +72,8 @@ def _transfer_set(recipe: Recipe, task: Task) -> int:
 
 def _weights(model: str | None) -> int:
     """Bytes of a model's weights on this machine; 0 where it is not here yet."""
-    folder = _local(model)
+    folder = local_model(model)
     return 0 if folder is None else sum(path.stat().st_size for path in weight_files(folder))
-
-
-def _local(model: str | None) -> Path | None:
-    """The folder of a model that is here; nothing is downloaded."""
-    try:
-        if model == BUNDLED:
-            return bundled_encoder()
-        return locate(model) if model is not None and Path(model).expanduser().is_dir() else None
-    except AugkdError:
-        return None  # the stage itself says what is wrong with it
 
 
 def _finished(out: Path | None, stage: str) -> bool:
