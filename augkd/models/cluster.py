@@ -20,6 +20,7 @@ from augkd.models.ray_calls import import_ray, interruptible
 from augkd.models.shipped_files import ShippedFolder, ship
 from augkd.models.worker_pool import WorkerPool
 
+_STORE = 2**30  # bytes for what is on its way, of a cluster that is started here; Ray's own share is 30 % of the memory
 _CONNECT = 10.0  # seconds until an address counts as wrong
 
 
@@ -130,7 +131,9 @@ def _is_share(number: float) -> bool:
 
 def _open(ray: Any, address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {} if address != "local" else {"num_cpus": usable_cores(), "include_dashboard": False}
+    options: dict[str, Any] = {}
+    if address == "local":
+        options = {"num_cpus": usable_cores(), "object_store_memory": _STORE, "include_dashboard": False}
     try:
         _check_listens(address)
         ray.init(address, namespace="augkd", configure_logging=False, log_to_driver=False, **options)

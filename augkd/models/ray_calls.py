@@ -22,9 +22,9 @@ def import_ray() -> Any:
         raise ClusterError("--engine ray needs ray; pip install 'augkd[ray]'")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # after the import, which sets another
     return ray
 
 
