@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.storage import cache as cache
@@ -68,9 +69,15 @@ training: {{kd: {{weight: 0.5, temperature: 2.0}}, ce: {{weight: 0.5}}, epochs: 
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
+def ray_address(ray_cluster: Any) -> str:
+    """The address of the Ray cluster of the tests."""
+    return str(ray_cluster.address)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
     """A Ray cluster of two nodes with two CPUs each; tests that use it are of the xdist group `ray`: there is one."""
     from support.ray_cluster import two_nodes
 
     with two_nodes() as cluster:
-        yield cluster.address
+        yield cluster

@@ -8,9 +8,10 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.ray_cluster import make_deadly, make_failing, make_square
+from support.ray_cluster import STORE, make_deadly, make_failing, make_square
 
 from augkd.errors import ClusterError, DataError, RecipeError
 from augkd.models.cluster import Cluster
@@ -36,6 +37,23 @@ def test_every_task_is_done_once_although_a_worker_is_killed(ray_address: str, w
         again = {process for _, (_, process) in pool.map((number, number) for number in range(40))}
         assert again
         assert killed not in again
+
+
+@pytest.mark.slow
+def test_a_lost_machine_costs_only_what_its_workers_had(ray_cluster: Any) -> None:
+    third = ray_cluster.add_node(num_cpus=2, object_store_memory=STORE)
+    ray_cluster.wait_for_nodes()
+    with Cluster.connect(ray_cluster.address, workers=6) as cluster:
+        pool = cluster.pool(make_square, 0.1)
+        seen: list[int] = []
+        for number, _ in pool.map((number, number) for number in range(200)):
+            seen.append(number)
+            if len(pool.processes) == 6 and third is not None:
+                ray_cluster.remove_node(third, allow_graceful=False)
+                third = None
+        assert third is None
+        assert sorted(seen) == list(range(200))
+        assert pool.lost == 2, "its two workers; there is no room for others, so four go on"
 
 
 def test_results_come_in_order_where_that_is_asked_for(ray_address: str) -> None:
