@@ -33,7 +33,7 @@ class Worker:
         self, make: Callable[..., Callable[[Any], Any]], args: tuple[Any, ...], expected: Mapping[str, str], gpus: float
     ) -> int:
         """Makes what the tasks need; the process id. Raises ClusterError where other versions are installed."""
-        from augkd.models.libraries import quiet_libraries
+        from augkd.models.libraries import quiet_libraries, set_environment
 
         installed = {**versions(), "python": python_version()}
         differ = sorted(name for name in expected if installed.get(name) != expected[name])
@@ -45,6 +45,7 @@ class Worker:
             )
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # it got no GPU, though its machine may have one
+        set_environment()
         quiet_libraries()
         self._work = None  # before the next model is loaded
         self._work = make(*args)
