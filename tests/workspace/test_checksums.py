@@ -20,7 +20,7 @@ from augkd.workspace.checksums import check, read_checked, read_signed, table_of
 from augkd.workspace.chunk_log import log_path, record_chunk, recorded_chunks
 from augkd.workspace.disk import check_room, system_problem, writing
 from augkd.workspace.file_memory import FileMemory
-from augkd.workspace.files import replacing, sweep, write_text
+from augkd.workspace.files import replacing, sweep, sweep_writes_of, write_text
 from augkd.workspace.folders import begin, end
 from augkd.workspace.line_log import append_lines
 from augkd.workspace.locks import locked
@@ -335,3 +335,31 @@ def test_answers_and_rounds_are_verified_and_files_of_other_programs_are_not(tmp
     flip(tmp_path / "answers.jsonl", 60)
     flip(tmp_path / "round-1.json", 3)
     assert len(verify(tmp_path).damaged) == 2
+
+
+def test_a_signed_file_that_is_missing_or_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match=r"facts\.json is missing; do this$"):
+        read_signed(tmp_path / "facts.json", "do this")
+    (tmp_path / "facts.json").mkdir()
+    with pytest.raises(WorkspaceError, match=r"facts\.json cannot be read \(Is a directory\)$"):
+        read_signed(tmp_path / "facts.json")
+
+
+def test_a_file_that_the_manifest_does_not_list_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "extra").write_text("x")
+    with pytest.raises(WorkspaceError, match=r"extra is not listed in the manifest; remove .* and run"):
+        check(tmp_path, {}, ["extra"])
+
+
+def test_what_a_dead_process_left_of_a_write_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for process in (dead.pid, os.getppid(), os.getpid()):
+        (tmp_path / f".page.html.{process}.tmp").write_text("")
+    (tmp_path / f".other.html.{dead.pid}.tmp").write_text("")
+    sweep_writes_of(tmp_path / "page.html")
+    # a temporary file with our own number is older than we are: what this process writes, it removes itself
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f".page.html.{os.getppid()}.tmp",
+        f".other.html.{dead.pid}.tmp",
+    }
