@@ -15,6 +15,7 @@ from support.ray_cluster import STORE, make_deadly, make_failing, make_square
 
 from augkd.errors import ClusterError, DataError, RecipeError
 from augkd.models.cluster import Cluster
+from augkd.models.ray_calls import import_ray
 from augkd.models.shipped_files import ship
 from augkd.models.worker_pool import Worker, python_version
 from augkd.workspace.manifests import versions
@@ -155,6 +156,12 @@ def test_without_ray_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ClusterError, match=r"^--engine ray needs ray; pip install 'augkd\[ray\]'$"), Cluster.connect():
         pass
+
+
+def test_usage_reports_are_off_in_what_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    import_ray()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_no_cluster_and_no_room_are_one_line(ray_address: str) -> None:

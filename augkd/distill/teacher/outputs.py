@@ -61,14 +61,16 @@ class CachedTeacher:
         weights: str,
         max_length: int,
         predict: Predict | None = None,
+        predict_from: int = 1,
     ):
         """`load` gives the model when a text is new; `weights` is its fingerprint (weights and tokenizer).
 
-        `predict` computes the logits elsewhere: of each part, in order (None: here, by the model of `load`).
+        `predict` computes the logits elsewhere: of each part, in order, where there are at least `predict_from` parts
+        (None: here, by the model of `load`).
         """
         self._load = load
         self._classifier: Classifier | None = None
-        self._predict = predict or self._predict_here
+        self._predict, self._predict_from = predict, predict_from
         self._outputs = outputs
         self._folder = folder / key_of(weights, max_length)
         self._store = PartStore(self._folder, "teacher_logits", {"weights": weights, "max_length": max_length})
@@ -98,8 +100,9 @@ class CachedTeacher:
             texts, key=lambda text: len(text[0]) + len(text[1] or "")
         )  # stable: a resumed run makes the same parts
         parts = [texts[begin : begin + _PART] for begin in range(0, len(texts), _PART)]
+        predict = self._predict_here if self._predict is None or len(parts) < self._predict_from else self._predict
         done = 0
-        for part, logits in zip(parts, self._predict(parts) if parts else (), strict=True):
+        for part, logits in zip(parts, predict(parts) if parts else (), strict=True):
             _check_finite(logits, part)
             self.rows += len(part)
             done += len(part)

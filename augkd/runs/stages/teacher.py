@@ -235,8 +235,11 @@ def stored_outputs(context: RunContext, tutor: Tutor) -> CachedTeacher:
         assert cluster is not None
         return predict_on(cluster, tutor.files, parts)
 
-    elsewhere = None if cluster is None else predict
-    return CachedTeacher(lambda: tutor.model, context.target.outputs, store, tutor.fingerprint, length, elsewhere)
+    outputs, weights = context.target.outputs, tutor.fingerprint
+    if cluster is None:
+        return CachedTeacher(lambda: tutor.model, outputs, store, weights, length)
+    least = 1 if cluster.gpus else 2  # a single part would wait for one worker, which is no faster without a GPU
+    return CachedTeacher(lambda: tutor.model, outputs, store, weights, length, predict, least)
 
 
 def teacher_target(task: Task, recipe: Recipe) -> Target:

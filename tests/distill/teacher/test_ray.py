@@ -43,6 +43,8 @@ def test_each_distinct_text_is_labelled_once_with_the_logits_computed_here(
         assert there.rows == here.rows == len(TEXTS) // 2
         there.logits(TEXTS[:20])
         assert there.rows == here.rows, "what is stored is not labelled again"
+    few = CachedTeacher(lambda: model, 3, tmp_path / "few", "w", 32, lambda _: pytest.fail("too few to send"), 2)
+    assert few.logits(TEXTS[:16]).shape == (16, 3)
     assert steps[-1] == (len(TEXTS) // 2, len(TEXTS) // 2)
     assert len(steps) == 6
     names = [sorted(path.name for path in store.parent.rglob("part-*")) for store in (here._folder, there._folder)]
