@@ -6,9 +6,10 @@ any code on it: Ray's own token keeps strangers out.
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,11 @@ class Cluster:
             self._pool = wanted, WorkerPool(make, args, cpus=self.cpus, gpus=self.gpus, spare=spare, **size)
         return self._pool[1]
 
+    def warm(self, *modules: str) -> None:
+        """Starts the workers, which import `modules` while this process gets ready to send them tasks."""
+        if self._pool is None:
+            self.pool(make_warm, modules).begin()
+
     def rest(self) -> None:
         """Has the workers give back the memory of what they did last."""
         if self._pool is not None:
@@ -109,6 +115,13 @@ class Cluster:
         if self._pool is not None:
             self._pool[1].stop()
             self._pool = None
+
+
+def make_warm(modules: Sequence[str]) -> Callable[[Any], Any]:
+    """On a worker: what it will need is imported; there are no tasks for it yet."""
+    for name in modules:
+        importlib.import_module(name)
+    return lambda task: task
 
 
 def _check(address: str | None, workers: int | None, cpus: float, gpus: float | None) -> None:

@@ -164,6 +164,10 @@ class WorkerPool:
                 yield early.pop(wanted)
                 wanted += 1
 
+    def begin(self) -> None:
+        """Starts the workers before there is a task."""
+        self._assign()
+
     def rest(self) -> None:
         """Has the workers give back their memory; the next task starts them again, without their imports."""
         self._spare = self.retire()

@@ -60,6 +60,8 @@ def build_index(
         if cluster is not None:
             raise RecipeError("a lexical index encodes no vectors; build it on one machine, without --engine ray")
         return build_lexical(folder, source, recipe=dump(recipe), progress=report)
+    if cluster is not None:
+        cluster.warm("torch", "faiss", *(["sentence_transformers"] if recipe.encoder.kind == "sentence" else []))
     made = _encoder(recipe, source, folder, progress, encoder)
     encode = encode_parts if cluster is None else encode_on(cluster, dump(recipe.encoder))
     options = {**_options(recipe), "recipe": dump(recipe), "encode": encode}

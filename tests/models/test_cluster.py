@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.ray_cluster import STORE, make_deadly, make_failing, make_square
+from support.ray_cluster import STORE, make_deadly, make_failing, make_modules, make_square
 
 from augkd.errors import ClusterError, DataError, RecipeError
 from augkd.models.cluster import Cluster
@@ -61,6 +61,16 @@ def test_results_come_in_order_where_that_is_asked_for(ray_address: str) -> None
     with Cluster.connect(ray_address, workers=2) as cluster:
         results = cluster.pool(make_square).ordered(range(20))
         assert [square for square, _ in results] == [number**2 for number in range(20)]
+
+
+def test_workers_that_were_started_ahead_are_those_that_work(ray_address: str) -> None:
+    with Cluster.connect(ray_address, workers=2) as cluster:
+        cluster.warm("wave")
+        assert list(cluster.pool(make_modules).ordered(["wave"])) == [True]
+        cluster.warm("wave")  # they are at work: nothing is started
+        assert list(cluster.pool(make_modules).ordered(["wave", "sndhdr_not_there"])) == [True, False]
+    with Cluster.connect(ray_address, workers=2) as cluster:  # the twin: a worker of its own did not import it
+        assert list(cluster.pool(make_modules).ordered(["wave"])) == [False]
 
 
 def test_no_more_tasks_are_taken_than_workers_can_hold(ray_address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,11 @@ def make_square(delay: float = 0.0) -> Callable[[int], tuple[int, int]]:
         return number * number, os.getpid()
 
     return square
+
+
+def make_modules() -> Callable[[str], bool]:
+    """On a worker: whether a module was imported."""
+    return lambda name: name in sys.modules
 
 
 def make_deadly(folder: Path, deaths: int) -> Callable[[int], int]:
