@@ -82,6 +82,7 @@ _MODULES = {
     "IndexFolderError": "errors",
     "IndexRecipe": "recipe.index",
     "ModelError": "errors",
+    "ProcessLostError": "errors",
     "Recipe": "recipe.pipeline",
     "RecipeError": "errors",
     "Run": "runs.run",

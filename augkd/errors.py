@@ -14,6 +14,7 @@ Exception hierarchy:
   + ModelError: a teacher, student or encoder is missing, or its labels or vocabulary do not match
   + StorageError: an object in storage cannot be reached, or is not what its manifest says
   + TrainingError: a training has diverged, or a model's outputs are not finite
+  + ProcessLostError: another process of the same training has ended
   + WorkspaceError: an output folder is foreign, locked or written by a newer augkd
 """
 
@@ -57,6 +58,10 @@ class StorageError(AugkdError):
 
 class TrainingError(AugkdError):
     """A training has diverged, or a model's outputs are not finite."""
+
+
+class ProcessLostError(AugkdError):
+    """Another process of the same training has ended."""
 
 
 class WorkspaceError(AugkdError):

@@ -1,6 +1,7 @@
 """The commands: parse, call, print. No logic lives here, and nothing heavy is imported before a command needs it.
 
-Exit status: 0; 1 with one line for a mistake the user can correct; 2 for wrong usage; 130 after Ctrl-C.
+Exit status: 0; 1 with one line for a mistake the user can correct; 2 for wrong usage; 130 after Ctrl-C. Of several
+processes that torchrun launched together, one prints.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from augkd.cli import setup, ship
 from augkd.cli.engine import Address, Cpus, Engine, Gpus, Workers, connected
 from augkd.cli.index import index_app
 from augkd.cli.label import label_app
+from augkd.cli.launched import check_command, process_name, wait_to_be_ended
 from augkd.cli.printing import say
 from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, recipe_names, show, warn
 from augkd.cli.transfer import transfer_app
@@ -24,6 +26,7 @@ from augkd.cli.views import comparison_lines, comparison_notes, run_lines
 from augkd.errors import AugkdError, RecipeError
 from augkd.models.libraries import quiet_libraries, set_environment
 from augkd.workspace.disk import system_problem
+from augkd.workspace.launch import launch
 
 if TYPE_CHECKING:
     from augkd.recipe import Recipe
@@ -48,9 +51,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @app.callback()
-def _root(debug: Debug = False) -> None:
+def _root(context: typer.Context, debug: Debug = False) -> None:
     """Data augmentation for knowledge distillation: index, transfer set, student."""
     set_environment()
+    check_command(context.invoked_subcommand)
 
 
 @app.command()
@@ -253,17 +257,20 @@ def list_(
 
 def _run(recipe: Recipe, name: str, out: Path, as_json: bool) -> None:
     quiet_libraries()
+    from augkd.distill.parallel import disconnect
     from augkd.runs.run import Run
 
     bars = Bars()
     run = Run(recipe, out, progress=bars, name=name)
-    if not as_json:
+    if not as_json and launch().writes:
         for note in run.task.notes:
             say(f"note: {note}", err=True)
     with bars:
         results = run.results()
-    show(results, as_json, run_lines(results, out))
-    warn(results.get("notes", []))
+    disconnect()
+    if launch().writes:
+        show(results, as_json, run_lines(results, out))
+        warn(results.get("notes", []))
 
 
 _LONGEST = 2000  # characters of a message
@@ -287,18 +294,16 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         app(args=[argument for argument in sys.argv[1:] if argument != "--debug"], prog_name="augkd")
-    except AugkdError as exc:
+    except (AugkdError, OSError) as exc:
         if debug:
             raise
-        say(f"error: {_shortened(str(exc))}", err=True)
-        raise SystemExit(1) from None
-    except OSError as exc:
-        if debug:
-            raise
-        say(f"error: {_shortened(system_problem(exc))}", err=True)
+        wait_to_be_ended(exc)
+        message = system_problem(exc) if isinstance(exc, OSError) else str(exc)
+        say(f"error: {process_name()}{_shortened(message)}", err=True)
         raise SystemExit(1) from None
     except _Interrupt:
-        say("interrupted; the same command continues", err=True)
+        if launch().writes:
+            say("interrupted; the same command continues", err=True)
         raise SystemExit(130) from None
 
 

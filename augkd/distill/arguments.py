@@ -8,8 +8,10 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from augkd.distill.parallel import on_cpu
 from augkd.distill.time_budget import EPOCHS
 from augkd.recipe import TrainingOptions
+from augkd.workspace.launch import launch
 
 
 # transformers is not type-checked here, so its classes are Any to mypy.
@@ -36,9 +38,25 @@ class DistillationArguments(TrainingArguments):  # type: ignore[misc]
     time_budget: float | None = None  # seconds of training in place of epochs; None: epochs count
     logs: str | None = None  # folder for TensorBoard's files; None: below `output_dir`, as `transformers` has it
 
+    @property
+    def whole_batch_size(self) -> int:
+        """Originals per forward and backward pass of all processes together.
+
+        `per_device_train_batch_size` in each; or, with `accelerator_config={"split_batches": True}`, in all.
+        """
+        size = int(self.per_device_train_batch_size)
+        return size if self.accelerator_config.split_batches else size * int(self.world_size)
+
+    @property
+    def n_gpu(self) -> int:
+        """One process trains on one GPU: `nn.DataParallel` would show each hook a part of the rows."""
+        return min(1, int(super().n_gpu))
+
     def __post_init__(self) -> None:
         if self.time_budget is not None:
             self.num_train_epochs = EPOCHS
+        if launch().count > 1 and on_cpu():
+            self.use_cpu = True
         super().__post_init__()
 
 
@@ -55,6 +73,7 @@ def arguments(
         num_train_epochs=training.epochs,
         time_budget=training.budget,
         per_device_train_batch_size=training.batch_size,
+        accelerator_config={"split_batches": True},  # the same batches however many processes share them
         gradient_accumulation_steps=training.accumulation,
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup_ratio,

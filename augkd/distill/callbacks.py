@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from augkd.distill.trainer import DistillationTrainer
 
 
-def callbacks_of(args: DistillationArguments, given: Sequence[TrainerCallback] | None) -> list[TrainerCallback]:
+def callbacks_of(
+    args: DistillationArguments, given: Sequence[TrainerCallback] | None, clock: Callable[[], float]
+) -> list[TrainerCallback]:
     """The given callbacks, with those that the time budget and the patience of `args` ask for."""
-    first = [TimeBudget(args.time_budget)] if args.time_budget is not None else []
+    first = [TimeBudget(args.time_budget, clock)] if args.time_budget is not None else []
     last = [EarlyStoppingCallback(args.patience)] if args.patience else []
     return [*first, *(given or []), *last]
 
@@ -31,7 +33,9 @@ class BetweenSteps(TrainerCallback):  # type: ignore[misc]
         self._trainer, self._progress = trainer, progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Continues the sums of the next log entry, in a training that resumes between two entries."""
+        """Starts all processes from the same weights, and a resumed training with the sums of its next log entry."""
+        adversary, modules = self._trainer.adversary, self._trainer.trained_modules
+        self._trainer.ranks.replicate([*modules, *([] if adversary is None else [adversary.generator.lm.model])])
         self._trainer.log_state.begin()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -17,19 +17,19 @@ from augkd.workspace.checkpoints import check_checkpoint, mark_whole
 
 
 class Stateful(Protocol):
-    """A part of a training that learns or remembers something besides the student."""
+    """A part of a training that learns or remembers something besides the student; in several processes, in each."""
 
     def state(self) -> Mapping[str, Tensor]:
-        """Its tensors by name; none when there is nothing to keep."""
+        """Its tensors by name, of all processes together; none when there is nothing to keep."""
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continues from `state`."""
 
 
-def add_state(checkpoint: Path, parts: Mapping[str, Stateful], rows: Mapping[str, int]) -> None:
+def add_state(checkpoint: Path, states: Mapping[str, Mapping[str, Tensor]], rows: Mapping[str, int]) -> None:
     """Adds the state of each part to a checkpoint, then the marker with the rows forwarded so far, by purpose."""
-    for name, part in parts.items():
-        if state := part.state():
+    for name, state in states.items():
+        if state:
             save_file(dict(state), checkpoint / f"{name}.safetensors")
     mark_whole(checkpoint, {"rows": dict(rows)})
 

@@ -1,7 +1,8 @@
 """Which candidates a step trains on: the pool, the student's divergence from the teacher on it, the selector's choice.
 
 Divergences of stored candidates are kept between epochs (`refresh`), so a checkpoint holds them; texts generated for
-one step are scored in that step.
+one step are scored in that step. In several processes each chooses for its own originals, whose random numbers are
+theirs alone; what was scored is exchanged once an epoch, and only where a later epoch uses it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from torch import Tensor
 from augkd.distill.adversary.ascent import Adversary
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
+from augkd.distill.parallel import Ranks
 from augkd.distill.statistics import SelectionStatistics
 from augkd.distill.trace import SelectionTrace
 from augkd.models.classifier import Classifier
-from augkd.models.seeds import rng_of
+from augkd.models.seeds import RowRandom
 from augkd.models.tokens import Tokens
 from augkd.selection.divergence import divergence
 from augkd.selection.pool import Batch, Pool
@@ -51,6 +53,7 @@ class Choice:
         data: DistillationDataset,
         adversary: Adversary | None,
         trace: SelectionTrace | None,
+        ranks: Ranks,
     ):
         """`adversary` adds candidates to every pool; `trace` records the choice among the stored ones."""
         ((self._selector, self._options),) = args.selector.items()
@@ -58,6 +61,8 @@ class Choice:
         self._most = data.most + (adversary.samples if adversary else 0)
         # of each stored candidate, as last scored; nan: never
         self._divergences = torch.full((len(data.candidate_tokens),), torch.nan)
+        self._own = torch.zeros(len(data.candidate_tokens), dtype=torch.bool)  # scored here since the last exchange
+        self._ranks = ranks
         self.trace = trace
         self.statistics = SelectionStatistics(data.source_names, data.source, adversary is not None)
 
@@ -68,15 +73,15 @@ class Choice:
 
     def candidates(self, batch: Batch, epoch: int, scorer: Scorer) -> Pool:
         """The chosen candidates of a batch."""
-        seeds = (self._args.seed, epoch, int(batch.rows[0]))
+        seeds, rows = (self._args.seed, epoch), batch.rows.tolist()
         pool = batch.pool
         if self._adversary is not None:
-            pool = pool.join(self._adversary.pool(batch, rng_of(*seeds, 2), self._args.token_budget))
+            pool = pool.join(self._adversary.pool(batch, RowRandom((*seeds, 2), rows), self._args.token_budget))
         if len(pool) == 0:
             return pool
         values = self._divergence(pool, epoch, scorer) if self._selector in SCORED else None
         key = torch.zeros(len(pool)) if values is None else values
-        chosen = SELECTORS[self._selector](key, pool, rng_of(*seeds), **self._options)
+        chosen = SELECTORS[self._selector](key, pool, RowRandom(seeds, rows), **self._options)
         self.statistics.add(values, pool, chosen)
         if self.trace is not None:
             self.trace.record(epoch, pool.row, values, pool.row[chosen])
@@ -93,11 +98,26 @@ class Choice:
             logits = scorer.logits(pool.tokens.take(rows))
             values[rows] = divergence(logits, pool.teacher[rows], self._args.selection_temperature, self._activation)
             self._divergences[pool.row[stored]] = values[stored]
+            self._own[pool.row[stored]] = True
         return values
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Exchanges what was scored, where this epoch uses it: its originals may be another process's now."""
+        if epoch % self._args.refresh != 0:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        if self._ranks.count == 1:
+            return
+        scored = self._ranks.sum(self._own.float())  # 1: by one process, and no candidate by two
+        values = self._ranks.sum(torch.where(self._own, self._divergences, 0.0))
+        self._divergences = torch.where(scored > 0, values / scored.clamp_min(1), self._divergences)
+        self._own.fill_(False)
 
     def state(self) -> dict[str, Tensor]:
         """For a checkpoint: the divergences, and the trace where there is one."""
-        return {"divergence": self._divergences} | (self.trace.state() if self.trace is not None else {})
+        self._exchange()
+        return {"divergence": self._divergences} | (self.trace.state(self._ranks) if self.trace is not None else {})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continues from a checkpoint."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,14 +48,14 @@ class DistillationDataset(Dataset[int]):
         """The largest number of candidates of an original."""
         return int(self.start.diff().max()) if len(self) else 0
 
-    def collate(self, rows: Sequence[int]) -> dict[str, Batch]:
-        """The batch of the given originals, with all their candidates."""
-        originals = torch.tensor(list(rows))
+    def collate(self, rows: Sequence[int]) -> dict[str, Any]:
+        """The `batch` of the given originals, with all their candidates; and how many `originals` there are."""
+        originals = torch.tensor(list(rows), dtype=torch.long)
         counts = self.start[originals + 1] - self.start[originals]
         owner = torch.repeat_interleave(torch.arange(len(originals)), counts)
-        first = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)[:-1]])
+        first = counts.cumsum(0) - counts
         position = torch.arange(len(owner)) - first[owner]  # within its owner's candidates
         row = self.start[originals][owner] + position
         pool = Pool(self.candidate_tokens.take(row), owner, self.score[row], self.candidate_teacher[row], row)
         batch = Batch(self.tokens.take(originals), self.labels[originals], self.teacher[originals], pool, originals)
-        return {"batch": batch}
+        return {"batch": batch, "originals": len(batch.rows)}

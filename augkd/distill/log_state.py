@@ -27,13 +27,15 @@ class LogState:
     def state(self) -> dict[str, Tensor]:
         """All sums by name, and the step of the last entry."""
         trainer = self._trainer
-        parts = {"selection": trainer.choice.statistics.state(), "layers": trainer.matched.state()}
+        ranks = trainer.ranks
+        parts = {"selection": trainer.choice.statistics.state(ranks), "layers": trainer.matched.state(ranks)}
         sums = {f"{part}/{name}": value for part, state in parts.items() for name, value in state.items()}
         if trainer.ascent_divergence is not None:
             sums["ascent"] = torch.tensor(trainer.ascent_divergence, dtype=torch.float64)
         loss = getattr(trainer, "_tr_loss", torch.tensor(0.0))  # made when training begins
         logged = torch.tensor(getattr(trainer, "_globalstep_last_logged", 0))
-        return {"loss": loss.detach().cpu().clone(), "logged": logged, **sums}
+        mean = ranks.sum(loss.detach().cpu().clone()) / ranks.count  # what a log entry makes of it
+        return {"loss": mean, "logged": logged, **sums}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Keeps `state` until the training begins: Trainer starts its own sums then."""
@@ -47,8 +49,9 @@ class LogState:
         self._loaded = None
         trainer._tr_loss = state["loss"].to(trainer.args.device)
         trainer._globalstep_last_logged = int(state["logged"])
-        trainer.choice.statistics.load_state(_part(state, "selection"))
-        trainer.matched.load_state(_part(state, "layers"))
+        if trainer.ranks.first:  # sums over the ranks; the loss is a mean
+            trainer.choice.statistics.load_state(_part(state, "selection"))
+            trainer.matched.load_state(_part(state, "layers"))
         if "ascent" in state:
             trainer.ascent_divergence = float(state["ascent"])
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from augkd.distill.adversary.ascent import Adversary
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
+from augkd.distill.parallel import ranks
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trace import Trace
 from augkd.distill.trainer import DistillationTrainer
@@ -74,17 +76,19 @@ def train_stages(
     Each stage needs an `output_dir` of its own; finished stages are loaded instead of trained. `validation` gives the
     student's figures by name, one of them the stage's `metric_for_best_model`. `layers(stage, student)` gives what the
     student's layers are compared with in a stage, counted from 1, or None. `adversary` is trained on from stage to
-    stage. `progress` is called with (steps done, steps in all) of the current stage.
+    stage. `progress` is called with (steps done, steps in all) of the current stage. Processes that were launched
+    together train one student; the first one validates and writes.
     """
     results: list[StageResult] = []
     traces: list[Trace | None] = []
+    all_ranks = ranks()
     with lean(student, data, adversary):
         for number, arguments in enumerate(stages, 1):
             folder = Path(arguments.output_dir)
-            if (folder / _RESULT).exists():
+            if all_ranks.from_first((folder / _RESULT).exists):
                 result, trace = _load(folder, student, adversary)
             else:
-                teacher = layers(number, student) if layers else None
+                teacher = all_ranks.first_before_others(partial(layers, number, student)) if layers else None
                 trainer = DistillationTrainer(
                     student, arguments, data, validation, progress=progress, layers=teacher, adversary=adversary
                 )
@@ -92,9 +96,9 @@ def train_stages(
                 # seconds and speed are those of this process alone
                 log = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
                 result = StageResult(trainer.all_rows, log, trainer.state.best_metric)
-                trace = None if trainer.choice.trace is None else trainer.choice.trace.result()
+                trace = None if trainer.choice.trace is None else trainer.choice.trace.result(all_ranks)
                 if number < len(stages):  # the caller saves the student of the last stage
-                    _save(folder, student, adversary, result, trace)
+                    all_ranks.from_first(partial(_save, folder, student, adversary, result, trace))
             results.append(result)
             traces.append(trace)
     return _joined(results, [trace for trace in traces if trace is not None])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from augkd.candidates.generator.generator import SOURCE as GENERATED
+from augkd.distill.parallel import ALONE, Ranks
 from augkd.selection.pool import Pool
 
 
@@ -36,8 +37,12 @@ class SelectionStatistics:
             picked = chosen[source == number]
             self._add(name, values[picked] if values is not None else torch.zeros(len(picked)))
 
-    def take(self) -> dict[str, float]:
-        """The means since the last call, as metrics; by source where there are several. {} when nothing was chosen."""
+    def take(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The means since the last call, as metrics, over all `ranks`; by source where there are several.
+
+        {} when nothing was chosen.
+        """
+        self.load_state(self.state(ranks))
         if not (picked := self._counts["divergence_picked"]):
             return {}
         metrics = {"selection/similarity": self._mean("similarity")}
@@ -51,11 +56,14 @@ class SelectionStatistics:
         self._sums.clear()
         return metrics
 
-    def state(self) -> dict[str, Tensor]:
-        """For a checkpoint: counts and sums by name."""
-        values = {name: [count, self._sums[name]] for name, count in self._counts.items()}
-        sums = {f"sum/{name}": torch.tensor(pair, dtype=torch.float64) for name, pair in values.items()}
-        return {"scored": torch.tensor(self._scored), **sums}
+    def state(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+        """For a checkpoint: counts and sums by name, of all `ranks` together."""
+        numbers = {f"{name}/sum": value for name, value in self._sums.items()} | {"scored": float(self._scored)}
+        total = ranks.total(numbers | self._counts)
+        names = [name for name in total if f"{name}/sum" in total]
+        pairs = {f"sum/{name}": [total[name], total[f"{name}/sum"]] for name in names}
+        sums = {name: torch.tensor(pair, dtype=torch.float64) for name, pair in pairs.items()}
+        return {"scored": torch.tensor(total["scored"] > 0), **sums}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continues from `state`."""

@@ -29,6 +29,7 @@ class StepRows:
     teacher: Tensor  # (n, outputs) logits
     labels: Tensor  # (n,), missing for candidates
     weights: Tensor  # (n,) 1 for an original
+    owner: Tensor  # (n,) the original that each row belongs to, by its place in the batch
 
     @classmethod
     def of(cls, batch: Batch, chosen: Pool, *, missing: float, candidate_weight: float, token_budget: int) -> StepRows:
@@ -42,6 +43,7 @@ class StepRows:
             torch.cat([batch.teacher, chosen.teacher]),
             torch.cat([batch.labels, batch.labels.new_full((len(chosen), *batch.labels.shape[1:]), missing)]),
             weights,
+            torch.cat([torch.arange(len(batch.tokens)), chosen.owner]),
         )
 
 
@@ -63,7 +65,7 @@ class StepLoss:
     rows: StepRows
     objective: Objective
     layers: LayerTargets | None
-    originals: int  # of the whole accumulated step: what the sum is divided by
+    originals: int  # of the whole accumulated step, in all processes: what the sum is divided by
     progress: float  # share of the training that is done, in [0, 1]
 
     def __call__(self) -> Tensor:  # ()

@@ -24,6 +24,8 @@ from augkd.workspace.files import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from augkd.distill.parallel import Ranks
+
 CELLS = 16_000_000  # epochs × candidates kept, 3 bytes each: 48 MB. 5,000 originals × 8 fit for 400 epochs
 _LARGEST = float(np.finfo(np.float16).max)  # 65504: a squared error of logits may be larger, a KL is not
 _STATE = ("trace.divergence", "trace.picked")
@@ -124,18 +126,26 @@ class SelectionTrace:
             values = divergence.detach().float().cpu().numpy()[kept]
             self._divergence[epoch, columns] = np.minimum(values, _LARGEST)
 
-    def result(self) -> Trace:
-        """The trace up to the last recorded epoch: a training may stop early."""
-        recorded = self._picked.any(axis=1) | ~np.isnan(self._divergence).all(axis=1)
+    def result(self, ranks: Ranks | None = None) -> Trace:
+        """The trace up to the last recorded epoch, of all `ranks`: a training may stop early."""
+        divergence, picked = (values.numpy() for values in self.state(ranks).values())
+        recorded = picked.any(axis=1) | ~np.isnan(divergence).all(axis=1)
         epochs = int(np.flatnonzero(recorded).max()) + 1 if recorded.any() else 0
-        divergence, picked = self._divergence[:epochs].copy(), self._picked[:epochs].copy()
-        return Trace(divergence, picked, self._kept, np.array([epochs]), self._total)
+        return Trace(divergence[:epochs].copy(), picked[:epochs].copy(), self._kept, np.array([epochs]), self._total)
 
-    def state(self) -> dict[str, Tensor]:
-        """For a checkpoint: copies, with names that start with `trace.`."""
+    def state(self, ranks: Ranks | None = None) -> dict[str, Tensor]:
+        """For a checkpoint: copies, with names that start with `trace.`; of all `ranks`, each of which recorded a part.
+
+        What one recorded is nan and 0 in the others, or the same where an earlier checkpoint held it.
+        """
         import torch
 
-        return dict(zip(_STATE, (torch.tensor(self._divergence), torch.tensor(self._picked)), strict=True))
+        divergence, picked = torch.tensor(self._divergence), torch.tensor(self._picked)
+        if ranks is not None and ranks.count > 1:
+            divergence = ranks.largest(divergence.nan_to_num(nan=-torch.inf, posinf=torch.inf))
+            divergence = torch.where(divergence == -torch.inf, torch.nan, divergence)
+            picked = ranks.largest(picked)
+        return dict(zip(_STATE, (divergence, picked), strict=True))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continues from a checkpoint; raises WorkspaceError when its trace has other epochs or candidates."""

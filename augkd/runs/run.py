@@ -18,6 +18,7 @@ import numpy as np
 
 from augkd.data.task import Task, texts_of, with_labelled
 from augkd.data.transfer_set import TransferSet
+from augkd.distill.parallel import ranks
 from augkd.distill.teacher.outputs import TeacherOutputs, known_logits
 from augkd.distill.teacher.ray import TeacherFiles
 from augkd.evaluation.metrics import metric_of, score
@@ -42,6 +43,7 @@ from augkd.runs.stages.teacher import Teacher, Tutor, stored_outputs, teacher_ta
 from augkd.runs.stages.transfer_set import make_transfer_set
 from augkd.runs.task import read_task
 from augkd.workspace.fingerprints import fingerprint
+from augkd.workspace.launch import launch, nothing_finished
 from augkd.workspace.locks import locked
 from augkd.workspace.manifest_kinds import MaskedLMManifest, StudentManifest, TeacherManifest, TransferSetManifest
 from augkd.workspace.manifests import MANIFEST, read_manifest
@@ -71,7 +73,15 @@ class Lesson:
 
     @cached_property
     def transfer_set(self) -> TransferSet:
-        """Originals and candidates with the logits of the tutor."""
+        """Originals and candidates with the logits of the tutor; in several processes, the first one makes it."""
+        for assistant in self._assistants:
+            assistant.train()  # all processes train it, before the first labels with it
+        folder = ranks().from_first(lambda: self._made_transfer_set().folder)
+        if not folder.exists():
+            raise nothing_finished("transfer set", folder)
+        return TransferSet.open(folder)
+
+    def _made_transfer_set(self) -> TransferSet:
         stages, rounds = self._stages, None
         if self.context.recipe.data.label_budget is not None and not self._assistants:  # an assistant labels for free
             rounds = LabelRounds(self._stage, stages.teacher)
@@ -164,21 +174,27 @@ class Run:
     def results(self) -> RunResults:
         """Makes all stages that are not finished; returns and writes results.json.
 
-        Those of a finished run stay as they are. Raises WorkspaceError, which names it, for a damaged file of a stage.
+        Those of a finished run stay as they are. Processes launched together (torchrun) train the students together;
+        the first one makes and writes everything else. Raises WorkspaceError, which names it, for a damaged file of a
+        stage, ProcessLostError where another process has ended.
         """
-        out = self.context.folders.out
+        out, shared = self.context.folders.out, self.context.folders.shared
         with locked(out):
-            check_disk(self.recipe, self.context.student_task, out, self.context.folders.shared is not None)
+            ranks().from_first(lambda: check_disk(self.recipe, self.context.student_task, out, shared is not None))
             student = self.student()
-            transfer = self.transfer_set().folder
-            record = RunRecord(out, student, dump(self.recipe), relative_stages(out, self._stage_folders(transfer)))
-            results = record.read()
-            if results is None:
-                results = self._results(student, read_manifest(transfer, TransferSetManifest))
-                if notes := self.notes():
-                    results["notes"] = notes
-                record.write(results)
-            write_cards(out, transfer)
+            return ranks().from_first(lambda: self._written_results(student))
+
+    def _written_results(self, student: StudentManifest) -> RunResults:
+        """The results of a run whose stages are finished, written unless they are there."""
+        out, transfer = self.context.folders.out, self.transfer_set().folder
+        record = RunRecord(out, student, dump(self.recipe), relative_stages(out, self._stage_folders(transfer)))
+        results = record.read()
+        if results is None:
+            results = self._results(student, read_manifest(transfer, TransferSetManifest))
+            if notes := self.notes():
+                results["notes"] = notes
+            record.write(results)
+        write_cards(out, transfer)
         return results
 
     def prepare(self) -> None:
@@ -278,6 +294,7 @@ def distill_transfer_set(
 def _context(
     recipe: Recipe, folders: StageFolders, progress: Progress, name: str, cluster: Cluster | None
 ) -> RunContext:
+    progress = progress if launch().writes else silent
     task = read_task(recipe, progress)
     target = task.target if task.labels else teacher_target(task, recipe)
     metric = target.metrics[0] if target.labels and not task.labels else task.metric  # classes only the teacher knows

@@ -8,7 +8,7 @@ the control that it has to beat.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
@@ -16,28 +16,36 @@ from torch import Tensor
 from augkd.selection.pool import Pool
 
 
+class Draws(Protocol):
+    """Random numbers of a batch's originals: those of one do not depend on the others (`models.seeds.RowRandom`)."""
+
+    def uniform(self, row: Tensor) -> Tensor:
+        """A number in [0, 1) for each element of `row` (n,), from the stream of that original."""
+        ...
+
+
 def minimax(
-    divergence: Tensor, pool: Pool, rng: torch.Generator, *, keep: Annotated[int, ">= 1"] = 4
+    divergence: Tensor, pool: Pool, rng: Draws, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
     """The `keep` candidates of each owner on which teacher and student diverge most (Kamalloo et al. 2021, eq. 4)."""
     return best(-divergence, pool.owner, keep)
 
 
 def random(
-    divergence: Tensor, pool: Pool, rng: torch.Generator, *, keep: Annotated[int, ">= 1"] = 4
+    divergence: Tensor, pool: Pool, rng: Draws, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
     """`keep` candidates of each owner, drawn afresh each time without replacement: the control for other selectors."""
-    return best(torch.rand(len(pool), generator=rng), pool.owner, keep)
+    return best(rng.uniform(pool.owner), pool.owner, keep)
 
 
 def nearest(
-    divergence: Tensor, pool: Pool, rng: torch.Generator, *, keep: Annotated[int, ">= 1"] = 4
+    divergence: Tensor, pool: Pool, rng: Draws, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
     """The `keep` candidates of each owner that their source scores highest: the closest neighbours."""
     return best(-pool.score, pool.owner, keep)
 
 
-def everything(divergence: Tensor, pool: Pool, rng: torch.Generator) -> Tensor:  # (n,) pool positions
+def everything(divergence: Tensor, pool: Pool, rng: Draws) -> Tensor:  # (n,) pool positions
     """All candidates: vanilla-kNN augmentation."""
     return torch.arange(len(pool))
 

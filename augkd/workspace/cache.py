@@ -63,7 +63,7 @@ def artefact_here(place: str | Path, kind: str | None = None, progress: Progress
     manifests = _manifests(storage)
     state = [xxhash.xxh3_128_hexdigest(content) for content in manifests.values()]
     copy = _folder_of(url, state) / _safe(storage.name, url)
-    with claimed(copy):
+    with claimed(copy, of_machine=True):
         if not (copy / MANIFEST).exists():
             sweep(copy)
             _fetch(storage, _listed(url, manifests, kind), copy, progress)
@@ -148,7 +148,7 @@ def data_here(url: str, wanted: Callable[[str], bool], progress: Progress = sile
     above = _folder_of(url, [[file.name, file.bytes, file.state] for file in files])
     copy = above / _safe(storage.name, url)
     root = above if single else copy
-    with claimed(copy):
+    with claimed(copy, of_machine=True):
         if not (above / COPY).exists():
             sweep(above)
             _fetch(

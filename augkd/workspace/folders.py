@@ -13,6 +13,7 @@ from typing import Any
 
 from augkd.errors import WorkspaceError
 from augkd.workspace.checksums import Table, read_signed, write_signed
+from augkd.workspace.launch import launch, nothing_finished
 from augkd.workspace.manifests import MANIFEST, STATE, read_kind, write_manifest
 from augkd.workspace.storage import refuse_url
 
@@ -23,9 +24,13 @@ def begin(folder: Path, kind: str, made_from: Mapping[str, Any]) -> bool:
     """Prepares `folder` for writing this artefact; True when it holds unfinished work for the same inputs.
 
     Work for other inputs, finished or not, is removed. Raises WorkspaceError for a folder with files that augkd did not
-    write, and for a finished artefact of another kind.
+    write, for a finished artefact of another kind, and in a process that others were launched with and that does not
+    write: it has looked for what the first one finished.
     """
-    state = refuse_url(folder) / STATE
+    refuse_url(folder)
+    if not launch().writes:
+        raise nothing_finished(kind, folder)
+    state = folder / STATE
     inputs = {"kind": kind, "made_from": dict(made_from)}
     for leftover in folder.glob(f".{STATE}.*.tmp"):  # left when this function was killed
         leftover.unlink()

@@ -1,4 +1,7 @@
-"""One writer at a time, by kernel locks (flock): a killed process leaves no lock behind."""
+"""One writer at a time, by kernel locks (flock): a killed process leaves no lock behind.
+
+Of the processes of one launch only the first writes, so the others lock nothing but what belongs to their machine.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from augkd.errors import WorkspaceError
 from augkd.workspace.disk import writing
 from augkd.workspace.files import sweep
+from augkd.workspace.launch import launch
 from augkd.workspace.storage import refuse_url
 
 
@@ -21,6 +25,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises WorkspaceError at once when another process has locked it, and when it cannot be written.
     """
     refuse_url(folder)
+    if not launch().writes:
+        yield
+        return
     with contextlib.ExitStack() as stack:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -44,12 +51,15 @@ def locked_unless_read_only(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, *, of_machine: bool = False) -> Iterator[None]:
     """Waits until no other process builds the artefact in `folder`, and makes others wait meanwhile.
 
     For artefacts that several runs share: the second one finds it finished. The lock file lies beside the folder
-    and is removed on release.
+    and is removed on release. `of_machine`: a copy for the processes of this machine, not a part of the run.
     """
+    if not of_machine and not launch().writes:
+        yield
+        return
     path = folder.parent / f".{folder.name}.lock"
     while True:
         with contextlib.ExitStack() as stack:

@@ -93,7 +93,7 @@ def augkd_step(texts: Any, labels: Any, clean: Any, teacher: Any, student: Any, 
     from augkd.data.target import NO_CLASS
     from augkd.distill.adversary.ascent import Adversary, Ascent
     from augkd.distill.objective.losses import ce, kd
-    from augkd.models.seeds import rng_of
+    from augkd.models.seeds import RowRandom
     from augkd.models.tokens import Tokens
     from augkd.selection.pool import Batch, Pool
 
@@ -101,7 +101,7 @@ def augkd_step(texts: Any, labels: Any, clean: Any, teacher: Any, student: Any, 
     none = torch.zeros(0, dtype=torch.long)
     empty = Pool(Tokens.of([]), none, torch.zeros(0), torch.zeros(0, clean.shape[1]), none)
     batch = Batch(tokens, labels, clean, empty, torch.arange(len(texts)))
-    pool = Adversary(Generator(lm, RATE), teacher, Ascent()).pool(batch, rng_of(number))
+    pool = Adversary(Generator(lm, RATE), teacher, Ascent()).pool(batch, RowRandom((number,), batch.rows.tolist()))
     student.model.train()
     logits = student.logits(tokens.join(pool.tokens), "training")
     soft = torch.cat([clean, pool.teacher])

@@ -14,7 +14,7 @@ from augkd.candidates.generator.generated_texts import decode_row, generate_text
 from augkd.candidates.generator.generator import Generator
 from augkd.data.task import Example
 from augkd.models.masked_lm import MaskedLM, load_masked_lm
-from augkd.models.seeds import rng_of
+from augkd.models.seeds import RowRandom
 from augkd.models.tokens import Tokens
 from augkd.recipe import load_recipe
 from augkd.runs.run import Run
@@ -44,7 +44,7 @@ def test_texts_are_the_tokens_that_were_drawn(lm: MaskedLM) -> None:
     """Every text is the decoded row of a `draw` with the same random numbers."""
     pools = generate_texts(EXAMPLES, Generator(lm, 0.3), samples=3, max_length=32, seed=7)
     tokens = Tokens.of(lm.tokenizer([e.text for e in EXAMPLES])["input_ids"])
-    drawn = Generator(lm, 0.3).draw(tokens, 3, rng_of(7, 5, 0))
+    drawn = Generator(lm, 0.3).draw(tokens, 3, RowRandom((7, 5), range(len(EXAMPLES))))
     bounds = drawn.tokens.offsets.tolist()
     rows = [drawn.tokens.ids[a:b].tolist() for a, b in itertools.pairwise(bounds)]
     texts = [lm.tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=True) for row in rows]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from augkd.models.seeds import RowRandom
 from augkd.models.tokens import Tokens
 from augkd.selection.divergence import divergence
 from augkd.selection.pool import Pool
@@ -23,7 +24,11 @@ def pool_of(sizes: list[int], seed: int = 0) -> Pool:
     return Pool(tokens, owner, score, torch.zeros(len(owner), 2), torch.arange(len(owner)))
 
 
-def rng(seed: int = 0) -> torch.Generator:
+def rng(seed: int = 0) -> RowRandom:
+    return RowRandom((seed,), range(len(SIZES) + 2))
+
+
+def numbers(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -57,7 +62,7 @@ def test_ties_keep_retrieval_order() -> None:
 @pytest.mark.parametrize("name", [name for name in SELECTORS if name != "everything"])
 def test_every_owner_gets_its_quota_or_all_it_has(name: str, keep: int) -> None:
     pool = pool_of(SIZES)
-    chosen = SELECTORS[name](torch.rand(len(pool), generator=rng(3)), pool, rng(), keep=keep)
+    chosen = SELECTORS[name](torch.rand(len(pool), generator=numbers(3)), pool, rng(), keep=keep)
     counts = Counter(pool.owner[chosen].tolist())
     assert [counts[owner] for owner in range(len(SIZES))] == [min(size, keep) for size in SIZES]
     assert len(set(chosen.tolist())) == len(chosen)
@@ -65,14 +70,14 @@ def test_every_owner_gets_its_quota_or_all_it_has(name: str, keep: int) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_minimax_and_nearest_equal_the_loop_in_plain_python(seed: int) -> None:
-    draw = rng(seed)
+    draw = numbers(seed)
     sizes = torch.randint(0, 9, (8,), generator=draw).tolist()
     keep = int(torch.randint(1, 6, (1,), generator=draw))
     pool = pool_of(sizes, seed)
     values = torch.randint(0, 4, (len(pool),), generator=draw).float()  # many ties
     owner = pool.owner.tolist()
-    assert minimax(values, pool, draw, keep=keep).tolist() == reference((-values).tolist(), owner, keep)
-    assert nearest(values, pool, draw, keep=keep).tolist() == reference((-pool.score).tolist(), owner, keep)
+    assert minimax(values, pool, rng(), keep=keep).tolist() == reference((-values).tolist(), owner, keep)
+    assert nearest(values, pool, rng(), keep=keep).tolist() == reference((-pool.score).tolist(), owner, keep)
 
 
 def test_nearest_goes_by_score_and_not_by_divergence() -> None:

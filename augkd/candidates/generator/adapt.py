@@ -93,7 +93,7 @@ def adapt(
 @torch.no_grad()
 def score_masked_lm(lm: MaskedLM, tokens: Tokens, rate: float, seed: int) -> MaskedLMScore:
     """Perplexity and top-1 accuracy at masked positions drawn from `seed`."""
-    positions = masked_positions(tokens, lm.special(), rate, rng_of(seed, 2))
+    positions = masked_positions(tokens, lm.special(), rate, torch.rand(len(tokens.ids), generator=rng_of(seed, 2)))
     mask = torch.full((len(positions),), int(lm.tokenizer.mask_token_id))
     masked = replace_tokens(tokens, positions, mask)
     rows = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
@@ -127,7 +127,8 @@ class _MaskedRows(Dataset[int]):
     def collate(self, rows: list[int]) -> dict[str, Any]:
         """A batch with some tokens masked, their positions, and the original ids."""
         tokens = self.tokens.take(torch.tensor(rows))
-        positions = masked_positions(tokens, self._special, self._rate, rng_of(self._seed, 3, self.epoch, rows[0]))
+        draws = torch.rand(len(tokens.ids), generator=rng_of(self._seed, 3, self.epoch, rows[0]))
+        positions = masked_positions(tokens, self._special, self._rate, draws)
         mask = torch.full((len(positions),), int(self._lm.tokenizer.mask_token_id))
         masked = replace_tokens(tokens, positions, mask)
         return {"tokens": masked, "positions": positions, "original": tokens.ids[positions]}

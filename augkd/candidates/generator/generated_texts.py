@@ -14,11 +14,11 @@ from augkd.candidates.candidate import Candidate
 from augkd.candidates.generator.generator import SOURCE, Generator
 from augkd.data.cleaning import normalised
 from augkd.data.task import Example
-from augkd.models.seeds import rng_of
+from augkd.models.seeds import RowRandom
 from augkd.models.tokens import Tokens
 from augkd.workspace.progress import Steps
 
-_BLOCK = 64  # examples masked with one stream of random numbers
+_BLOCK = 64  # examples masked at once
 
 
 def generate_texts(
@@ -39,7 +39,8 @@ def generate_texts(
     pools: list[list[Candidate]] = []
     for start in range(0, len(examples), _BLOCK):
         block = examples[start : start + _BLOCK]
-        drawn = generator.draw(_tokens(tokenizer, block, max_length), samples, rng_of(seed, 5, start))
+        rng = RowRandom((seed, 5), range(start, start + len(block)))
+        drawn = generator.draw(_tokens(tokenizer, block, max_length), samples, rng)
         bounds = drawn.tokens.offsets.tolist()
         rows = [drawn.tokens.ids[a:b].tolist() for a, b in itertools.pairwise(bounds)]
         for number, example in enumerate(block):

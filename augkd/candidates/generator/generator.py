@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from augkd.models.masked_lm import MaskedLM
+from augkd.models.seeds import RowRandom
 from augkd.models.tokens import Tokens
 
 SOURCE = "generator"
@@ -35,12 +36,14 @@ class Generator:
     temperature: float = 1.0
 
     @torch.no_grad()
-    def draw(self, tokens: Tokens, samples: int, rng: torch.Generator) -> GeneratedRows:
-        """`samples` rows for each row of `tokens`, those of one original together."""
-        tokens = tokens.take(torch.repeat_interleave(torch.arange(len(tokens)), samples))
-        positions = masked_positions(tokens, self.lm.special(), self.rate, rng)
+    def draw(self, tokens: Tokens, samples: int, rng: RowRandom) -> GeneratedRows:
+        """`samples` rows for each row of `tokens`, those of one original together; `rng` is of the rows of `tokens`."""
+        original = torch.repeat_interleave(torch.arange(len(tokens)), samples)
+        tokens = tokens.take(original)
+        of_token = torch.repeat_interleave(original, tokens.lengths)
+        positions = masked_positions(tokens, self.lm.special(), self.rate, rng.uniform(of_token))
         logits = self.logits(tokens, positions, "generator")
-        drawn = replace_tokens(tokens, positions, sample(logits, rng).cpu())
+        drawn = replace_tokens(tokens, positions, sample(logits, rng.uniform(of_token[positions])).cpu())
         return GeneratedRows(drawn, _kept_share(tokens, drawn, self.lm.special()))
 
     def logits(self, tokens: Tokens, positions: Tensor, purpose: str) -> Tensor:  # (p, vocabulary)
@@ -54,38 +57,39 @@ def masked_positions(
     tokens: Tokens,
     special: Tensor,  # (vocabulary,) bool
     rate: float,
-    rng: torch.Generator,
+    draws: Tensor,  # (tokens,) uniform in [0, 1)
 ) -> Tensor:  # (p,) positions in tokens.ids, ascending
     """Each token that is not special with probability `rate`; in a row that draws none, the one closest to it."""
-    draws = torch.rand(len(tokens.ids), generator=rng)
-    draws[special[tokens.ids]] = torch.inf
+    draws = draws.masked_fill(special[tokens.ids], torch.inf)
     row = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
     least = torch.full((len(tokens),), torch.inf).scatter_reduce(0, row, draws, "amin")
     masked = (draws < rate) | ((draws == least[row]) & (least[row] >= rate) & draws.isfinite())
     return masked.nonzero().flatten()
 
 
-def sample(logits: Tensor, rng: torch.Generator) -> Tensor:  # (p, vocabulary) → (p,) ids
+def sample(
+    logits: Tensor,  # (p, vocabulary)
+    draws: Tensor,  # (p,) uniform in [0, 1)
+) -> Tensor:  # (p,) ids
     """A sample of softmax(logits) per row: the distribution of `soften`'s samples, with a third of its logarithms."""
     cumulative = torch.softmax(logits, dim=-1).cumsum(dim=-1)
-    threshold = torch.rand(len(logits), 1, generator=rng).to(logits.device) * cumulative[:, -1:]
+    threshold = draws[:, None].to(logits.device) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True).clamp_max(logits.shape[-1] - 1).squeeze(1)
 
 
-def gumbel_noise(shape: torch.Size, rng: torch.Generator) -> Tensor:
-    """Standard Gumbel noise, -log(-log u); drawn on the CPU, so that a seed gives the same noise on every device."""
-    uniform = torch.rand(shape, generator=rng)
-    tiny = torch.finfo(uniform.dtype).tiny
-    return -torch.log((-torch.log(uniform.clamp_min(tiny))).clamp_min(tiny))
+def gumbel_noise(draws: Tensor) -> Tensor:
+    """Standard Gumbel noise, -log(-log u), from numbers u that are uniform in [0, 1)."""
+    tiny = torch.finfo(draws.dtype).tiny
+    return -torch.log((-torch.log(draws.clamp_min(tiny))).clamp_min(tiny))
 
 
 def soften(
     logits: Tensor,  # (p, vocabulary)
     temperature: float,
-    rng: torch.Generator,
+    draws: Tensor,  # (p, vocabulary) uniform in [0, 1), drawn on the CPU: a seed gives the same on every device
 ) -> tuple[Tensor, Tensor]:  # (p,) ids, (p, vocabulary) probabilities
     """A sample of softmax(logits) and the softened choice behind it (Jang et al. 2017; Maddison et al. 2017)."""
-    noisy = logits + gumbel_noise(logits.shape, rng).to(logits.device)
+    noisy = logits + gumbel_noise(draws).to(logits.device)
     return noisy.argmax(dim=-1), torch.softmax(noisy / temperature, dim=-1)
 
 

@@ -8,7 +8,7 @@ asked for the generator's parameters alone, so no other gradient is touched.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from augkd.candidates.generator.generator import Generator, masked_positions, replace_tokens, soften
 from augkd.distill.adversary.freelb import added_to_embeddings
+from augkd.distill.parallel import ALONE, Ranks
 from augkd.errors import ModelError, TrainingError
 from augkd.models.classifier import Classifier
 from augkd.models.devices import token_budget_of
 from augkd.models.finite import not_finite
-from augkd.models.seeds import rng_of
+from augkd.models.seeds import RowRandom, rng_of
 from augkd.models.tokens import RowGroups, Tokens
 from augkd.selection import divergence
 from augkd.selection.pool import Batch, Pool
@@ -82,7 +83,7 @@ class Adversary:
         self._optimizer = torch.optim.AdamW(self._parameters, lr=ascent.learning_rate, weight_decay=0.0)
 
     @torch.no_grad()
-    def pool(self, batch: Batch, rng: torch.Generator, token_budget: int | None = None) -> Pool:
+    def pool(self, batch: Batch, rng: RowRandom, token_budget: int | None = None) -> Pool:
         """New texts for a batch's originals with the teacher's logits; their score is the share of tokens kept."""
         drawn = self.generator.draw(batch.tokens, self.samples, rng)
         owner = torch.repeat_interleave(torch.arange(len(batch.tokens)), self.samples)
@@ -100,56 +101,65 @@ class Adversary:
         batch_size: int,
         progress: float = 0.0,
         token_budget: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> list[float]:
         """Takes `ascend` steps, each on `batch_size` drawn originals; returns the mean divergence before each of them.
 
-        The student is in eval mode meanwhile, so that what rises is the divergence that selection measures.
+        Each rank takes its share of the originals; the generator learns from the gradient of their mean. The student
+        is in eval mode meanwhile, so that what rises is the divergence that selection measures.
         """
         training = student.model.training
         student.model.eval()
         divergences = []
         for _ in range(self.ascent.ascend):
-            rng = rng_of(self._seed, 4, self.steps)
-            tokens = originals.take(torch.randperm(len(originals), generator=rng)[:batch_size])
-            divergences.append(self._step(student, tokens, rng, progress, token_budget))
+            drawn = torch.randperm(len(originals), generator=rng_of(self._seed, 4, self.steps))[:batch_size].tolist()
+            rows = ranks.share(drawn)
+            rng = RowRandom((self._seed, 4, self.steps), rows)
+            value = self._sum(student, originals.take(torch.tensor(rows, dtype=torch.long)), rng, token_budget)
+            divergences.append(self._ascend(value / len(drawn), progress, ranks))
             self.steps += 1
         if any(not_finite(self.generator.lm.model)):
             raise self._diverged(f"its weights are not finite after gradient-ascent step {self.steps}")
         student.model.train(training)
         return divergences
 
-    def _step(
-        self,
-        student: Classifier,
-        tokens: Tokens,
-        rng: torch.Generator,
-        progress: float,
-        token_budget: int | None,
-    ) -> float:
-        positions = masked_positions(tokens, self.generator.lm.special(), self.generator.rate, rng)
+    def _sum(
+        self, student: Classifier, tokens: Tokens, rng: RowRandom, token_budget: int | None
+    ) -> Tensor:  # () with a gradient to the generator
+        """The sum of the rows' divergences after a draw; 0 without a token to mask."""
+        of_token = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
+        positions = masked_positions(tokens, self.generator.lm.special(), self.generator.rate, rng.uniform(of_token))
         if not len(positions):
-            return 0.0
+            return torch.zeros(())
         logits = self.generator.logits(tokens, positions, "ascent")
-        ids, soft = soften(logits, self.generator.temperature, rng)
+        noise = rng.uniform(of_token[positions], logits.shape[-1])
+        ids, soft = soften(logits, self.generator.temperature, noise)
         drawn = replace_tokens(tokens, positions, ids.cpu())
-        value = self._divergence(
+        return self._divergence(
             softened_logits(student, drawn, positions, soft, token_budget),
             softened_logits(self.teacher, drawn, positions, soft, token_budget),
-        )
-        number = float(value.detach())
+        ).sum()
+
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:  # (n, outputs) logits → (n,)
+        return _BY_ACTIVATION[self.teacher.target.activation][self.ascent.objective](student, teacher)
+
+    def _ascend(self, value: Tensor, progress: float, ranks: Ranks) -> float:
+        """One step of the optimiser up the gradient of the sum of `value` over the ranks; returns that sum."""
+        number = float(ranks.sum(value.detach().cpu()))
         if not math.isfinite(number):
             raise self._diverged(f"the divergence of gradient-ascent step {self.steps + 1} is {number:g}")
-        self._update(value, progress)
-        return number
-
-    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:  # (n, outputs) logits → ()
-        return _BY_ACTIVATION[self.teacher.target.activation][self.ascent.objective](student, teacher).mean()
-
-    def _update(self, value: Tensor, progress: float) -> None:
-        """One step of the generator's optimiser up the gradient of `value`."""
-        gradients = torch.autograd.grad(-value, self._parameters, allow_unused=True)  # a pooler takes no part
+        gradients: Sequence[Tensor | None] = [None] * len(self._parameters)
+        if value.requires_grad:
+            gradients = torch.autograd.grad(-value, self._parameters, allow_unused=True)  # a pooler takes no part
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
+        ranks.sum_gradients(self._parameters)
+        if any(parameter.grad is not None for parameter in self._parameters):
+            self._update(progress)
+        return number
+
+    def _update(self, progress: float) -> None:
+        """One step of the generator's optimiser."""
         nn.utils.clip_grad_norm_(self._parameters, self.ascent.max_grad_norm)
         for group in self._optimizer.param_groups:
             factor = 1 - progress if self.ascent.schedule == "linear" else 1.0

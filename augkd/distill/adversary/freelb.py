@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from augkd.errors import ModelError
+from augkd.models.seeds import RowRandom
 from augkd.models.tokens import RowGroups, Tokens
 
 
@@ -24,7 +25,8 @@ def freelb(
     model: nn.Module,
     tokens: Tokens,
     groups: RowGroups,  # of `tokens`
-    rng: torch.Generator,
+    owner: Tensor,  # (n,) the original that each row belongs to
+    rng: RowRandom,  # of the originals
     *,
     steps: Annotated[int, ">= 1"] = 3,
     step_size: Annotated[float, "> 0"] = 0.1,
@@ -41,7 +43,8 @@ def freelb(
     """
     device = next(model.parameters()).device
     masks = [_real_tokens(tokens.lengths[rows]).to(device) for rows in groups]
-    deltas = _first_perturbation(model, tokens, groups, magnitude, radius, rng)
+    noise = _noise(tokens, owner, _width(model), magnitude, rng)
+    deltas = [bounded(_padded(noise, tokens, rows).to(device), radius).requires_grad_() for rows in groups]
     dropout = _dropout_state(device)
     total = torch.zeros((), device=device)
     for _ in range(steps - 1):
@@ -113,21 +116,16 @@ def _word_embedding(model: Any) -> nn.Module:
     return embedding
 
 
-def _first_perturbation(
-    model: nn.Module, tokens: Tokens, groups: RowGroups, magnitude: float, radius: float, rng: torch.Generator
-) -> list[Tensor]:  # per group (rows, length, width), with gradient
-    embedding = next(_word_embedding(model).parameters())
-    noise = _noise(tokens, int(embedding.shape[-1]), magnitude, rng)
-    device = next(model.parameters()).device
-    return [bounded(_padded(noise, tokens, rows).to(device), radius).requires_grad_() for rows in groups]
+def _width(model: nn.Module) -> int:
+    return int(next(_word_embedding(model).parameters()).shape[-1])
 
 
-def _noise(tokens: Tokens, width: int, magnitude: float, rng: torch.Generator) -> Tensor:  # (tokens, width)
-    """U(-1, 1)·magnitude/√(length·width), row after row, so that it does not depend on the grouping."""
+def _noise(tokens: Tokens, owner: Tensor, width: int, magnitude: float, rng: RowRandom) -> Tensor:  # (tokens, width)
+    """U(-1, 1)·magnitude/√(length·width), drawn for each original, so that it depends on no grouping and no batch."""
     if magnitude == 0:
         return torch.zeros(len(tokens.ids), width)
-    noise = torch.rand(len(tokens.ids), width, generator=rng, device=rng.device) * 2 - 1
-    lengths = torch.repeat_interleave(tokens.lengths, tokens.lengths).to(noise.device)
+    noise = rng.uniform(torch.repeat_interleave(owner, tokens.lengths), width) * 2 - 1
+    lengths = torch.repeat_interleave(tokens.lengths, tokens.lengths)
     return noise * (magnitude / (lengths * width).sqrt())[:, None]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from augkd.distill.objective.layer_losses import alp_attention
 from augkd.distill.objective.layer_objective import LayerObjective
 from augkd.distill.objective.layer_states import Needs, States, watched
+from augkd.distill.parallel import ALONE, Ranks
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier
 from augkd.models.tokens import RowGroups, Tokens, takes_token_types
@@ -76,16 +77,17 @@ class MatchedMeans:
         self._sums = {name: self._sums.get(name, 0.0) + total for name, total in matched.sums.items()}
         self._rows += len(matched.losses)
 
-    def take(self) -> dict[str, float]:
-        """The means, and starts over; {} when nothing was added."""
+    def take(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The means over all `ranks`, and starts over; {} when nothing was added."""
+        self.load_state(self.state(ranks))
         means = {name: float(total) / self._rows for name, total in self._sums.items()}
         self._sums, self._rows = {}, 0
         return means
 
-    def state(self) -> dict[str, Tensor]:
-        """For a checkpoint: the sums by name, and their rows."""
-        sums = {f"sum/{name}": total.detach().cpu().clone() for name, total in self._sums.items()}
-        return {"rows": torch.tensor(self._rows), **sums}
+    def state(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+        """For a checkpoint: the sums by name, and their rows, of all `ranks` together."""
+        own: dict[str, float] = {f"sum/{name}": float(total) for name, total in self._sums.items()}
+        return {name: torch.tensor(total) for name, total in ranks.total({**own, "rows": self._rows}).items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continues from `state`."""

@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augkd.data.transfer_set import TransferSet
+from augkd.distill.parallel import ranks
 from augkd.distill.teacher.ray import TeacherFiles
 from augkd.models.locate import locate, model_fingerprint
 from augkd.recipe import dump
@@ -47,19 +49,27 @@ class StudentStage:
         return self.context.folders.out / "student"
 
     def make(self, transfer: TransferSet) -> StudentManifest:
-        """Trains the student unless it is there already; returns its manifest, with its scores."""
+        """Trains the student unless it is there already; returns its manifest, with its scores.
+
+        In several processes all train, and the first one writes.
+        """
         folder = self.folder
-        made_from = {"transfer_set": file_fingerprint(transfer.folder / "data")} | self.identity
-        if not finished(folder, "student", made_from):
+        made_from = ranks().from_first(lambda: self._made_from(transfer))
+        if not ranks().from_first(partial(finished, folder, "student", made_from)):
             from augkd.runs.stages.student_training import StudentTraining  # transformers takes seconds to import
 
             started = time.perf_counter()
-            begin(folder, "student", made_from)
+            ranks().from_first(partial(begin, folder, "student", made_from))
             facts = StudentTraining(self, transfer).run()
             facts |= {"seconds": time.perf_counter() - started, "peak_rss_bytes": peak_rss()}
-            end(folder, "student", made_from, recipe=dump(self.context.recipe), **facts)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # last: a kill here costs no training
+            ranks().from_first(partial(end, folder, "student", made_from, recipe=dump(self.context.recipe), **facts))
+        # last: a kill here costs no training
+        ranks().from_first(partial(shutil.rmtree, folder / "checkpoints", ignore_errors=True))
         return read_manifest(folder, StudentManifest)
+
+    def _made_from(self, transfer: TransferSet) -> dict[str, Any]:
+        """What decides the student; makes what it is read from, like the generator's model."""
+        return {"transfer_set": file_fingerprint(transfer.folder / "data")} | self.identity
 
     def load(self) -> Classifier:
         """The finished student."""

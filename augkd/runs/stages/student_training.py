@@ -26,6 +26,7 @@ from augkd.distill.adversary.ascent import Adversary, Ascent
 from augkd.distill.arguments import DistillationArguments, arguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.ensemble import Ensemble
+from augkd.distill.parallel import ranks
 from augkd.distill.stages import Trained, train_stages
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.teacher.outputs import known_logits
@@ -59,8 +60,9 @@ class StudentTraining:
 
     def run(self) -> dict[str, Any]:
         """Trains it into its folder, continuing where a kill left off; returns its scores and the rows it cost."""
-        context, student = self._stage.context, self._untrained()
-        adversary = self._adversary(student)
+        context, all_ranks = self._stage.context, ranks()
+        student = all_ranks.first_before_others(self._untrained)
+        adversary = all_ranks.first_before_others(partial(self._adversary, student))
         judge = Judge(context.task, context.metric, context.target, self._tutor_logits)
         with named_if_it_diverges("student"):
             trained = train_stages(
@@ -72,6 +74,13 @@ class StudentTraining:
                 self._layers,
                 adversary,
             )
+        return all_ranks.from_first(partial(self._finish, student, trained, adversary, judge))
+
+    def _finish(
+        self, student: Classifier, trained: Trained, adversary: Adversary | None, judge: Judge
+    ) -> dict[str, Any]:
+        """Saves and evaluates the trained student; its scores and the rows it cost."""
+        context = self._stage.context
         record_thresholds(student.model.config, judge.fitted(student))
         self._save(student, trained, adversary)
         facts = {"rows": trained.rows, "parameters": student.parameters, "validation": judge.validation(student)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from augkd.candidates.generator.generator import (
     Generator,
@@ -21,7 +22,7 @@ from augkd.distill.adversary.ascent import OBJECTIVES, Adversary, Ascent, straig
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.masked_lm import MaskedLM, check_same_vocabulary, load_masked_lm
-from augkd.models.seeds import rng_of
+from augkd.models.seeds import RowRandom, rng_of
 from augkd.models.tokens import RowGroups, Tokens
 from augkd.selection.pool import Batch, Pool
 
@@ -65,6 +66,10 @@ def tokens_of(model: Any) -> Tokens:
     return Tokens.of(model.tokenizer([*TEXTS])["input_ids"])
 
 
+def draws(tokens: Tokens, seed: int) -> Tensor:
+    return torch.rand(len(tokens.ids), generator=rng_of(seed))
+
+
 def batch_of(tokens: Tokens) -> Batch:
     n = len(tokens)
     none = torch.zeros(0, dtype=torch.long)
@@ -82,7 +87,7 @@ def adversary(lm: MaskedLM, teacher: Classifier, **given: Any) -> Adversary:
 
 def test_masks_take_the_asked_share_and_never_a_special_token(lm: MaskedLM) -> None:
     tokens = tokens_of(lm).take(torch.zeros(400, dtype=torch.long))
-    positions = masked_positions(tokens, lm.special(), 0.3, rng_of(1))
+    positions = masked_positions(tokens, lm.special(), 0.3, draws(tokens, 1))
     eligible = int((~lm.special()[tokens.ids]).sum())
     assert not lm.special()[tokens.ids[positions]].any()
     assert abs(len(positions) / eligible - 0.3) < 0.03  # 3,600 draws: standard error 0.008
@@ -90,13 +95,13 @@ def test_masks_take_the_asked_share_and_never_a_special_token(lm: MaskedLM) -> N
 
 def test_a_row_that_draws_no_mask_gets_one(lm: MaskedLM) -> None:
     tokens = tokens_of(lm)
-    positions = masked_positions(tokens, lm.special(), 1e-6, rng_of(1))
+    positions = masked_positions(tokens, lm.special(), 1e-6, draws(tokens, 1))
     assert torch.bucketize(positions, tokens.offsets[1:], right=True).tolist() == [0, 1, 2, 3]
 
 
 def test_the_head_sees_masked_tokens_only_and_gives_the_logits_it_gives_everywhere(lm: MaskedLM) -> None:
     tokens = tokens_of(lm)
-    positions = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
+    positions = masked_positions(tokens, lm.special(), 0.4, draws(tokens, 2))
     masked = replace_tokens(tokens, positions, torch.full((len(positions),), lm.tokenizer.mask_token_id))
     with torch.no_grad():
         at_masks = lm.logits(masked, positions, "test", token_budget=40)  # several groups
@@ -109,7 +114,7 @@ def test_the_head_sees_masked_tokens_only_and_gives_the_logits_it_gives_everywhe
 
 def test_a_draw_changes_masked_tokens_only_and_counts_what_it_kept(lm: MaskedLM) -> None:
     tokens = tokens_of(lm)
-    drawn = Generator(lm, rate=0.5).draw(tokens, 3, rng_of(4))
+    drawn = Generator(lm, rate=0.5).draw(tokens, 3, RowRandom((4,), range(4)))
     before = tokens.take(torch.repeat_interleave(torch.arange(4), 3))
     changed = before.ids != drawn.tokens.ids
     assert not lm.special()[drawn.tokens.ids[changed]].any()
@@ -119,22 +124,24 @@ def test_a_draw_changes_masked_tokens_only_and_counts_what_it_kept(lm: MaskedLM)
         words = ~lm.special()[before.ids[own]]
         same = (before.ids[own] == drawn.tokens.ids[own]) & words
         assert drawn.kept[row] == pytest.approx(float(same.sum() / words.sum()))
-    again = Generator(lm, rate=0.5).draw(tokens, 3, rng_of(4))
+    again = Generator(lm, rate=0.5).draw(tokens, 3, RowRandom((4,), range(4)))
     assert torch.equal(again.tokens.ids, drawn.tokens.ids)
-    other = Generator(lm, rate=0.5).draw(tokens, 3, rng_of(5))
+    other = Generator(lm, rate=0.5).draw(tokens, 3, RowRandom((5,), range(4)))
     assert not torch.equal(other.tokens.ids, drawn.tokens.ids)
 
 
-@pytest.mark.parametrize("draw", [sample, lambda logits, rng: soften(logits, 1.0, rng)[0]], ids=["sample", "soften"])
-def test_draws_follow_the_softmax(draw: Any) -> None:
+@pytest.mark.parametrize("width", [(), (4,)], ids=["sample", "soften"])
+def test_draws_follow_the_softmax(width: tuple[int, ...]) -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, -torch.inf]]).expand(20_000, 4)
-    share = torch.bincount(draw(logits, rng_of(6)), minlength=4) / 20_000
+    uniform = torch.rand(20_000, *width, generator=rng_of(6))
+    ids = soften(logits, 1.0, uniform)[0] if width else sample(logits, uniform)
+    share = torch.bincount(ids, minlength=4) / 20_000
     expected = torch.tensor([0.0900, 0.2447, 0.6652, 0.0])  # softmax(0, 1, 2)
     assert torch.allclose(share, expected, atol=0.01)  # three standard errors
 
 
 def test_gumbel_noise_has_its_mean_and_variance() -> None:
-    noise = gumbel_noise(torch.Size([200_000]), rng_of(7))
+    noise = gumbel_noise(torch.rand(200_000, generator=rng_of(7)))
     assert float(noise.mean()) == pytest.approx(0.5772, abs=0.01)
     assert float(noise.var()) == pytest.approx(1.6449, abs=0.03)
 
@@ -144,7 +151,7 @@ def test_gumbel_noise_has_its_mean_and_variance() -> None:
 
 def test_outputs_under_the_straight_through_term_are_those_of_the_text(lm: MaskedLM, student: Classifier) -> None:
     tokens = tokens_of(lm)
-    positions = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
+    positions = masked_positions(tokens, lm.special(), 0.4, draws(tokens, 2))
     soft = torch.softmax(torch.randn(len(positions), len(lm.special()), generator=rng_of(1)), dim=-1).requires_grad_()
     groups = RowGroups.of(tokens, 40)
     with straight_through(student.model, tokens, groups, positions, soft):
@@ -155,7 +162,7 @@ def test_outputs_under_the_straight_through_term_are_those_of_the_text(lm: Maske
 def test_the_gradient_is_that_of_mixed_embeddings(lm: MaskedLM, student: Classifier) -> None:
     """Against the reference implementation: one-hot plus soft minus its value, times the whole embedding matrix."""
     tokens = tokens_of(lm).take(torch.tensor([2]))
-    positions = masked_positions(tokens, lm.special(), 0.4, rng_of(2))
+    positions = masked_positions(tokens, lm.special(), 0.4, draws(tokens, 2))
     soft = torch.softmax(torch.randn(len(positions), len(lm.special()), generator=rng_of(1)), dim=-1)
 
     ours = soft.clone().requires_grad_()
@@ -194,7 +201,7 @@ def test_ascent_raises_the_divergence_of_its_samples_and_no_ascent_does_not(
     tokens = tokens_of(lm).take(torch.arange(4).repeat(16))
 
     def divergence(generating: Adversary) -> float:
-        pool = generating.pool(batch_of(tokens), rng_of(9))
+        pool = generating.pool(batch_of(tokens), RowRandom((9,), range(len(tokens))))
         with torch.no_grad():
             return float(OBJECTIVES["kl"](student.logits(pool.tokens, "test"), pool.teacher).mean())
 
@@ -247,7 +254,7 @@ def test_a_pool_costs_one_generator_row_and_one_teacher_row_a_sample_and_no_grad
             lambda _, args, kwargs, out, name=name: calls.update({name: len(kwargs["input_ids"])}), with_kwargs=True
         )
     generating = adversary(lm, teacher, samples=3)
-    pool = generating.pool(batch_of(tokens_of(lm)), rng_of(1))
+    pool = generating.pool(batch_of(tokens_of(lm)), RowRandom((1,), range(4)))
     assert calls == {"generator": 12, "teacher": 12} == generating.rows
     assert pool.owner.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert not pool.teacher.requires_grad

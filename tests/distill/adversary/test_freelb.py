@@ -17,6 +17,7 @@ from augkd.distill.adversary.freelb import added_to_embeddings, bounded, freelb,
 from augkd.distill.objective.losses import kd
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, load_backbone
+from augkd.models.seeds import RowRandom
 from augkd.models.tokens import RowGroups, Tokens
 
 TOKEN_BUDGET = 64  # several groups, two of them of more than one row
@@ -50,6 +51,10 @@ def tokens_of(student: Classifier) -> Tokens:
     return student.tokens([(text, None) for text in TEXTS])
 
 
+def rng_of_rows(seed: int) -> RowRandom:
+    return RowRandom((seed,), range(len(TEXTS)))
+
+
 def grouped(tokens: Tokens, token_budget: int = TOKEN_BUDGET) -> RowGroups:
     return RowGroups.of(tokens, token_budget)
 
@@ -74,22 +79,23 @@ def gradient_of(student: Classifier, run: Callable[[], Any], seed: int = 5) -> t
 
 
 def train_adversarially(
-    student: Classifier, tokens: Tokens, groups: RowGroups, rng: torch.Generator, **options: Any
+    student: Classifier, tokens: Tokens, groups: RowGroups, rng: RowRandom, **options: Any
 ) -> Tensor:
     """A step as the trainer takes it: FreeLB's loss, backpropagated."""
-    loss = freelb(lambda: loss_of(student, tokens, groups), backward, student.model, tokens, groups, rng, **options)
+    owner, loss = torch.arange(len(tokens)), lambda: loss_of(student, tokens, groups)
+    loss = freelb(loss, backward, student.model, tokens, groups, owner, rng, **options)
     backward(loss)
     return loss.detach()
 
 
 def adversarial(
-    student: Classifier, token_budget: int = TOKEN_BUDGET, seed: int = 7, **given: Any
+    student: Classifier, token_budget: int = TOKEN_BUDGET, seed: int = 4, **given: Any
 ) -> tuple[Tensor, Any]:
     tokens = tokens_of(student)
     groups, options = grouped(tokens, token_budget), {**OPTIONS, **given}
 
     def run() -> Tensor:
-        return train_adversarially(student, tokens, groups, torch.Generator().manual_seed(seed), **options)
+        return train_adversarially(student, tokens, groups, rng_of_rows(seed), **options)
 
     return gradient_of(student, run)
 
@@ -166,11 +172,15 @@ def test_the_gradient_is_that_of_a_hand_written_loop_over_one_padded_batch(plain
     tokens = tokens_of(plain)
     assert len(grouped(tokens)) > 1
     assert len({int(n) for n in tokens.lengths}) > 1
-    drawn = torch.rand(len(tokens.ids), 32, generator=torch.Generator().manual_seed(7)) * 2 - 1
+    rows = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
+    drawn = rng_of_rows(4).uniform(rows, 32) * 2 - 1
     noise = torch.zeros(len(tokens), int(tokens.lengths.max()), 32)
     for row, length in enumerate(tokens.lengths.tolist()):
         start = int(tokens.offsets[row])
         noise[row, :length] = drawn[start : start + length] * 0.5 / (length * 32) ** 0.5
+    assert (
+        noise.flatten(1).norm(dim=1).max() < 0.3
+    )  # within the radius, so nothing is scaled down before the first pass
     wanted, total = by_hand(plain, noise, step_size=0.2, radius=0.3, steps=3)
     gradient, loss = adversarial(plain)
     assert loss.item() == pytest.approx(total, rel=1e-5)
@@ -206,7 +216,7 @@ def test_dropout_continues_from_where_one_plain_pass_would_leave_it(student: Cla
         return gradient_of(student, lambda: (run(), torch.rand(4).tolist())[1])[1]
 
     tokens = tokens_of(student)
-    groups, rng = grouped(tokens), torch.Generator().manual_seed(0)
+    groups, rng = grouped(tokens), rng_of_rows(0)
 
     def plain_pass() -> None:
         backward(loss_of(student, tokens, groups))
@@ -273,6 +283,6 @@ def test_a_loss_that_ignores_the_perturbation_is_a_bug_that_is_named(plain: Clas
             loss_of(plain, tokens, groups)
         return torch.zeros((), requires_grad=True)
 
-    rng = torch.Generator().manual_seed(0)
+    owner, rng = torch.arange(len(tokens)), rng_of_rows(0)
     with pytest.raises(AssertionError, match="was it forwarded without gradients"):
-        freelb(loss, backward, plain.model, tokens, groups, rng, steps=2)
+        freelb(loss, backward, plain.model, tokens, groups, owner, rng, steps=2)
