@@ -13,7 +13,11 @@ from typing import Any
 
 from augkd.errors import ClusterError
 
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # of a cluster that is started here; Ray's own, 15, starves beside other processes
+}
 
 
 def import_ray() -> Any:
