@@ -37,6 +37,7 @@ import augkd
 import augkd.errors
 from augkd.recipe import Comparison, IndexRecipe, Recipe, is_comparison, options, schedules, shipped_recipes
 from augkd.recipe.catalogue import catalogue
+from augkd.recipe.cluster import ClusterOptions
 
 MEMBERS = [(kind, name) for kind in options.FAMILIES for name in options.family(kind)]
 
@@ -226,7 +227,7 @@ def test_every_command_and_option_is_on_the_page_of_commands() -> None:
 def test_every_key_that_a_command_line_sets_exists(line: str) -> None:
     context = parse(line)
     recipe = next(iter(context.params.get("recipes") or [context.params.get("recipe")]))  # distill needs none
-    models = {"build": [IndexRecipe]}.get(str(context.info_name), [Recipe])
+    models = {"build": [IndexRecipe], "plan": [ClusterOptions]}.get(str(context.info_name), [Recipe])
     if models == [Recipe] and recipe and is_comparison(recipe):
         models.append(Comparison)
     known = {key for model in models for key in keys_of(model)}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from augkd.cli.engine import Address, Cpus, Engine, Gpus, Workers, connected
+from augkd.cli.index_plan import plan
 from augkd.cli.printing import say
-from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, finite, show
+from augkd.cli.terminal import AsJson, Bars, Out, RecipeName, Sets, show
 from augkd.cli.views import index_lines, takedown_lines
 from augkd.errors import RecipeError, short_repr
 from augkd.models.libraries import quiet_libraries
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from augkd.retrieval.retriever import Retriever
 
 index_app = typer.Typer(no_args_is_help=True, help="Build, search and describe an index of unlabelled text.")
+index_app.command("plan")(plan)
 
 Index = Annotated[Path, typer.Argument(help="An index folder, or its URL in object storage (s3://, gs://, hf://).")]
 Changed = Annotated[Path, typer.Argument(callback=refuse_url, help="The folder of an index.")]
@@ -204,39 +206,6 @@ def dropped(
         lines.append(f"{name}: {counts.get(name, '?')}")
         lines += [f"    {text.file} row {text.row}: {text.text}" for text in texts if text.rule == name][:n]
     show([asdict(text) for text in texts], as_json, lines or ["nothing was left out"])
-
-
-@index_app.command("plan")
-def plan(
-    vectors: Annotated[float, typer.Option("--vectors", callback=finite(1, 1e15), help="Number of texts, like 5e9.")],
-    dim: Annotated[int, typer.Option("--dim", min=1, max=16384, help="Dimensions of a vector (default: 384).")] = 384,
-    memory: Annotated[
-        str | None, typer.Option("--memory", help="Memory budget of the process, like 256GiB (default: none).")
-    ] = None,
-    kind: Annotated[
-        str, typer.Option("--kind", help="What encodes the texts: sentence or static (default: sentence).")
-    ] = "sentence",
-    recall: Annotated[
-        float, typer.Option("--recall", callback=finite(0.01, 1), help="Recall@10 to reach (default: 0.95).")
-    ] = 0.95,
-    as_json: AsJson = False,
-) -> None:
-    """Estimate size and time of an index before it is built, from speeds measured here in a few seconds.
-
-    Example: augkd index plan --vectors 5e9 --dim 384 --memory 256GiB
-    """
-    from augkd.recipe import EncoderOptions, dump
-    from augkd.recipe.units import parse_bytes
-    from augkd.retrieval.dense.size import describe, plan_index
-    from augkd.retrieval.dense.speed import measure_constants
-    from augkd.retrieval.memory import overhead_of
-
-    memory_budget = None if memory is None else parse_bytes(memory, "--memory")
-    if kind not in ("sentence", "static"):
-        raise RecipeError(f"--kind is {short_repr(kind)}; give sentence or static")
-    overhead = overhead_of({"encoder": dump(EncoderOptions.model_validate({"kind": kind}))})
-    estimate = plan_index(int(vectors), dim, memory_budget, recall, measure_constants(dim), overhead)
-    show(asdict(estimate), as_json, list(describe(estimate)))
 
 
 @index_app.command("score")
