@@ -103,6 +103,7 @@ def letters_and_spaces(text: str) -> str:
     return "".join(character if character.isalnum() else " " for character in text.casefold())
 
 
+@pytest.mark.slow
 def test_the_rows_repeat_in_order(rows):
     demo._task.cache_clear()
     assert list(demo.task_rows()) == rows
@@ -131,6 +132,7 @@ def test_each_module_stands_in_one_topic():
     assert {name.split(".")[0] for name in names} <= set(demo.PACKAGES)
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_and_nothing_printed():
     code = "import sys; from augkd.data import docstrings as demo; assert sum(1 for _ in demo.task_rows()); "
     code += "next(demo.corpus_texts()); sys.exit(bool({*demo.PACKAGES} & set(sys.modules)))"
@@ -149,6 +151,7 @@ def test_tfidf_regression_is_far_above_the_majority_and_far_below_certainty(rows
     assert 0.65 < accuracy < 0.85
 
 
+@pytest.mark.slow
 def test_the_corpus_has_10000_texts_and_none_of_the_task(rows, corpus):
     assert len(corpus) == 10_001
     assert len(set(corpus)) > 8000
@@ -156,6 +159,7 @@ def test_the_corpus_has_10000_texts_and_none_of_the_task(rows, corpus):
     assert not {letters(text) for text in corpus} & {letters(row["text"]) for row in rows}
 
 
+@pytest.mark.slow
 def test_no_text_of_the_corpus_shares_eight_words_in_a_row_with_a_held_out_one(rows, corpus):
     held_out = eights(row["text"] for row in rows if row["split"] != "train")
     assert not eights(corpus) & held_out
@@ -172,6 +176,7 @@ def test_the_head_of_the_corpus_comes_from_every_package():
     assert {module.split(".")[0] for _, module in files[:300]} == set(demo.PACKAGES)
 
 
+@pytest.mark.slow
 def test_the_corpus_repeats_in_order(corpus):
     assert list(itertools.islice(demo.corpus_texts(), 50)) == corpus[:50]
 

@@ -52,7 +52,9 @@ def test_the_log_has_an_entry_for_each_interval_and_no_times(whole: list[dict[st
     assert not any("runtime" in key or "per_second" in key for entry in whole for key in entry)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize(
+    "step", [3, 8, *(pytest.param(step, marks=pytest.mark.slow) for step in range(1, STEPS) if step not in (3, 8))]
+)
 def test_a_log_after_a_kill_at_any_step_is_the_uninterrupted_one(
     whole: list[dict[str, Any]], tiny_bert: Path, tmp_path: Path, step: int
 ) -> None:

@@ -19,6 +19,7 @@ pytest.importorskip("openai")
 CONCURRENCY = 3
 
 
+@pytest.mark.slow
 def test_a_killed_run_pays_again_only_for_the_requests_in_progress(tmp_path: Path, tiny_bert: Path) -> None:
     rows = "".join(f"{text},{label}\n" for text, label in sentences())
     for split in ("train", "validation", "test"):

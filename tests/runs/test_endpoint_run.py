@@ -93,6 +93,7 @@ def student_outputs(run: Path) -> np.ndarray:
     return load_file(run / "student" / "predictions.safetensors")["test"]
 
 
+@pytest.mark.slow
 def test_a_classifier_served_as_an_llm_teaches_the_student_that_its_probabilities_teach(
     taught: tuple[Path, dict[str, np.ndarray]], tiny_bert: Path
 ) -> None:

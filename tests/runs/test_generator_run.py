@@ -80,6 +80,7 @@ def test_neighbours_and_generated_texts_meet_in_one_minimax_selection(recipe: An
     assert results["cost"]["training_rows"] == ORIGINALS * EPOCHS * (1 + 2)  # keep: 2
 
 
+@pytest.mark.slow
 def test_a_run_with_a_generator_that_was_stopped_ends_with_the_same_weights(recipe: Any, tmp_path: Path) -> None:
     given = recipe("training.checkpoints=2", more=", samples: 2")
     whole = Run(given, tmp_path / "whole")

@@ -101,6 +101,7 @@ def test_another_loss_retrains_the_student_without_an_encoder(
     assert (counts.classifiers, counts.encoders) == ({"teacher": 1}, {}), "its layers make the student"
 
 
+@pytest.mark.slow
 def test_a_finished_run_never_imports_transformers(recipe_file: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from augkd.cli.app import main; sys.argv = ['augkd', *sys.argv[1:]]\n"

@@ -40,6 +40,7 @@ def one_thread() -> object:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_transfer_set_is_the_one_that_one_machine_makes(
     ray_address: str, recipe_file: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

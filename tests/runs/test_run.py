@@ -239,11 +239,16 @@ def test_the_same_recipe_and_seed_give_the_same_bytes_elsewhere_and_another_seed
 # ---- fewer labels for the student than for the teacher ----
 
 
+@pytest.fixture(scope="module")
+def few(place: Path) -> dict[str, Any]:
+    """The results of a run whose student sees 30 labelled texts."""
+    return run(place, "few", "data.labelled=30")
+
+
 def test_labelled_takes_that_many_originals_and_leaves_the_teacher_as_it_is(
-    place: Path, results: dict[str, Any]
+    place: Path, results: dict[str, Any], few: dict[str, Any]
 ) -> None:
     first = bytes_of(place / "first" / "teacher")
-    few = run(place, "few", "data.labelled=30")
     assert bytes_of(place / "few" / "teacher") == first, "fine-tuned on all of train"
     assert few["teacher"] == results["teacher"]
     assert (few["data"]["originals"], few["data"]["candidates"]) == (30, 30 * K)
@@ -261,7 +266,9 @@ def test_labelled_takes_that_many_originals_and_leaves_the_teacher_as_it_is(
     assert "- labelled texts: 30 of the task's 90\n" in (place / "few" / "student" / "README.md").read_text()
 
 
-def test_another_number_of_labelled_texts_makes_another_transfer_set_and_no_other_teacher(place: Path) -> None:
+def test_another_number_of_labelled_texts_makes_another_transfer_set_and_no_other_teacher(
+    place: Path, few: dict[str, Any]
+) -> None:
     shutil.copytree(place / "few", place / "fewer", copy_function=shutil.copy2)
     before = ages(place / "fewer")
     run(place, "fewer", "data.labelled=12")

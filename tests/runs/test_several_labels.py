@@ -177,6 +177,7 @@ def test_other_losses_and_students_train_on_several_labels(place: Path, out: Pat
     assert student.model.config.problem_type == "multi_label_classification"
 
 
+@pytest.mark.slow
 def test_the_generator_ascends_the_divergence_of_several_labels(place: Path, out: Path, tiny_bert: Path) -> None:
     adapt = f"{{corpus: {place / 'corpus.txt'}, steps: 4}}"
     generator = f"data={{generator: {{model: {tiny_bert}, adapt: {adapt}, ascend: 2, every: 4}}, select: everything}}"

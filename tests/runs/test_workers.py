@@ -46,6 +46,7 @@ def recipes_of(path: Path) -> dict[str, Recipe]:
     return with_controls({"mine": load_recipe(str(path), CHANGES)}, ["kd"])
 
 
+@pytest.mark.slow
 def test_two_at_once_come_out_as_one_after_the_other(recipe_file: Path, tmp_path: Path, one_thread: None) -> None:
     told: list[tuple[str, int, int]] = []
     seen: set[str] = set()
@@ -73,6 +74,7 @@ def test_two_at_once_come_out_as_one_after_the_other(recipe_file: Path, tmp_path
     assert both["shared_seconds"]["teacher"] == seconds, "one teacher, made once"
 
 
+@pytest.mark.slow
 def test_the_order_of_stages_does_not_change_what_is_taught(
     recipe_file: Path, tmp_path: Path, one_thread: None
 ) -> None:
