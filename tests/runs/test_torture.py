@@ -16,7 +16,7 @@ import pytest
 from support.tiny import sentences
 from support.torture import SIGNALS, Case, Nursery, Torture
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torture")]  # one process counts all faults
 
 LONG = os.environ.get("AUGKD_TORTURE") == "long"
 
