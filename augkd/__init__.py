@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from augkd.errors import DataError as DataError
     from augkd.errors import IndexFolderError as IndexFolderError
     from augkd.errors import ModelError as ModelError
+    from augkd.errors import ProcessLostError as ProcessLostError
     from augkd.errors import RecipeError as RecipeError
     from augkd.errors import StorageError as StorageError
     from augkd.errors import TrainingError as TrainingError

@@ -266,10 +266,18 @@ def test_every_link_leads_to_a_page_and_a_heading_that_exist(path: Path) -> None
         assert not anchor or anchor in slugs, target
 
 
+def typed_imports() -> set[str]:
+    """What `augkd/__init__.py` imports for type checkers and for the API page, which run no lazy import."""
+    tree = ast.parse(Path(augkd.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "augkd." in str(node.module)]
+    return {f"{str(node.module).removeprefix('augkd.')}.{alias.name}" for node in imports for alias in node.names}
+
+
 def test_the_public_names_are_those_of_the_api_page_and_of_the_package() -> None:
     documented = re.findall(r"^::: augkd\.(\w+)$", API.read_text(), flags=re.MULTILINE)
     assert sorted(documented) == sorted(augkd.__all__)
     assert set(augkd.__all__) <= set(dir(augkd))
+    assert {f"{module}.{name}" for name, module in augkd._MODULES.items()} == typed_imports()
     for name in augkd.__all__:
         assert getattr(augkd, name).__doc__, f"augkd.{name} has no docstring"
 
