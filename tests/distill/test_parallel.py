@@ -77,7 +77,7 @@ def folder(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(folder: Path) -> dict[str, Any]:
-    results: dict[str, Any] = torch.load(folder / "cases.pt")
+    results: dict[str, Any] = torch.load(folder / "cases.pt", weights_only=True)
     return results
 
 
