@@ -96,7 +96,7 @@ def _described(folder: Path, files: Iterable[Path]) -> tuple[ShippedFile, ...]:
 
 def _read(path: str, start: int, size: int) -> bytes:
     """A piece of a file, on the machine that has it."""
-    with open(path, "rb") as stream:  # noqa: PTH123
+    with Path(path).open("rb") as stream:
         stream.seek(start)
         return stream.read(size)
 

@@ -6,8 +6,6 @@ compares loss and weights. An operation on tensors of two devices raises, as on 
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,17 +56,6 @@ def several_labels() -> TransferSet:
 
 SEVERAL = several_labels()
 SETS = {"regression": NUMBERS, "multi_label_classification": SEVERAL, "classification": SET}
-
-
-@pytest.fixture(scope="module")
-def plain_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT without dropout, whose random numbers on a GPU are others."""
-    folder = tmp_path_factory.mktemp("plain") / "bert"
-    shutil.copytree(tiny_bert, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 @contextmanager

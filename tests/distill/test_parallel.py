@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,26 +50,15 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT without dropout, whose masks differ between processes."""
-    folder = tmp_path_factory.mktemp("plain") / "bert"
-    shutil.copytree(tiny_bert, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folder(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(plain_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes did every case, and in `cases.pt` what they came to."""
     folder = tmp_path_factory.mktemp("pair")
     with pytest.raises(Killed):
-        train(KILLED, folder / "begun by one", bert)
+        train(KILLED, folder / "begun by one", plain_bert)
     more = {"begun by one": RESUMED, "begun by two": KILLED, "means": MEANS, "budget": Case({"budget": "1s"})}
     cases = {name: asdict(case) for name, case in (CASES | more).items()}
     (folder / "cases.json").write_text(json.dumps(cases))
-    for code, out, err in finish(start(["-m", "support.ranks", folder / "cases.json", bert])):
+    for code, out, err in finish(start(["-m", "support.ranks", folder / "cases.json", plain_bert])):
         assert code == 0, out + err[-3000:]
     return folder
 
@@ -82,17 +70,17 @@ def pair(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def unbroken(plain_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process comes to that is not killed."""
-    return train(RESUMED, tmp_path_factory.mktemp("unbroken"), bert)
+    return train(RESUMED, tmp_path_factory.mktemp("unbroken"), plain_bert)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_have_the_gradients_and_the_course_of_one(
-    name: str, pair: dict[str, Any], bert: Path, tmp_path: Path
+    name: str, pair: dict[str, Any], plain_bert: Path, tmp_path: Path
 ) -> None:
-    one, two = train(CASES[name], tmp_path, bert), pair[name]
+    one, two = train(CASES[name], tmp_path, plain_bert), pair[name]
     assert len(one["gradients"]) == len(two["gradients"]) >= 2
     for alone, shared in zip(one["gradients"], two["gradients"], strict=True):
         size, difference = alone.abs().max(), (alone - shared).abs().max()
@@ -115,19 +103,19 @@ def same_course(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_dividing_by_the_rows_of_each_process_would_be_another_gradient(
-    pair: dict[str, Any], bert: Path, tmp_path: Path
+    pair: dict[str, Any], plain_bert: Path, tmp_path: Path
 ) -> None:
-    one = train(replace(MEANS, mean_of_means=False), tmp_path, bert)
+    one = train(replace(MEANS, mean_of_means=False), tmp_path, plain_bert)
     assert (one["gradients"][0] - pair["means"]["gradients"][0]).abs().max() > 1e-3
 
 
 @pytest.mark.slow
 def test_one_process_continues_what_two_began_and_two_what_one_began(
-    folder: Path, pair: dict[str, Any], unbroken: dict[str, Any], bert: Path
+    folder: Path, pair: dict[str, Any], unbroken: dict[str, Any], plain_bert: Path
 ) -> None:
     assert pair["begun by two"] == {}, "it was to be killed"
     assert (folder / "begun by two" / "stage-1" / "checkpoint-3").is_dir()
-    one = train(RESUMED, folder / "begun by two", bert)
+    one = train(RESUMED, folder / "begun by two", plain_bert)
     two = pair["begun by one"]
     for resumed in (one, two):
         assert 0 < len(resumed["gradients"]) < len(unbroken["gradients"])
