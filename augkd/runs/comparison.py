@@ -187,6 +187,8 @@ def _run_side_by_side(
         for name, folder, recipe in _seed_by_seed(plan)
         if not is_finished(folder, recipe)
     ]
+    if cluster is not None and jobs:
+        cluster.warm("augkd.runs.run", "augkd.distill.trainer")  # while this process makes what they share
     first_of_recipe: dict[tuple[Path, str], Job] = {}
     for job in jobs:
         first_of_recipe.setdefault((job.shared, job.name), job)
