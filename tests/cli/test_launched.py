@@ -1,4 +1,4 @@
-"""Processes that torchrun launches together: one student as of one process, one line for a mistake, one writer."""
+"""Processes launched together, by torchrun or accelerate: one student as of one process, one line for a mistake."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +57,26 @@ def test_a_command_for_one_process_says_so(command: str, augkd: Augkd, monkeypat
 # ---- the whole ----
 
 
-def torchrun(*command: object) -> subprocess.Popen[str]:
-    """`torchrun` with two processes that run a module."""
+def launched(module: str, *arguments: object) -> subprocess.Popen[str]:
+    """A launcher, with the environment of a process that nobody launched yet."""
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *map(str, command)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         env={name: value for name, value in environment(0, 2, 0).items() if name not in ("RANK", "WORLD_SIZE")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def torchrun(*command: object) -> subprocess.Popen[str]:
+    """`torchrun` with two processes that run a module."""
+    return launched("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *command)
+
+
+def accelerate(*command: object) -> subprocess.Popen[str]:
+    """`accelerate launch` with two processes that run a module."""
+    how = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    return launched("accelerate.commands.accelerate_cli", "launch", *how, "--main_process_port=0", "-m", *command)
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +139,26 @@ def test_the_student_of_two_processes_is_that_of_one(two: Path, recipe: Path) ->
 
 
 @pytest.mark.slow
-def test_when_one_process_fails_all_end_with_its_line(two: Path, recipe: Path) -> None:
+def test_accelerate_launches_the_same_processes(two: Path, recipe: Path) -> None:
+    other = shutil.copytree(two, recipe.parent / "accelerated")
+    shutil.rmtree(other / "student")
+    (other / "manifest.json").unlink()
+    process = accelerate("augkd", "run", recipe, "--out", other)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    accelerated, shared = (load_file(folder / "student/predictions.safetensors") for folder in (other, two))
+    np.testing.assert_allclose(accelerated["test"], shared["test"], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [torchrun, accelerate])
+def test_when_one_process_fails_all_end_with_its_line(
+    launcher: Callable[..., subprocess.Popen[str]], two: Path, recipe: Path
+) -> None:
     given = ["--transfer-set", two / "transfer_set", "--student", recipe.parent / "bert", "--set", "training.epochs=3"]
-    command = ["support.broken_rank", "fail", "1", "-", "distill", *given, "--out", recipe.parent / "failed"]
+    command = ["support.broken_rank", "fail", "1", "-", "distill", *given, "--out", recipe.parent / launcher.__name__]
     started = time.monotonic()
-    process = torchrun(*command)
+    process = launcher(*command)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     errors = [line for line in err.splitlines() if line.startswith(("error", "interrupted"))]
