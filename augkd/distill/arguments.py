@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ class DistillationArguments(TrainingArguments):  # type: ignore[misc]
     generator_batch_size: int = 32  # originals per gradient-ascent step of the generator
     precision: str = "auto"  # auto | float32 | bfloat16
     save_every: int = 0  # steps between extra checkpoints; 0: none
+    step_limit: int = 0  # optimiser steps after which training ends, if its epochs have more; 0: no limit
     patience: int = 0  # evaluations without improvement before stopping; 0: never stop early
     token_budget: int | None = None  # padded tokens per forward pass; None: what suits the device
     time_budget: float | None = None  # seconds of training in place of epochs; None: epochs count
@@ -51,6 +54,15 @@ class DistillationArguments(TrainingArguments):  # type: ignore[misc]
     def n_gpu(self) -> int:
         """One process trains on one GPU: `nn.DataParallel` would show each hook a part of the rows."""
         return min(1, int(super().n_gpu))
+
+    def limited(self, originals: int) -> DistillationArguments:
+        """A copy for so many originals that ends after `step_limit` steps, where all epochs have more."""
+        batches = math.ceil(originals / self.whole_batch_size)
+        steps_per_epoch = math.ceil(batches / self.gradient_accumulation_steps)
+        limited = copy.copy(self)
+        if 0 < self.step_limit < self.num_train_epochs * steps_per_epoch:
+            limited.max_steps, limited.num_train_epochs = self.step_limit, self.step_limit / steps_per_epoch
+        return limited
 
     def __post_init__(self) -> None:
         if self.time_budget is not None:
@@ -72,6 +84,7 @@ def arguments(
         output_dir=str(output),
         num_train_epochs=training.epochs,
         time_budget=training.budget,
+        step_limit=training.max_steps if training.budget is None else 0,
         per_device_train_batch_size=training.batch_size,
         accelerator_config={"split_batches": True},  # the same batches however many processes share them
         gradient_accumulation_steps=training.accumulation,

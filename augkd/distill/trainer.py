@@ -72,7 +72,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
 
         Raises RecipeError for an unknown loss or option, TrainingError for processes that share one model.
         """
-        self.ranks = ranks()
+        self.ranks, args = ranks(), args.limited(len(train_dataset))
         self.objective = Objective(args.losses)
         self._finite = FiniteTraining(self._parts_beside_the_student)
         super().__init__(

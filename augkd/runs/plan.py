@@ -214,6 +214,8 @@ def _student_lines(recipe: Recipe, task: Task, out: Path | None) -> Iterator[str
     for number, assistant in enumerate(recipe.assistants, 1):
         yield f"assistant {number}   {_student(assistant)}{_state(out, f'assistants/{number}/student')}"
     epochs = " + ".join(f"{stage.epochs:g}" for stage in recipe.training_stages) + " epochs"
+    if most := recipe.training.max_steps:
+        epochs += f", at most {most:,} steps{' each' if len(recipe.training_stages) > 1 else ''},"
     if recipe.training.budget is not None:
         epochs = f"{format_seconds(recipe.training.budget)} of training"
     state = _state(out, "student")

@@ -41,6 +41,7 @@ def test_check_shows_how_many_labelled_texts_the_student_sees(augkd: Augkd, reci
     few = augkd("check", recipe_file, "--set", "data.labelled=30")
     assert "30 of 90 training texts as originals (data.labelled), at most 120 candidates" in few.out
     assert "3 epochs on 30 originals" in few.out
+    assert "3 epochs, at most 2 steps, on 90 orig" in augkd("check", recipe_file, "--set", "training.max_steps=2").out
     assert "labelled)" not in augkd("check", recipe_file).out
     wrong = augkd("check", recipe_file, "--set", "data.labelled=91")
     assert (wrong.code, wrong.err.count("\n")) == (1, 1)

@@ -61,6 +61,27 @@ def weights(student: Classifier) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in student.model.state_dict().items()}
 
 
+@pytest.mark.parametrize(("most", "steps", "epochs"), [(0, 6, 2), (4, 4, 4 / 3), (6, 6, 2), (9, 6, 2)])
+def test_a_training_ends_after_its_most_steps_with_a_learning_rate_of_0(
+    tiny_bert: Path, tmp_path: Path, most: int, steps: int, epochs: float
+) -> None:
+    student = student_of(tiny_bert)
+    (given,) = arguments_of(tmp_path, {"ce": {}, "epochs": 2, "max_steps": most})
+    trainer = DistillationTrainer(student, given, DistillationDataset(student, transfer()), constant)
+    trainer.train()
+    assert (trainer.state.global_step, trainer.state.max_steps) == (steps, steps)
+    assert trainer.lr_scheduler is not None
+    assert trainer.lr_scheduler.get_last_lr()[0] == 0
+    scored = [entry["epoch"] for entry in trainer.state.log_history if "eval_accuracy" in entry]
+    assert scored == pytest.approx([1, epochs])
+    assert given.max_steps == -1, "the arguments stay as they were"
+
+
+def test_a_time_budget_takes_the_place_of_the_most_steps(tmp_path: Path) -> None:
+    (given,) = arguments_of(tmp_path, {"ce": {}, "max_steps": 4, "budget": 60})
+    assert (given.time_budget, given.step_limit) == (60, 0)
+
+
 def test_two_stages_are_two_trainings_one_after_the_other(tiny_bert: Path, tmp_path: Path) -> None:
     both, done = trained(tiny_bert, tmp_path / "both", {"logit_regression": {}}, {"ce": {}})
 
