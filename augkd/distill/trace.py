@@ -75,7 +75,8 @@ class Trace:
                 f"{path} is not a selection trace ({exc}); remove the student folder and run again"
             ) from exc
         divergence, picked, candidates, stages, total = values
-        trace = cls(divergence, picked, candidates, stages, int(total.reshape(-1)[0]) if total.size else -1)
+        count = int(total.reshape(-1)[0]) if total.size and total.dtype == np.int64 else -1
+        trace = cls(divergence, picked, candidates, stages, count)
         if not trace.consistent:
             raise WorkspaceError(f"{path} is not a selection trace; remove the student folder and run again")
         return trace

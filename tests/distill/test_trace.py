@@ -148,6 +148,7 @@ def test_a_checkpoint_without_this_trace_is_rejected_in_one_line(state: dict[str
         {"stages": np.array([3, -1])},
         {"total": np.zeros(0, np.int64)},
         {"total": np.array([-5])},
+        {"total": np.array([np.inf])},
     ],
 )
 def test_arrays_that_do_not_fit_each_other_are_no_trace(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -112,7 +112,8 @@ def merge_encoded_shards(folders: Sequence[Path], out: Path, prepare: Callable[[
             _copy(folder / "build" / vectors, out / "build" / vectors, manifest.vectors[vectors])
             record_chunk(out, [out / "texts" / text, out / "build" / vectors])
     shutil.copyfile(folders[0] / DROPPED, out / DROPPED)  # every shard has read the whole corpus
-    facts = {key: value for key, value in first.on_disk().items() if key in ("recipe", "seed", "encoder", "corpus")}
+    written = first.on_disk()  # a shard made from Python may have no recipe
+    facts = {"recipe": None} | {key: written[key] for key in written if key in ("recipe", "seed", "encoder", "corpus")}
     finish(out, sources, facts, first.corpus.kept, first.dim)
     return Index.open(out)
 

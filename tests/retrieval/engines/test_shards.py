@@ -34,6 +34,16 @@ def test_merged_shards_are_byte_identical_to_one_build(tmp_path: Path, factory: 
     assert len(merge_encoded_shards(folders, tmp_path / "merged")) == 330  # finished: opened
 
 
+def test_shards_made_without_a_recipe_merge_though_their_manifests_do_not_say_so(tmp_path: Path) -> None:
+    folders = shards(tmp_path, lines(tmp_path, "c.txt", range(120)), 2)
+    for folder in folders:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["recipe"], manifest["checksum"]
+        (folder / "manifest.json").write_text(signed_text(manifest))
+    merge_encoded_shards(folders, tmp_path / "merged")
+    assert len(Index.open(tmp_path / "merged")) == 120
+
+
 def test_a_shard_encodes_its_chunks_only_and_resumes(tmp_path: Path) -> None:
     source = lines(tmp_path, "c.txt", range(330))
     with pytest.raises(KeyboardInterrupt):
