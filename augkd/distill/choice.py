@@ -73,15 +73,16 @@ class Choice:
 
     def candidates(self, batch: Batch, epoch: int, scorer: Scorer) -> Pool:
         """The chosen candidates of a batch."""
-        seeds, rows = (self._args.seed, epoch), batch.rows.tolist()
+        seed, rows = self._args.seed, batch.rows.tolist()
         pool = batch.pool
         if self._adversary is not None:
-            pool = pool.join(self._adversary.pool(batch, RowRandom((*seeds, 2), rows), self._args.token_budget))
+            pool = pool.join(self._adversary.pool(batch, RowRandom((seed, epoch, 2), rows), self._args.token_budget))
         if len(pool) == 0:
             return pool
         values = self._divergence(pool, epoch, scorer) if self._selector in SCORED else None
         key = torch.zeros(len(pool)) if values is None else values
-        chosen = SELECTORS[self._selector](key, pool, RowRandom(seeds, rows), **self._options)
+        rng = RowRandom((seed, 5), rows)
+        chosen = SELECTORS[self._selector](key, pool, rng, epoch, **self._options)
         self.statistics.add(values, pool, chosen)
         if self.trace is not None:
             self.trace.record(epoch, pool.row, values, pool.row[chosen])

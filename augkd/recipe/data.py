@@ -18,6 +18,7 @@ class NeighbourOptions(Table):
 
     index: IndexRecipe | str
     k: int = Field(8, ge=1, le=256)
+    sample: int | None = Field(None, ge=1)  # of the k of each text, so many drawn at random; none: all
     queries: Literal["example", "label", "task", "mix"] = "example"
     unit: Literal["text", "sentence"] = "text"  # sentence: replaces one sentence of the text with its neighbour
     language: str = "en"  # code of the language whose rules split a text into sentences
@@ -29,6 +30,17 @@ class NeighbourOptions(Table):
     max_distance: float = Field(2.0, ge=0, le=2)
     min_teacher_distance: float = Field(0.0, ge=0)  # total variation of teacher probabilities; regression: difference
     max_teacher_distance: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _sample_is_of_k(self) -> NeighbourOptions:
+        if self.sample is not None and self.sample > self.k:
+            raise ValueError(f"sample is {self.sample} of k = {self.k} neighbours; give at most k")
+        return self
+
+    @property
+    def kept(self) -> int:
+        """Neighbours of each text that the teacher labels, where there are k."""
+        return self.k if self.sample is None else self.sample
 
 
 class AdaptOptions(Table):

@@ -71,9 +71,7 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     epochs: Epochs = Field(4, gt=0)
-    max_steps: Steps = Field(
-        0, ge=0
-    )  # optimiser steps after which each stage ends at the latest; 0: no limit
+    max_steps: Steps = Field(0, ge=0)  # optimiser steps after which each stage ends at the latest; 0: no limit
     budget: float | None = None  # time budget in place of both (seconds, 30m, 1.5h); split over stages by epochs
     batch_size: BatchSize = 32  # originals per step; their candidates come on top
     accumulation: BatchSize = 1  # batches per optimiser step

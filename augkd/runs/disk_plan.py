@@ -63,7 +63,7 @@ def _transfer_set(recipe: Recipe, task: Task) -> int:
     data, originals = recipe.data, len(task.train)
     if data.transfer_set is not None:
         return 0
-    each = (data.neighbours.k if data.neighbours else 0) + (data.generated.samples if data.generated else 0)
+    each = (data.neighbours.kept if data.neighbours else 0) + (data.generated.samples if data.generated else 0)
     each += data.substitution.n if data.substitution else 0
     characters = sum(len(example.text) + len(example.text_pair or "") for example in task.train)
     outputs = 4 * max(1, len(task.labels))

@@ -185,7 +185,7 @@ def pool_size(recipe: Recipe, task: Task) -> int | None:
 
 def _candidates(recipe: Recipe, task: Task) -> int:
     data = recipe.data
-    neighbours = data.neighbours.k if data.neighbours else 0
+    neighbours = data.neighbours.kept if data.neighbours else 0
     generated = data.generated.samples if data.generated else 0
     substituted = data.substitution.n if data.substitution else 0
     return len(task.train) * (neighbours + generated + substituted)

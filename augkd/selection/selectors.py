@@ -17,7 +17,10 @@ from augkd.selection.pool import Pool
 
 
 class Draws(Protocol):
-    """Random numbers of a batch's originals: those of one do not depend on the others (`models.seeds.RowRandom`)."""
+    """Random numbers of a batch's originals, the same in every epoch (`models.seeds.RowRandom`).
+
+    Those of one original do not depend on the others.
+    """
 
     def uniform(self, row: Tensor) -> Tensor:
         """A number in [0, 1) for each element of `row` (n,), from the stream of that original."""
@@ -25,27 +28,29 @@ class Draws(Protocol):
 
 
 def minimax(
-    divergence: Tensor, pool: Pool, rng: Draws, *, keep: Annotated[int, ">= 1"] = 4
+    divergence: Tensor, pool: Pool, rng: Draws, epoch: int, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
     """The `keep` candidates of each owner on which teacher and student diverge most (Kamalloo et al. 2021, eq. 4)."""
     return best(-divergence, pool.owner, keep)
 
 
 def random(
-    divergence: Tensor, pool: Pool, rng: Draws, *, keep: Annotated[int, ">= 1"] = 4
+    divergence: Tensor, pool: Pool, rng: Draws, epoch: int, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
-    """`keep` candidates of each owner, drawn afresh each time without replacement: the control for other selectors."""
-    return best(rng.uniform(pool.owner), pool.owner, keep)
+    """`keep` candidates of each owner in random order, all of them once before any comes again: the control."""
+    place = ranks(rng.uniform(pool.owner), pool.owner)  # in an order that is the same in every epoch
+    count = torch.bincount(pool.owner)[pool.owner]
+    return ((place - epoch * keep) % count < keep).nonzero().flatten()
 
 
 def nearest(
-    divergence: Tensor, pool: Pool, rng: Draws, *, keep: Annotated[int, ">= 1"] = 4
+    divergence: Tensor, pool: Pool, rng: Draws, epoch: int, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
     """The `keep` candidates of each owner that their source scores highest: the closest neighbours."""
     return best(-pool.score, pool.owner, keep)
 
 
-def everything(divergence: Tensor, pool: Pool, rng: Draws) -> Tensor:  # (n,) pool positions
+def everything(divergence: Tensor, pool: Pool, rng: Draws, epoch: int) -> Tensor:  # (n,) pool positions
     """All candidates: vanilla-kNN augmentation."""
     return torch.arange(len(pool))
 
@@ -62,11 +67,17 @@ SCORED = frozenset({"minimax"})  # rank by divergence; for the others no candida
 
 def best(key: Tensor, owner: Tensor, keep: int) -> Tensor:  # key, owner: (n,) → (kept,)
     """Positions of the `keep` smallest keys of each owner, ascending; ties go to the earlier position."""
+    return (ranks(key, owner) < keep).nonzero().flatten()
+
+
+def ranks(key: Tensor, owner: Tensor) -> Tensor:  # key, owner: (n,) → (n,)
+    """The rank of each key among those of its owner, from 0 for the smallest; ties go to the earlier position."""
     order = key.argsort(stable=True)  # stable twice: ties keep retrieval order, so runs repeat
     order = order[owner[order].argsort(stable=True)]
     grouped = owner[order]
     starts = torch.ones(len(order), dtype=torch.bool)
     starts[1:] = grouped[1:] != grouped[:-1]
     first = torch.arange(len(order))[starts]
-    rank = torch.arange(len(order)) - first[starts.cumsum(0) - 1]
-    return order[rank < keep].sort().values
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order)) - first[starts.cumsum(0) - 1]
+    return rank

@@ -48,6 +48,14 @@ def test_check_shows_how_many_labelled_texts_the_student_sees(augkd: Augkd, reci
     assert "data.labelled is 91, but task task has 90 labelled training texts; give at most 90" in wrong.err
 
 
+def test_check_counts_the_neighbours_that_are_drawn(augkd: Augkd, recipe_file: Path) -> None:
+    drawn = ["data.neighbours.k=7", "data.neighbours.sample=2"]
+    assert "at most 180 candidates" in augkd("check", recipe_file, "--set", drawn[0], "--set", drawn[1]).out
+    wrong = augkd("check", recipe_file, "--set", drawn[0], "--set", "data.neighbours.sample=9")
+    assert wrong.err.count("\n") == 1
+    assert "sample is 9 of k = 7 neighbours; give at most k" in wrong.err
+
+
 def test_set_changes_one_key_of_the_recipe(augkd: Augkd, recipe_file: Path) -> None:
     done = augkd("check", recipe_file, "--set", "data.neighbours.k=7", "--set", "seed=3")
     assert "at most 630 candidates" in done.out

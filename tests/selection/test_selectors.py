@@ -45,24 +45,24 @@ def test_minimax_keeps_candidates_3_and_2_of_fixture_d() -> None:
     student = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     values = divergence(student, torch.tensor([[2.0, 0.0]] * 4), 2.0)
     pool = pool_of([4])
-    assert minimax(values, pool, rng(), keep=1).tolist() == [2]
-    assert minimax(values, pool, rng(), keep=2).tolist() == [1, 2]
-    assert minimax(values, pool, rng(), keep=3).tolist() == [1, 2, 3]
-    assert minimax(-values, pool, rng(), keep=2).tolist() == [0, 3]  # the least divergent are the other two
+    assert minimax(values, pool, rng(), 0, keep=1).tolist() == [2]
+    assert minimax(values, pool, rng(), 0, keep=2).tolist() == [1, 2]
+    assert minimax(values, pool, rng(), 0, keep=3).tolist() == [1, 2, 3]
+    assert minimax(-values, pool, rng(), 0, keep=2).tolist() == [0, 3]  # the least divergent are the other two
 
 
 def test_ties_keep_retrieval_order() -> None:
     pool = pool_of([5, 4])
-    assert minimax(torch.zeros(9), pool, rng(), keep=2).tolist() == [0, 1, 5, 6]
+    assert minimax(torch.zeros(9), pool, rng(), 0, keep=2).tolist() == [0, 1, 5, 6]
     # a zero divergence is a score like any other, not an empty place
-    assert minimax(torch.tensor([0.0, 0, 1, 0, 0, 0, 0, 0, 0]), pool, rng(), keep=2).tolist() == [0, 2, 5, 6]
+    assert minimax(torch.tensor([0.0, 0, 1, 0, 0, 0, 0, 0, 0]), pool, rng(), 0, keep=2).tolist() == [0, 2, 5, 6]
 
 
 @pytest.mark.parametrize("keep", [1, 2, 4, 10])
 @pytest.mark.parametrize("name", [name for name in SELECTORS if name != "everything"])
 def test_every_owner_gets_its_quota_or_all_it_has(name: str, keep: int) -> None:
     pool = pool_of(SIZES)
-    chosen = SELECTORS[name](torch.rand(len(pool), generator=numbers(3)), pool, rng(), keep=keep)
+    chosen = SELECTORS[name](torch.rand(len(pool), generator=numbers(3)), pool, rng(), 0, keep=keep)
     counts = Counter(pool.owner[chosen].tolist())
     assert [counts[owner] for owner in range(len(SIZES))] == [min(size, keep) for size in SIZES]
     assert len(set(chosen.tolist())) == len(chosen)
@@ -76,41 +76,53 @@ def test_minimax_and_nearest_equal_the_loop_in_plain_python(seed: int) -> None:
     pool = pool_of(sizes, seed)
     values = torch.randint(0, 4, (len(pool),), generator=draw).float()  # many ties
     owner = pool.owner.tolist()
-    assert minimax(values, pool, rng(), keep=keep).tolist() == reference((-values).tolist(), owner, keep)
-    assert nearest(values, pool, rng(), keep=keep).tolist() == reference((-pool.score).tolist(), owner, keep)
+    assert minimax(values, pool, rng(), 0, keep=keep).tolist() == reference((-values).tolist(), owner, keep)
+    assert nearest(values, pool, rng(), 0, keep=keep).tolist() == reference((-pool.score).tolist(), owner, keep)
 
 
 def test_nearest_goes_by_score_and_not_by_divergence() -> None:
     pool = pool_of([4])
     by_score = pool.score.argsort(descending=True)[:2].sort().values.tolist()
     for values in (pool.score, -pool.score, torch.zeros(4)):
-        assert nearest(values, pool, rng(), keep=2).tolist() == by_score
+        assert nearest(values, pool, rng(), 0, keep=2).tolist() == by_score
 
 
-def test_random_repeats_for_the_same_seed_and_differs_between_draws() -> None:
+def test_random_repeats_for_the_same_seed_and_differs_between_seeds_and_epochs() -> None:
     pool = pool_of([8] * 6)
     values = torch.zeros(len(pool))
-    assert random(values, pool, rng(1), keep=3).tolist() == random(values, pool, rng(1), keep=3).tolist()
-    assert random(values, pool, rng(1), keep=3).tolist() != random(values, pool, rng(2), keep=3).tolist()
-    draws = rng(1)
-    assert random(values, pool, draws, keep=3).tolist() != random(values, pool, draws, keep=3).tolist()
+    assert random(values, pool, rng(1), 0, keep=3).tolist() == random(values, pool, rng(1), 0, keep=3).tolist()
+    assert random(values, pool, rng(1), 0, keep=3).tolist() != random(values, pool, rng(2), 0, keep=3).tolist()
+    assert random(values, pool, rng(1), 0, keep=3).tolist() != random(values, pool, rng(1), 1, keep=3).tolist()
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 4, 8])
+def test_random_takes_each_candidate_once_before_any_comes_again(keep: int) -> None:
+    pool = pool_of([8, 7, 2])
+    for size, owner in ((8, 0), (7, 1), (2, 2)):
+        counts = torch.zeros(size, dtype=torch.long)
+        for epoch in range(20):
+            chosen = random(torch.zeros(len(pool)), pool, rng(), epoch, keep=keep)
+            mine = chosen[pool.owner[chosen] == owner] - (pool.owner < owner).sum()
+            assert len(mine) == len(set(mine.tolist())) == min(keep, size)
+            counts[mine] += 1
+            assert counts.max() - counts.min() <= 1
 
 
 def test_random_takes_every_candidate_equally_often_whatever_its_divergence() -> None:
-    pool, draw, counts = pool_of([4, 4]), rng(0), torch.zeros(8)
-    for _ in range(2000):
-        counts[random(torch.arange(8.0), pool, draw, keep=1)] += 1
+    pool, counts = pool_of([4, 4]), torch.zeros(8)
+    for seed in range(2000):
+        counts[random(torch.arange(8.0), pool, rng(seed), 0, keep=1)] += 1
     assert (counts - 500).abs().max() < 100  # 5 standard deviations of a binomial (2000, 1/4) are 97
 
 
 def test_everything_takes_all_in_order() -> None:
     pool = pool_of(SIZES)
-    assert everything(torch.zeros(len(pool)), pool, rng()).tolist() == list(range(sum(SIZES)))
+    assert everything(torch.zeros(len(pool)), pool, rng(), 0).tolist() == list(range(sum(SIZES)))
 
 
 @pytest.mark.parametrize("name", SELECTORS)
 def test_an_empty_pool_gives_nothing(name: str) -> None:
-    chosen: Tensor = SELECTORS[name](torch.zeros(0), pool_of([0, 0]), rng())
+    chosen: Tensor = SELECTORS[name](torch.zeros(0), pool_of([0, 0]), rng(), 0)
     assert chosen.tolist() == []
 
 
@@ -118,7 +130,7 @@ def test_an_empty_pool_gives_nothing(name: str) -> None:
 def test_only_the_selectors_in_scored_use_the_divergence(name: str) -> None:
     pool = pool_of([6, 6])
     up, down = torch.arange(12.0), -torch.arange(12.0)
-    same = SELECTORS[name](up, pool, rng()).tolist() == SELECTORS[name](down, pool, rng()).tolist()
+    same = SELECTORS[name](up, pool, rng(), 0).tolist() == SELECTORS[name](down, pool, rng(), 0).tolist()
     assert same == (name not in SCORED)
 
 

@@ -71,6 +71,7 @@ def find_neighbours(
     unique: bool = False,
     min_distance: float = 0.0,
     max_distance: float = 2.0,
+    sample: int | None = None,
     seed: int = 0,
     progress: Steps | None = None,
 ) -> Neighbours:
@@ -83,9 +84,9 @@ def find_neighbours(
     split by the rules of `language`. `pairs`: a neighbour replaces one side (`each`), two replace both (`unit`), or
     half and half (`both`). `diversity` in [0, 1] is the weight of dissimilarity to other neighbours (MMR; 0 disables).
     `unique`: a text has one owner. Distances are 1 - cosine to the replaced text, so 0 to 2; the defaults disable both
-    bounds. `seed` decides how neighbours of an average are dealt out where scores are not cosines. `progress` counts
-    the texts searched for: the evaluation texts (unless `near_copy` is 1), then the examples, twice for the strategies
-    in halves.
+    bounds. `sample`: so many of each example's are drawn at random and kept (None: all). `seed` decides which, and how
+    neighbours of an average are dealt out where scores are not cosines. `progress` counts the texts
+    searched for: the evaluation texts (unless `near_copy` is 1), then the examples, twice for the strategies in halves.
 
     Raises RecipeError for options that exclude each other, DataError where `label` meets an example without a class.
     """
@@ -112,6 +113,8 @@ def find_neighbours(
 
     candidates = _candidates(examples, chosen, retriever)
     short = sum(len(pool) < k for pool in candidates)
+    if sample is not None:
+        candidates = [_drawn(pool, sample, seed, row) for row, pool in enumerate(candidates)]
     return Neighbours(candidates, len(guard.equal), short, len(guard.near), guard.withheld())
 
 
@@ -189,6 +192,14 @@ def _candidates(
             ]
             candidates.append([candidate for *_, candidate in sorted(ranked, key=lambda entry: entry[:3])])
     return candidates
+
+
+def _drawn(pool: list[Candidate], count: int, seed: int, row: int) -> list[Candidate]:
+    """`count` candidates at random, in the order of the pool."""
+    if count >= len(pool):
+        return pool
+    drawn = np.random.default_rng((seed, row)).choice(len(pool), count, replace=False)
+    return [pool[place] for place in np.sort(drawn)]
 
 
 def _candidate(

@@ -228,6 +228,7 @@ def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progres
         unique=options.unique,
         min_distance=options.min_distance,
         max_distance=options.max_distance,
+        sample=options.sample,
         progress=partial(progress, "neighbours"),
     )
 

@@ -113,6 +113,18 @@ def test_candidates_are_the_nearest_texts_best_first_ties_by_id() -> None:
     assert {(c.owner, c.text_pair, c.source) for c in row} == {("e0", None, "neighbours")}
 
 
+def test_a_sample_is_drawn_from_the_k_nearest_of_each_text_best_first() -> None:
+    corpus = [f"a{'b' * number}" for number in range(2, 30)]
+    whole = neighbours_of(corpus, *["ab"] * 40, k=8).candidates
+    drawn = neighbours_of(corpus, *["ab"] * 40, k=8, sample=3).candidates
+    places = [[texts_of(whole[0]).index(text) for text in texts_of(row)] for row in drawn]
+    assert all(len(row) == 3 and row == sorted(row) for row in places)
+    assert {place for row in places for place in row} == set(range(8))
+    assert neighbours_of(corpus, *["ab"] * 40, k=8, sample=3).candidates == drawn
+    assert neighbours_of(corpus, *["ab"] * 40, k=8, sample=3, seed=1).candidates != drawn
+    assert neighbours_of(corpus, *["ab"] * 40, k=8, sample=8).candidates == whole
+
+
 def test_the_example_itself_is_left_out_by_text_though_it_is_not_the_nearest() -> None:
     corpus = ["aabb", "abab?", "AB.", "abb"]  # the first two tie with the example's own text and come before it
     assert texts_of(neighbours_of(corpus, "ab", k=3).candidates[0]) == ["aabb", "abab?", "abb"]
