@@ -49,7 +49,7 @@ class Spool:
         rows = min(self.chunk, self.count - part * self.chunk)
         try:
             stored = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, EOFError) as exc:
             raise IndexFolderError(f"{path} cannot be read ({exc}); remove it and run again") from exc
         if stored.shape != (rows, self.dim):
             raise IndexFolderError(f"{path} holds {stored.shape}, not {(rows, self.dim)}; remove it and run again")

@@ -18,6 +18,8 @@ from augkd.setup.survey import MODEL_MAX_LENGTH, CorpusSurvey, TaskSurvey, short
 from augkd.workspace.files import sweep_writes_of, write_text
 from augkd.workspace.storage import url_of
 
+K = 64  # neighbours searched for; which of them are kept is drawn, since a wide pool is the more varied
+LEARNING_RATE = 6e-4  # of two layers of MiniLM; chosen on validation (docs/science.md)
 STATIC_FROM = 2_000_000  # texts; a CPU needs days to encode more with MiniLM, and hours with a static encoder
 
 
@@ -28,16 +30,15 @@ class _BySize(NamedTuple):
     epochs: int
     teacher_epochs: int
     batch_size: int
-    k: int
     keep: int
 
 
 _BY_SIZE = (
-    _BySize(500, 20, 10, 16, 16, 8),
-    _BySize(2_000, 10, 6, 32, 8, 4),
-    _BySize(5_000, 6, 4, 32, 8, 4),
-    _BySize(50_000, 4, 3, 32, 8, 4),
-    _BySize(float("inf"), 3, 2, 32, 4, 2),
+    _BySize(500, 20, 10, 16, 8),
+    _BySize(2_000, 10, 6, 32, 4),
+    _BySize(5_000, 6, 4, 32, 4),
+    _BySize(50_000, 4, 3, 32, 4),
+    _BySize(float("inf"), 3, 2, 32, 2),
 )
 
 
@@ -48,8 +49,8 @@ class Choices:
     epochs: int
     teacher_epochs: int
     batch_size: int
-    k: int
-    keep: int
+    keep: int  # candidates of a text in each epoch
+    sample: int  # candidates of a text in all
     max_length: int
     static: bool  # whether the index has a static encoder
 
@@ -61,8 +62,8 @@ def choose(task: TaskSurvey, corpus: CorpusSurvey | None) -> Choices:
         epochs=row.epochs,
         teacher_epochs=row.teacher_epochs,
         batch_size=row.batch_size,
-        k=row.k,
         keep=row.keep,
+        sample=min(K, row.keep * row.epochs),
         max_length=_max_length(task, corpus),
         static=corpus is not None and corpus.texts > STATIC_FROM,
     )
@@ -108,15 +109,15 @@ def recipe_text(
 
 # ---- parts of the recipe ----
 
-_MINIMAX_KNN = (
-    "Minimax-kNN (Kamalloo et al. 2021). The student is trained on the labelled texts",
-    "# and on those of their neighbours in the corpus where it differs most from the teacher.",
+_RANDOM_KNN = (
+    "KD with kNN augmentation. The student is trained on the labelled texts and, in each epoch,",
+    "# on other neighbours of theirs in the corpus, which the teacher labels.",
 )
 _VANILLA_KD = ("vanilla KD (Hinton et al. 2015). The student is trained on the labelled texts alone.",)
 
 
 def _head(task: TaskSurvey, corpus: CorpusSurvey | None) -> list[str]:
-    first, *rest = _MINIMAX_KNN if corpus else _VANILLA_KD
+    first, *rest = _RANDOM_KNN if corpus else _VANILLA_KD
     return [
         f"# {short_name(task.task.name)}: {first}",
         *rest,
@@ -177,8 +178,9 @@ _NO_CORPUS = [
     "# data:",
     "#   neighbours:",
     "#     index: {corpus: my-corpus.txt}",
-    "#     k: 8",
-    "#   select: {minimax: {keep: 4}}",
+    f"#     k: {K}",
+    "#   select: {random: {keep: 4}}",
+    "#   weight: 4",
     "",
 ]
 
@@ -201,8 +203,10 @@ def _data(corpus: CorpusSurvey, chosen: Choices, folder: Path) -> list[str]:
         *lines,
         *_encoder(chosen.static),
         f"      faiss: {{factory: auto, recall: 0.95}}  # {_search_comment(corpus.texts)}",
-        f"    k: {chosen.k}  # neighbours retrieved for each labelled text",
-        f"  select: {{minimax: {{keep: {chosen.keep}}}}}  # neighbours to train on, selected again in every epoch",
+        f"    k: {K}  # neighbours retrieved for each labelled text",
+        f"    sample: {chosen.sample}  # of these, drawn at random: those that the teacher labels",
+        f"  select: {{random: {{keep: {chosen.keep}}}}}  # of these, in each epoch; no other before all have come",
+        f"  weight: {chosen.keep}  # of a text's neighbours together, so that each weighs as much as the text",
         "",
     ]
 
@@ -230,6 +234,7 @@ def _training(task: TaskSurvey, chosen: Choices, augmented: bool) -> list[str]:
         f"  kd: {{weight: 0.5{temperature}}}  # match the teacher's outputs",
         "  ce: {weight: 0.5}  # match the labels",
         f"  epochs: {chosen.epochs}  # {steps} steps each",
+        f"  learning_rate: {LEARNING_RATE}  # for a whole model as student, try 1.0e-4",
         f"  batch_size: {chosen.batch_size}  # labelled texts{', each with its candidates' if augmented else ''}",
         f"  max_length: {chosen.max_length}  # tokens; enough for about 99 % of the texts",
         "",

@@ -12,7 +12,7 @@ from augkd.errors import WorkspaceError
 from augkd.recipe import load_recipe
 from augkd.retrieval.dense.size import EXACT_UP_TO
 from augkd.runs.plan import plan
-from augkd.setup.first_recipe import STATIC_FROM, choose, recipe_text, write_recipe
+from augkd.setup.first_recipe import STATIC_FROM, K, choose, recipe_text, write_recipe
 from augkd.setup.summary import summary
 from augkd.setup.survey import survey_corpus, survey_task
 
@@ -31,7 +31,8 @@ def test_check_accepts_the_recipe_and_shows_what_was_found(tmp_path: Path, corpu
     assert (recipe.task.dataset, recipe.task.text, recipe.task.label) == (data, "question", "topic")
     chosen = choose(task, corpus)
     assert recipe.data.neighbours is not None
-    assert (recipe.data.neighbours.k, recipe.data.select) == (chosen.k, {"minimax": {"keep": chosen.keep}})
+    assert (recipe.data.neighbours.k, recipe.data.neighbours.sample) == (K, chosen.sample)
+    assert (recipe.data.select, recipe.data.weight) == ({"random": {"keep": chosen.keep}}, chosen.keep)
     assert recipe.training.max_length == chosen.max_length == 32
     lines = list(plan(recipe))
     assert any("3 classes: animal, food, tool" in line for line in lines)
@@ -82,7 +83,7 @@ def test_more_data_means_fewer_epochs_and_a_larger_corpus_another_index(tmp_path
     task = survey_task(data)
     many = replace(task, task=replace(task.task, train=task.task.train * 1000))
     assert choose(task, None).epochs > choose(many, None).epochs
-    assert choose(task, None).k > choose(many, None).k
+    assert choose(task, None).sample > choose(many, None).sample
     corpus = survey_corpus(str(corpus_file), task)
     exact = recipe_text(task, replace(corpus, texts=EXACT_UP_TO), data, tmp_path)
     assert "exact search" in exact

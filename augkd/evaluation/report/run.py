@@ -16,6 +16,8 @@ from augkd.evaluation.report.labels import asked, label_curve
 from augkd.evaluation.report.selection import attention, errors, explorer, rewritten_texts, selection, sources
 from augkd.evaluation.results import Split
 from augkd.recipe import TrainingOptions, options, schedules
+from augkd.recipe.files import validate
+from augkd.workspace.manifests import MANIFEST
 
 _STAGES = ("index", "teacher", "masked_lm", "transfer_set", "assistants", "student")  # in the order they run
 
@@ -201,7 +203,8 @@ def _series(name: str, values: Sequence[tuple[float, float]]) -> Series:
 
 def schedule(run: RunData, sheet: StyleSheet) -> Section | None:
     """How the weights of the losses, and annealing's factor on the teacher, change over the training."""
-    stages, progress = TrainingOptions.model_validate(run.recipe["training"]).training_stages, np.linspace(0, 1, 101)
+    training = validate(TrainingOptions, run.recipe.get("training", {}), run.folder / MANIFEST)
+    stages, progress = training.training_stages, np.linspace(0, 1, 101)
     total = sum(stage.epochs for stage in stages)
     curves: dict[str, list[tuple[float, float]]] = {}
     before = 0.0

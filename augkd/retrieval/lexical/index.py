@@ -171,7 +171,7 @@ class LexicalIndex:
             postings = Postings.open(folder / "postings")
             if len(word_list) != len(postings.bounds) or postings.last >= len(texts):
                 raise ValueError(f"{len(word_list)} words and {len(texts)} texts")
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, EOFError) as exc:
             reason = first_line(exc)
             raise IndexFolderError(f"{folder}: its postings do not fit each other ({reason}); build it again") from exc
         vocabulary = {word: number for number, word in enumerate(word_list)}

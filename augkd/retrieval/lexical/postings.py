@@ -96,7 +96,7 @@ class Postings:
 
     @classmethod
     def open(cls, folder: Path) -> Postings:
-        """Maps what `write_postings` wrote; raises ValueError or OSError for arrays that do not fit each other."""
+        """Maps what `write_postings` wrote; raises ValueError, OSError or EOFError where they do not fit each other."""
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in cls.__annotations__]
         opened = cls(*map(np.asarray, arrays))  # plain views of the mapped files: slicing a memmap is slow
         opened.check()

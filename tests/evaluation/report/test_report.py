@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from augkd.cli.app import app
 from augkd.data.transfer_set import TransferSet, write_rows
 from augkd.distill.trace import SelectionTrace
-from augkd.errors import WorkspaceError
+from augkd.errors import AugkdError, WorkspaceError
 from augkd.evaluation.compare.summary import NO_VERDICT
 from augkd.evaluation.report import report
 from augkd.evaluation.report.data import read_run
@@ -35,6 +35,7 @@ from augkd.evaluation.report.figures import Effect, Series, StyleSheet, forest, 
 from augkd.evaluation.report.report import write_report
 from augkd.evaluation.report.run import headline, learning
 from augkd.evaluation.report.selection import attention, confusion, errors, rewritten_texts, sources
+from augkd.workspace.checksums import write_signed
 from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import file_fingerprint
 
@@ -512,6 +513,18 @@ def test_a_trace_of_another_transfer_set_is_an_error(tmp_path: Path) -> None:
     sign_again(folder / "student")
     with pytest.raises(WorkspaceError, match="traces 2 candidates, but the transfer set has 4"):
         write_report(folder)
+
+
+@pytest.mark.parametrize("training", [{"freelb": {"a": None}}, {}, 3, {"kd": {"weight": "x"}}])
+def test_a_manifest_whose_recipe_cannot_be_trained_is_an_error_of_one_line(tmp_path: Path, training: Any) -> None:
+    folder = make_run(tmp_path / "run", ["a", "b"])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"]["training"] = training
+    del manifest["checksum"]
+    write_signed(folder / "manifest.json", manifest)
+    with pytest.raises(AugkdError) as caught:
+        write_report(folder)
+    assert "\n" not in str(caught.value)
 
 
 # ---- a comparison ----

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.manifests import sign_again
 
 from augkd.data.corpus import CorpusSource
 from augkd.errors import DataError, IndexFolderError, RecipeError
@@ -242,6 +243,15 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "index" / "postings" / name
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(IndexFolderError, match=f"postings/{name} is damaged: its checksum is not .*; remove "):
+        LexicalIndex.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("name", ["ids.npy", "scores.npy", "starts.npy", "bounds.npy"])
+def test_an_empty_file_is_refused_though_the_manifest_lists_it_so(tmp_path: Path, name: str) -> None:
+    build_lexical(tmp_path / "index", corpus(tmp_path, CATS))
+    (tmp_path / "index" / "postings" / name).write_bytes(b"")
+    sign_again(tmp_path / "index")
+    with pytest.raises(IndexFolderError, match="its postings do not fit each other"):
         LexicalIndex.open(tmp_path / "index")
 
 
