@@ -39,7 +39,10 @@ _SOURCES = {  # keys of `data` that give candidates
 GROUPS = {  # axis of distillation, or group → what its pipelines change, and their names
     "data": (
         "which texts the student sees",
-        ("demo", "vanilla-knn", "minimax-knn", "tinybert-augmentation", "mate-kd", "mate-minimax-knn", "label-budget"),
+        (
+            *("quick", "best", "demo", "vanilla-knn", "minimax-knn", "tinybert-augmentation", "mate-kd"),
+            *("mate-minimax-knn", "label-budget"),
+        ),
     ),
     "training": (
         "which loss, on which schedule, from which teacher",
