@@ -1,6 +1,6 @@
 """Which recipe closes the teacher gap: four tasks, each with 1,000 labelled texts and with all (docs/science.md).
 
-    python tests/benchmarks/bench_recipes.py --data FOLDER --out runs/science --arms kd,random [--seeds 5]
+    python tests/benchmarks/bench_recipes.py --data FOLDER --out runs/science --arms kd,quick,best [--seeds 5]
 
 FOLDER holds a folder per task and corpora/questions.parquet and corpora/reviews.parquet. Recipes are chosen on
 validation, the default; `--split test` is for the last comparison. An arm is a line of ARMS, or written out:
@@ -25,10 +25,14 @@ from augkd.runs.comparison import compare_recipes
 
 CORPORA = {"trec": "questions", "sst2": "reviews", "sst5": "reviews", "cr": "reviews"}
 CONTROL = "kd"
+_WIDE = ("data.neighbours.k=64", "training.learning_rate=6e-4")
+_MANY = ("data.select={random: {keep: 8}}", "data.weight=8")
 ARMS: dict[str, Sequence[str]] = {
     CONTROL: (),
-    "random": ("data.neighbours.k=64", "data.select={random: {keep: 8}}", "training.epochs=12"),
-    "minimax": ("data.neighbours.k=64", "data.select={minimax: {keep: 8}}", "training.epochs=12"),
+    "quick": (*_WIDE, "data.neighbours.sample=8", "data.select={random: {keep: 2}}", "data.weight=2"),
+    "best": (*_WIDE, *_MANY, "training.epochs=12", "training.max_steps=1000"),
+    "all-8": ("data.neighbours.k=8", "training.learning_rate=6e-4", "data.weight=8"),
+    "wide": (*_WIDE, *_MANY),
 }
 
 
