@@ -13,7 +13,7 @@ from typing import Any
 
 from augkd.data.target import Target
 from augkd.data.task import Task
-from augkd.errors import ModelError
+from augkd.errors import ModelError, short_repr
 from augkd.models import small_students
 from augkd.models.classifier import Classifier, load_classifier
 from augkd.models.locate import locate, weight_files
@@ -63,19 +63,27 @@ class StudentFolder:
     @property
     def max_length(self) -> int:
         """Tokens that texts are truncated to."""
-        return int(self.recipe["training"]["max_length"]) if self.recipe else _DEFAULT_MAX_LENGTH
+        return int(self._recorded("training", "max_length", int)) if self.recipe else _DEFAULT_MAX_LENGTH
 
     def teacher(self) -> Path | None:
         """The folder of the teacher: the one fine-tuned for the run, or a checkpoint that was used as it is.
 
         None for a teacher without a model, and where the run or its folder is gone.
         """
-        options = self.recipe["teacher"] if self.recipe else {}
-        if not options.get("model"):
+        model = self._recorded("teacher", "model", (str, type(None))) if self.recipe else None
+        if not model:
             return None
-        if not options["epochs"]:
-            return locate(options["model"])
+        if not self._recorded("teacher", "epochs", (int, float)):
+            return locate(model)
         return self.stages.stage("teacher") if self.stages else None
+
+    def _recorded(self, table: str, key: str, kind: type | tuple[type, ...]) -> Any:
+        """An option of the recipe. Raises ModelError where the manifest has another kind of value."""
+        options = (self.recipe or {}).get(table)
+        if not isinstance(options, Mapping) or not isinstance(options.get(key), kind):
+            place, found = self.folder / MANIFEST, short_repr(options)
+            raise ModelError(f"{place}: recipe.{table} is {found}, without a usable {key}; train the student again")
+        return options[key]
 
     def index(self) -> Path | None:
         """The folder of the run's index, which may no longer exist; None for a run without one."""

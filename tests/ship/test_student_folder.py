@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,27 @@ def test_a_student_whose_run_is_not_finished_has_neither(tmp_path: Path) -> None
     (run / "manifest.json").unlink()
     student = find_student(run)
     assert (student.teacher(), student.index()) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "table", "key"),
+    [
+        ({"training": []}, "training", "max_length"),
+        ({"training": {"max_length": "64"}}, "training", "max_length"),
+        ({"training": {}}, "training", "max_length"),
+        ({"teacher": "a teacher"}, "teacher", "model"),
+        ({"teacher": {"model": "a/b", "epochs": None}}, "teacher", "epochs"),
+    ],
+)
+def test_a_recipe_of_other_kinds_in_the_manifest_is_named(
+    tmp_path: Path, change: dict[str, object], table: str, key: str
+) -> None:
+    run = finished_run(tmp_path / "run")
+    student = find_student(run)
+    assert student.recipe is not None
+    changed = replace(student, recipe={**student.recipe, **change})
+    with pytest.raises(ModelError, match=rf"manifest\.json: recipe\.{table} is .*, without a usable {key}; train"):
+        _ = changed.max_length, changed.teacher()
 
 
 def test_a_folder_without_a_student_is_rejected(tmp_path: Path) -> None:
