@@ -2,7 +2,7 @@
 
 Rounds are interleaved, since other processes may share the machine; medians are printed with all their times. Run:
     python tests/benchmarks/bench_ray.py build --corpus corpus.txt --texts 300000 --kind static --rounds 3
-    python tests/benchmarks/bench_ray.py compare --rounds 2
+    python tests/benchmarks/bench_ray.py compare --rounds 2 --epochs 160
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def build(corpus: Path, texts: int, kind: str, rounds: int, workers: int, encode
     measure(ways, rounds, "local")
 
 
-def compare(rounds: int, workers: int) -> None:
+def compare(rounds: int, workers: int, epochs: int) -> None:
     """Twelve small runs, as many at once: processes of this machine against workers of a cluster on it."""
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -90,7 +90,7 @@ def compare(rounds: int, workers: int) -> None:
         recipe = work / "recipe.yaml"
         recipe.write_text(
             f"task: {{dataset: {work / 'task'}}}\nteacher: {{model: {teacher}, epochs: 1}}\n"
-            "student: {layers: [0, 2]}\ntraining: {kd: {}, epochs: 40, max_length: 32}\n"
+            f"student: {{layers: [0, 2]}}\ntraining: {{kd: {{}}, epochs: {epochs}, max_length: 32}}\n"
         )
         rates = ("1.0e-3", "5.0e-4", "2.0e-4")
         recipes = {rate: load_recipe(str(recipe), [f"training.learning_rate={rate}"]) for rate in rates}
@@ -113,10 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kind", default="static")
     parser.add_argument("--encoder", type=Path, help="folder of a static encoder that is not fitted in each build")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=40, help="of each run of compare; 40 take 4 seconds")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args(arguments)
     if given.what == "compare":
-        compare(given.rounds, given.workers)
+        compare(given.rounds, given.workers, given.epochs)
     else:
         build(given.corpus, given.texts, given.kind, given.rounds, given.workers, given.encoder)
 
