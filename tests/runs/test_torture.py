@@ -16,7 +16,7 @@ import pytest
 from support.tiny import sentences
 from support.torture import SIGNALS, Case, Nursery, Torture
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torture")]  # one process counts all faults
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torture")]  # one process measures each command once
 
 LONG = os.environ.get("AUGKD_TORTURE") == "long"
 
@@ -244,6 +244,8 @@ def test_two_processes_never_write_the_same_artefact(
 def test_the_faults_were_as_many_as_promised(torture: Torture, request: pytest.FixtureRequest) -> None:
     if len({item.name for item in request.session.items if item.fspath == request.node.fspath}) < 10:
         pytest.skip("only some of the faults were asked for")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("other processes inflict some of the faults; make torture counts them all")
     total = sum(torture.faults.values())
     print(
         f"\n{total} faults, all survived:", *(f"  {count:3} {what}" for what, count in torture.faults.items()), sep="\n"
