@@ -47,7 +47,7 @@ def main() -> None:
         divergence = (teacher * (logits.log_softmax(-1) - found.log_softmax(-1))).sum(-1)
         error = float(differs.std()) / len(texts) ** 0.5
         print(
-            f"  {name:20}{results.parent.name[-3:]:>4}  {differs.mean():7.2%} ± {error:.2%}  KL {divergence.mean():.4f}"
+            f"  {name:20}{results.parent.name.rpartition('-')[2]:>4}  {differs.mean():7.2%} ± {error:.2%}  KL {divergence.mean():.4f}"
         )
 
 
