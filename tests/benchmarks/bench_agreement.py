@@ -46,9 +46,8 @@ def main() -> None:
         differs = (found.argmax(-1) != logits.argmax(-1)).float()
         divergence = (teacher * (logits.log_softmax(-1) - found.log_softmax(-1))).sum(-1)
         error = float(differs.std()) / len(texts) ** 0.5
-        print(
-            f"  {name:20}{results.parent.name.rpartition('-')[2]:>4}  {differs.mean():7.2%} ± {error:.2%}  KL {divergence.mean():.4f}"
-        )
+        seed = results.parent.name.rpartition("-")[2]
+        print(f"  {name:20}{seed:>4}  {differs.mean():7.2%} ± {error:.2%}  KL {divergence.mean():.4f}")
 
 
 def held_out(run: Run, count: int) -> list[str]:
