@@ -202,10 +202,11 @@ def test_prompts_and_length_of_vectors_are_used_on_both_sides_and_recorded(recip
 
     texts = index.texts(range(len(index)))
     assert "an unheard-of zeppelin lands" in texts
-    cosines = (own(query, "query: ") @ own(texts, "passage: ").T)[0]
-    hits = index.search(query, 5)
-    np.testing.assert_allclose(hits.scores[0], np.sort(cosines)[::-1][:5], atol=1e-4)  # bf16 on some CPUs
-    assert np.abs(hits.scores[0] - np.sort((own(query, "") @ own(texts, "").T)[0])[::-1][:5]).max() > 1e-3  # the twin
+    prompted = np.sort((own(query, "query: ") @ own(texts, "passage: ").T)[0])[::-1]
+    bare = np.sort((own(query, "") @ own(texts, "").T)[0])[::-1]
+    scores = index.search(query, len(texts)).scores[0]
+    np.testing.assert_allclose(scores, prompted, atol=1e-4)  # bf16 on some CPUs
+    assert np.abs(scores - bare).max() > 1e-2  # the twin; the nearest five differ by less than 1e-3 on some CPUs
 
 
 def test_a_length_of_vectors_cuts_a_sentence_encoder_s(recipe: Any, tmp_path: Path) -> None:
