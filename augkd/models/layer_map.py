@@ -7,15 +7,16 @@ from typing import Any
 
 from augkd.errors import ModelError, did_you_mean, short_repr
 
-MAPS = ("uniform", "first", "last", "distilbert")
+MAPS = ("middle", "uniform", "first", "last", "distilbert")
 
 
 def layer_map(choice: str | Sequence[int], teacher_layers: int, student_layers: int) -> tuple[int, ...]:
     """The teacher layer of each student layer (0-based, ascending), to initialise it from or to match.
 
-    `uniform`: every (L/m)-th, last to last (TinyBERT). `first`, `last`: consecutive layers. `distilbert`: evenly spaced
-    from layer 0 to layer L - 1; 6 of 12 are 0, 2, 4, 7, 9, 11. An explicit list may be in any order. Raises ModelError
-    when a layer does not exist or the student is deeper than the teacher.
+    `middle`: the middle layer of each of m equal parts, the lower of two. `uniform`: the last layer of each (TinyBERT).
+    `first`, `last`: consecutive layers. `distilbert`: evenly spaced from layer 0 to layer L - 1; 6 of 12 are 0, 2, 4,
+    7, 9, 11. An explicit list may be in any order. Raises ModelError when a layer does not exist or the student is
+    deeper than the teacher.
     """
     deepest, m = teacher_layers - 1, student_layers
     if not isinstance(choice, str):
@@ -30,6 +31,8 @@ def layer_map(choice: str | Sequence[int], teacher_layers: int, student_layers: 
         return tuple(range(m))
     if choice == "last":
         return tuple(range(teacher_layers - m, teacher_layers))
+    if choice == "middle":  # of a part with edges a and b: (a + b - 1) / 2
+        return tuple(((2 * j + 1) * teacher_layers - m) // (2 * m) for j in range(m))
     if choice == "uniform":
         return tuple((j + 1) * teacher_layers // m - 1 for j in range(m))
     steps = max(1, m - 1)  # a student of one layer takes layer 0

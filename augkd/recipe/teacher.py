@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from augkd.errors import RecipeError
 from augkd.recipe.table import BatchSize, Epochs, Seed, Table
 
-Layers = list[int] | dict[Literal["uniform", "first", "last", "distilbert"], int]  # numbers, or {rule: how many}
+Layers = list[int] | dict[Literal["middle", "uniform", "first", "last", "distilbert"], int]  # or {rule: number}
 
 PLACEHOLDERS = ("text", "text_pair", "options")  # of a prompt
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")  # no lower case: a key that is pasted here is recognised as one

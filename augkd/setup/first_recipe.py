@@ -168,7 +168,7 @@ def _models(chosen: Choices) -> list[str]:
         f"  epochs: {chosen.teacher_epochs}  # 0 if the model is already fine-tuned for this task",
         "  learning_rate: 1.0e-4  # for large models, try 2.0e-5",
         "",
-        "student: {layers: [0, 5]}  # two of the teacher's layers, counted from 0; for another model: {model: …}",
+        "student: {layers: {middle: 2}}  # the middle of each half of the teacher; for another model: {model: …}",
         "",
     ]
 

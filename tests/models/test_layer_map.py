@@ -13,6 +13,11 @@ from augkd.models.layer_map import layer_map
 @pytest.mark.parametrize(
     ("choice", "teacher", "student", "layers"),
     [
+        ("middle", 6, 2, (1, 4)),
+        ("middle", 12, 3, (1, 5, 9)),
+        ("middle", 12, 2, (2, 8)),  # of six layers the lower of the two in the middle
+        ("middle", 6, 1, (2,)),
+        ("middle", 7, 2, (1, 4)),  # parts of 3.5 layers
         ("uniform", 12, 6, (1, 3, 5, 7, 9, 11)),
         ("uniform", 12, 4, (2, 5, 8, 11)),
         ("uniform", 6, 2, (2, 5)),
@@ -47,7 +52,7 @@ def test_an_impossible_layer_map_is_rejected_in_one_line(choice: Any, message: s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("choice", ["uniform", "first", "last", "distilbert"])
+@pytest.mark.parametrize("choice", ["middle", "uniform", "first", "last", "distilbert"])
 def test_a_student_deeper_than_its_teacher_has_no_map(choice: str) -> None:
     assert layer_map(choice, 3, 3) == (0, 1, 2)
     with pytest.raises(ModelError, match="needs 1 to 3 student layers"):

@@ -150,7 +150,7 @@ def hidden(
     mask: Tensor,
     progress: float,
     *,
-    layers: Literal["uniform", "first", "last", "distilbert"] = "uniform",
+    layers: Literal["uniform", "middle", "first", "last", "distilbert"] = "uniform",
 ) -> Tensor:  # (n,)
     """TinyBERT's hidden-state loss (Jiao et al. 2020, eq. 8), over real tokens; their code counts padding too."""
     chosen = layer_map(layers, len(teacher) - 1, len(student) - 1)
@@ -169,7 +169,7 @@ def attention(
     mask: Tensor,
     progress: float,
     *,
-    layers: Literal["uniform", "first", "last", "distilbert"] = "uniform",
+    layers: Literal["uniform", "middle", "first", "last", "distilbert"] = "uniform",
 ) -> Tensor:  # (n,)
     """TinyBERT's attention loss (Jiao et al. 2020, eq. 7): scores before the softmax, (n, heads, t, t) per layer.
 
