@@ -6,6 +6,7 @@ list one that has none of the labels. An empty cell can mean either, so it means
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from augkd.data.formats import Row
 from augkd.errors import DataError, short_repr
 
+_CHOICES = '{"choices"'  # how Label Studio's CSV export begins a cell of several labels; one label is a plain name
 _ONE_HOT = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
 
 
@@ -38,9 +40,21 @@ class LabelColumns:
             return [] if self.empty_is_none else None
         if self.separator is not None:
             return _split(value, self.separator, where)
+        if isinstance(value, str) and value.lstrip().startswith(_CHOICES):
+            return _choices(value)
         if isinstance(value, list | tuple):
             return list(value)
         return None if self.null is not None and value == self.null else value
+
+
+def _choices(value: str) -> Any:
+    """The labels of a cell of Label Studio's; the cell as it is where it is none."""
+    try:
+        cell = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    chosen = cell["choices"]
+    return chosen if set(cell) == {"choices"} and isinstance(chosen, list) else value
 
 
 def _split(value: Any, separator: str, where: str) -> list[str]:

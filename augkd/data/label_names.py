@@ -19,6 +19,7 @@ Written = Mapping[str, Sequence[tuple[int, Any]]]  # split → (row number, labe
 
 _COMMA = re.compile(r"\s*([+-]?\d+),(\d+)\s*")
 _NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*")
+_SEPARATOR = re.compile("[|;,]")
 _SHOWN = 4  # names in a message
 
 
@@ -50,9 +51,29 @@ def settle_labels(
 
     Raises DataError for what could be meant in two ways.
     """
+    values = _lists_of_one(values, notes)
     if not given:
         values = _decimal_commas(values, where, regression, notes)
     return values if regression else _settled_names(values, where, given, merge, notes)
+
+
+def _lists_of_one(values: Written, notes: list[str]) -> Written:
+    """Names as lists of one where other rows have lists, as Label Studio exports them.
+
+    Not a name with what may be a separator in it, unless a list has the same: it may be several.
+    """
+    written = [value for rows in values.values() for _, value in rows]
+    listed = {name for value in written if isinstance(value, list) for name in value if isinstance(name, str)}
+    alone = {v for v in written if isinstance(v, str) and (v in listed or not _SEPARATOR.search(v))}
+    if not alone or not any(isinstance(value, list) for value in written):
+        return values
+    count = sum(isinstance(value, str) and value in alone for value in written)
+    notes.append(
+        f"labels: {count:,} of {len(written):,} rows have a name where others have a list; read as a list of one"
+    )
+    return {
+        split: [(n, [v] if isinstance(v, str) and v in alone else v) for n, v in rows] for split, rows in values.items()
+    }
 
 
 def _settled_names(

@@ -48,12 +48,28 @@ def as_columns(path: Path) -> dict[str, Any]:
     return {"label": EMOTIONS}
 
 
+def as_label_studio_csv(path: Path) -> dict[str, Any]:
+    """A cell of one label is its name, one of several a JSON object."""
+    cells = [json.dumps({"choices": row["label"]}) if len(row["label"]) > 1 else "".join(row["label"]) for row in ROWS]
+    write_csv(path, ["text", "label"], [[row["text"], cell] for row, cell in zip(ROWS, cells, strict=True)])
+    return {"empty_label": "none"}
+
+
+def as_label_studio_json(path: Path) -> dict[str, Any]:
+    def task(row: dict[str, Any]) -> dict[str, Any]:
+        result = {"from_name": "label", "type": "choices", "value": {"choices": row["label"]}}
+        return {"data": {"text": row["text"]}, "annotations": [{"result": [result] if row["label"] else []}]}
+
+    (path / "train.json").write_text(json.dumps([task(row) for row in ROWS]))
+    return {"empty_label": "none"}
+
+
 def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     with (path / "train.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([header, *rows])
 
 
-WAYS = (as_jsonl, as_parquet, as_indices, as_strings, as_columns)
+WAYS = (as_jsonl, as_parquet, as_indices, as_strings, as_columns, as_label_studio_csv, as_label_studio_json)
 
 
 @pytest.mark.parametrize("write", WAYS)
@@ -108,7 +124,7 @@ def load(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> Task:
     [
         ([["a"], ["a"]], {}, r"the lists of labels name 1 label \(a\); a task of several labels needs at least 2"),
         ([["a", None], ["b"]], {}, r"row 1: label \['a', None\] has an empty entry; remove it"),
-        ([["a"], "b"], {}, r"row 2: label 'b' is not a list, as other rows have; write \['b'\]"),
+        ([["a"], "b|a"], {}, r"row 2: label 'b\|a' is not a list, as other rows have; write \['b\|a'\]"),
         ([["a"], ["b"]], {"regression": True}, r"row 1: label \['a'\] is no number; drop regression"),
         ([["a"], ["c"]], {"labels": ["a", "b"]}, r"row 2: label 'c' is neither one of the 2 names \(a, b\)"),
         ([["a"], ["b"]], {"separator": "|"}, r"row 1: label \['a'\] needs no separator; drop task.separator"),
@@ -155,3 +171,19 @@ def test_an_empty_evaluation_label_is_missing_until_it_is_said_to_be_none(tmp_pa
 def test_options_of_several_labels_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_task(dataset="augkd:docstrings", **options)
+
+
+def test_a_name_among_lists_is_a_list_of_one_and_noted(tmp_path: Path) -> None:
+    labels = [["food, drink", "price"], "price", "food, drink"]
+    rows = [{"text": f"text {number}", "label": label} for number, label in enumerate(labels * 10)]
+    task = load(tmp_path, rows)
+    assert task.labels == ("food, drink", "price") and task.multi_label
+    assert {example.label for example in task.train} == {(0, 1), (1,), (0,)}
+    assert "labels: 20 of 30 rows have a name where others have a list; read as a list of one" in task.notes
+
+
+@pytest.mark.parametrize("cell", ['{"choices": ["a"', '{"choices": "a"}', '{"choices": ["a", "b"], "more": 1}'])
+def test_a_cell_that_only_looks_like_label_studio_s_is_a_name(tmp_path: Path, cell: str) -> None:
+    rows = [[f"text {number}", (cell, "b")[number % 2]] for number in range(40)]
+    write_csv(tmp_path, ["text", "label"], rows)
+    assert set(load_task(dataset=str(tmp_path)).labels) == {cell, "b"}
