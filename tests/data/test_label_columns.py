@@ -177,7 +177,7 @@ def test_a_name_among_lists_is_a_list_of_one_and_noted(tmp_path: Path) -> None:
     labels = [["food, drink", "price"], "price", "food, drink"]
     rows = [{"text": f"text {number}", "label": label} for number, label in enumerate(labels * 10)]
     task = load(tmp_path, rows)
-    assert task.labels == ("food, drink", "price") and task.multi_label
+    assert (task.labels, task.multi_label) == (("food, drink", "price"), True)
     assert {example.label for example in task.train} == {(0, 1), (1,), (0,)}
     assert "labels: 20 of 30 rows have a name where others have a list; read as a list of one" in task.notes
 
