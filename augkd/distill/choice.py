@@ -24,7 +24,7 @@ from augkd.models.seeds import RowRandom
 from augkd.models.tokens import Tokens
 from augkd.selection.divergence import divergence
 from augkd.selection.pool import Batch, Pool
-from augkd.selection.selectors import SCORED, SELECTORS
+from augkd.selection.selectors import SCORED, SELECTORS, in_turn
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Choice:
         pool = batch.pool
         if self._adversary is not None:
             pool = pool.join(self._adversary.pool(batch, RowRandom((seed, epoch, 2), rows), self._args.token_budget))
+        if scored := self._options.get("of", 0):
+            pool = pool.take(in_turn(pool, RowRandom((seed, 6), rows), epoch, scored))
         if len(pool) == 0:
             return pool
         values = self._divergence(pool, epoch, scorer) if self._selector in SCORED else None

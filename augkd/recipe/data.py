@@ -130,7 +130,10 @@ class DataOptions(Table):
         if not isinstance(value, dict) or len(value) != 1:
             raise ValueError("give one selector, e.g. {minimax: {keep: 4}}")
         ((name, given),) = value.items()
-        return {name: options.check_member("selector", name, given or {})}
+        chosen = options.check_member("selector", name, given or {})
+        if 0 < chosen.get("of", 0) < chosen.get("keep", 1):
+            raise ValueError(f"{name} would keep {chosen['keep']} of {chosen['of']} scored; raise of, or lower keep")
+        return {name: chosen}
 
     @model_validator(mode="after")
     def _adaptation_has_a_corpus(self) -> DataOptions:

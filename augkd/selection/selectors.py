@@ -28,7 +28,13 @@ class Draws(Protocol):
 
 
 def minimax(
-    divergence: Tensor, pool: Pool, rng: Draws, epoch: int, *, keep: Annotated[int, ">= 1"] = 4
+    divergence: Tensor,
+    pool: Pool,
+    rng: Draws,
+    epoch: int,
+    *,
+    keep: Annotated[int, ">= 1"] = 4,
+    of: Annotated[int, ">= 0"] = 0,  # 0: all; else `pool` has so many of each owner, which `in_turn` took
 ) -> Tensor:  # (kept,) pool positions
     """The `keep` candidates of each owner on which teacher and student diverge most (Kamalloo et al. 2021, eq. 4)."""
     return best(-divergence, pool.owner, keep)
@@ -38,9 +44,7 @@ def random(
     divergence: Tensor, pool: Pool, rng: Draws, epoch: int, *, keep: Annotated[int, ">= 1"] = 4
 ) -> Tensor:  # (kept,) pool positions
     """`keep` candidates of each owner in random order, all of them once before any comes again: the control."""
-    place = ranks(rng.uniform(pool.owner), pool.owner)  # in an order that is the same in every epoch
-    count = torch.bincount(pool.owner)[pool.owner]
-    return ((place - epoch * keep) % count < keep).nonzero().flatten()
+    return in_turn(pool, rng, epoch, keep)
 
 
 def nearest(
@@ -53,6 +57,13 @@ def nearest(
 def everything(divergence: Tensor, pool: Pool, rng: Draws, epoch: int) -> Tensor:  # (n,) pool positions
     """All candidates: vanilla-kNN augmentation."""
     return torch.arange(len(pool))
+
+
+def in_turn(pool: Pool, rng: Draws, epoch: int, count: int) -> Tensor:  # (kept,) pool positions, ascending
+    """`count` candidates of each owner at random; over the epochs, all of them come once before any comes again."""
+    place = ranks(rng.uniform(pool.owner), pool.owner)  # in an order that is the same in every epoch
+    size = torch.bincount(pool.owner)[pool.owner]
+    return ((place - epoch * count) % size < count).nonzero().flatten()
 
 
 Selector = Callable[..., Tensor]

@@ -32,6 +32,7 @@ CASES = {
     "one row left": Case(originals=17),  # for the first process; the second has none
     "accumulated": Case({"batch_size": 5, "accumulation": 2}, originals=17),
     "scored every other epoch": Case({"epochs": 4}, refresh=2),
+    "scored in turn": Case({"epochs": 3}, select={"minimax": {"keep": 1, "of": 2}}),
     "bilstm": Case(student="bilstm"),
     "static": Case(student="static"),
 }

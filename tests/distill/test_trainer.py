@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.tiny import LABELS
@@ -112,11 +113,12 @@ def test_a_mean_of_batch_means_would_be_another_step(tmp_path: Path, plain_bert:
     [
         (MINIMAX, 1, 4 * 2, 3 * 2),
         (MINIMAX, 2, 4 * 1, 3 * 2),
+        ({"minimax": {"keep": 2, "of": 3}}, 1, 3 * 2, 3 * 2),
         ({"random": {"keep": 2}}, 1, 0, 3 * 2),
         ({"nearest": {"keep": 2}}, 1, 0, 3 * 2),
         ({"everything": {}}, 1, 0, 5 * 2),
     ],
-    ids=["minimax", "minimax refreshed every second epoch", "random", "nearest", "everything"],
+    ids=["minimax", "minimax refreshed every second epoch", "minimax of some", "random", "nearest", "everything"],
 )
 def test_rows_forwarded_in_two_epochs_are_what_the_selector_needs(
     tmp_path: Path, tiny_bert: Path, selector: dict[str, Any], refresh: int, scoring: int, training: int
@@ -131,6 +133,23 @@ def test_rows_forwarded_in_two_epochs_are_what_the_selector_needs(
     trainer.train()
     assert forwarded == {True: 6 * training, False: 6 * scoring}
     assert (trainer.rows["training"], trainer.rows["scoring"]) == (6 * training, 6 * scoring)
+
+
+def test_minimax_of_some_scores_every_candidate_in_turn_and_keeps_the_most_divergent(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    epochs = 2 * (K // 2)
+    trainer = trainer_of(
+        tmp_path, tiny_bert, transfer(6), selector={"minimax": {"keep": 1, "of": 2}}, num_train_epochs=epochs
+    )
+    trainer.train()
+    assert trainer.choice.trace is not None
+    trace = trainer.choice.trace.result(trainer.ranks)
+    scored = ~np.isnan(trace.divergence)
+    assert (scored.reshape(2, K // 2, -1).sum(axis=1) == 1).all()  # each once in K / 2 epochs, then again
+    for divergence, picked in zip(trace.divergence.reshape(-1, K), trace.picked.reshape(-1, K), strict=True):
+        assert np.nanargmax(divergence) == picked.argmax()
+        assert picked.sum() == 1
 
 
 def test_candidates_of_no_weight_are_not_forwarded_at_all(tmp_path: Path, tiny_bert: Path) -> None:

@@ -76,7 +76,8 @@ def test_the_json_form_is_plain_and_leaves_out_what_an_entry_has_not() -> None:
     assert value["pipelines"]["pkd"]["group"] == "structure"
     assert set(value["indexes"]["demo"]) == {"summary"}
     assert value["selectors"]["minimax"]["options"] == [
-        {"name": "keep", "type": "int", "limits": ">= 1", "default": 4, "choices": [], "required": False}
+        {"name": "keep", "type": "int", "limits": ">= 1", "default": 4, "choices": [], "required": False},
+        {"name": "of", "type": "int", "limits": ">= 0", "default": 0, "choices": [], "required": False},
     ]
 
 
