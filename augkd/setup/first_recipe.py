@@ -19,6 +19,7 @@ from augkd.workspace.files import sweep_writes_of, write_text
 from augkd.workspace.storage import url_of
 
 K = 64  # neighbours searched for; which of them are kept is drawn, since a wide pool is the more varied
+SCORED = 4  # candidates scored for each one that is kept
 LEARNING_RATE = 6e-4  # of two layers of MiniLM; chosen on validation (docs/science.md)
 STATIC_FROM = 2_000_000  # texts; a CPU needs days to encode more with MiniLM, and hours with a static encoder
 
@@ -34,11 +35,11 @@ class _BySize(NamedTuple):
 
 
 _BY_SIZE = (
-    _BySize(500, 20, 10, 16, 8),
-    _BySize(2_000, 10, 6, 32, 4),
-    _BySize(5_000, 6, 4, 32, 4),
-    _BySize(50_000, 4, 3, 32, 4),
-    _BySize(float("inf"), 3, 2, 32, 2),
+    _BySize(500, 20, 10, 16, 4),
+    _BySize(2_000, 10, 6, 32, 2),
+    _BySize(5_000, 6, 4, 32, 2),
+    _BySize(50_000, 4, 3, 32, 2),
+    _BySize(float("inf"), 3, 2, 32, 1),
 )
 
 
@@ -63,7 +64,7 @@ def choose(task: TaskSurvey, corpus: CorpusSurvey | None) -> Choices:
         teacher_epochs=row.teacher_epochs,
         batch_size=row.batch_size,
         keep=row.keep,
-        sample=min(K, row.keep * row.epochs),
+        sample=min(K, SCORED * row.keep * row.epochs),
         max_length=_max_length(task, corpus),
         static=corpus is not None and corpus.texts > STATIC_FROM,
     )
@@ -179,8 +180,8 @@ _NO_CORPUS = [
     "#   neighbours:",
     "#     index: {corpus: my-corpus.txt}",
     f"#     k: {K}",
-    "#   select: {random: {keep: 4}}",
-    "#   weight: 4",
+    "#   select: {minimax: {keep: 2, of: 8}}",
+    "#   weight: 2",
     "",
 ]
 
@@ -205,7 +206,8 @@ def _data(corpus: CorpusSurvey, chosen: Choices, folder: Path) -> list[str]:
         f"      faiss: {{factory: auto, recall: 0.95}}  # {_search_comment(corpus.texts)}",
         f"    k: {K}  # neighbours retrieved for each labelled text",
         f"    sample: {chosen.sample}  # of these, drawn at random: those that the teacher labels",
-        f"  select: {{random: {{keep: {chosen.keep}}}}}  # of these, in each epoch; no other before all have come",
+        f"  select: {{minimax: {{keep: {chosen.keep}, of: {SCORED * chosen.keep}}}}}"
+        "  # in each epoch, of others of these, where teacher and student diverge most",
         f"  weight: {chosen.keep}  # of a text's neighbours together, so that each weighs as much as the text",
         "",
     ]

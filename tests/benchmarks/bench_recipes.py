@@ -26,13 +26,24 @@ from augkd.runs.comparison import compare_recipes
 CORPORA = {"trec": "questions", "sst2": "reviews", "sst5": "reviews", "cr": "reviews"}
 CONTROL = "kd"
 _WIDE = ("data.neighbours.k=64", "training.learning_rate=6e-4")
-_MANY = ("data.select={random: {keep: 8}}", "data.weight=8")
+_TWO = (*_WIDE, "data.weight=2")
 ARMS: dict[str, Sequence[str]] = {
     CONTROL: (),
-    "quick": (*_WIDE, "data.neighbours.sample=8", "data.select={random: {keep: 2}}", "data.weight=2"),
-    "best": (*_WIDE, *_MANY, "training.epochs=12", "training.max_steps=1000"),
+    "quick": (*_WIDE, "data.neighbours.sample=16", "data.select={minimax: {keep: 1, of: 4}}"),
+    "best": (
+        *_WIDE,
+        "data.select={random: {keep: 8}}",
+        "data.weight=8",
+        "training.epochs=12",
+        "training.max_steps=1000",
+    ),
+    # at equal rows: 2 candidates of each text in each epoch
+    "random": (*_TWO, "data.neighbours.sample=8", "data.select={random: {keep: 2}}"),
+    "minimax": (*_TWO, "data.neighbours.sample=8", "data.select={minimax: {keep: 2}}"),
+    "minimax-in-turn": (*_TWO, "data.neighbours.sample=32", "data.select={minimax: {keep: 2, of: 8}}"),
+    # all candidates, and kd for as long as quick
     "all-8": ("data.neighbours.k=8", "training.learning_rate=6e-4", "data.weight=8"),
-    "wide": (*_WIDE, *_MANY),
+    "kd-long": ("training.epochs=12",),
 }
 
 
@@ -46,6 +57,7 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(CORPORA))
     parser.add_argument("--labelled", default="1000,all")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--baseline", default=CONTROL, help="what differences are to")
     parser.add_argument("--split", choices=["validation", "test"], default="validation")
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
@@ -59,7 +71,7 @@ def main() -> None:
             share_stages(folder, given.out / "shared")
             recipes = {name: recipe(given.data, task, labelled, changes) for name, changes in arms.items()}
             summary = compare_recipes(
-                recipes, given.seeds, folder, jobs=given.jobs, baseline=CONTROL, split=given.split
+                recipes, given.seeds, folder, jobs=given.jobs, baseline=given.baseline, split=given.split
             )
             summaries.append(summary)
             folders.append(folder)

@@ -32,7 +32,8 @@ def test_check_accepts_the_recipe_and_shows_what_was_found(tmp_path: Path, corpu
     chosen = choose(task, corpus)
     assert recipe.data.neighbours is not None
     assert (recipe.data.neighbours.k, recipe.data.neighbours.sample) == (K, chosen.sample)
-    assert (recipe.data.select, recipe.data.weight) == ({"random": {"keep": chosen.keep}}, chosen.keep)
+    kept = {"minimax": {"keep": chosen.keep, "of": 4 * chosen.keep}}
+    assert (recipe.data.select, recipe.data.weight) == (kept, chosen.keep)
     assert recipe.training.max_length == chosen.max_length == 32
     lines = list(plan(recipe))
     assert any("3 classes: animal, food, tool" in line for line in lines)
