@@ -130,7 +130,7 @@ def test_a_key_missing_in_a_nested_index_is_named(tmp_path: Path, tree: dict[str
         ("data.neighbours.k=257", "data.neighbours.k is 257"),
         ("data.select={minimax: {keep: 0}}", "selector 'minimax' option 'keep' is 0; it must be >= 1"),
         ("data.select={minimax: {keep: true}}", "selector 'minimax' option 'keep' is True; give an int"),
-        ("data.select={minimax: {keep: 4, of: 2}}", "data.select is {'minimax': {'keep': 4, 'of': 2}}: "),
+        ("data.select={minimax: {keep: 4, of: 2}}", "data.select is {'minimax': {'keep': 4, 'of': 2}}: minimax w"),
         ("data.select={minimax: {}, random: {}}", "data.select is "),
         ("training.kd=0.5", "training.kd is 0.5; give a table"),
         ("training.kd.weight=-1", "loss 'kd' option 'weight' is -1; it must be >= 0"),
