@@ -19,6 +19,7 @@ from augkd.data.cleaning import normalised
 from augkd.data.transfer_set import TransferSet
 from augkd.errors import DataError, RecipeError, WorkspaceError
 from augkd.recipe import load_recipe
+from augkd.runs.comparison import compare_recipes
 from augkd.runs.run import Run
 from augkd.workspace.verify import verify
 
@@ -151,8 +152,10 @@ def test_a_stopped_run_goes_on_with_the_round_it_was_in_and_ends_with_the_same_b
     before = rounds_of(tmp_path / "stopped" / "labels")
     assert [len(texts) for texts in before] == [6, 8]
     stop = False
-    for name in ("round-1.json", ".cache/pool/vectors.npy"):
-        file = tmp_path / "stopped" / "labels" / name
+    labels = tmp_path / "stopped" / "labels"
+    vectors = sorted(labels.glob(".cache/pool_vectors-*/vectors.npy"))
+    assert len(vectors) == 2, "of the texts with a label, and of the others"
+    for file in (labels / "round-1.json", *vectors):
         whole = file.read_bytes()
         file.write_bytes(whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
         with pytest.raises(WorkspaceError, match=f"{file.name} is damaged"):
@@ -167,6 +170,21 @@ def test_a_stopped_run_goes_on_with_the_round_it_was_in_and_ends_with_the_same_b
     assert rounds_of(tmp_path / "stopped" / "labels")[:2] == before
     for name in ("student/model.safetensors", "transfer_set/data/train-00000.parquet"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_comparison_encodes_the_pool_once_for_all_selectors(place: Path, tmp_path: Path) -> None:
+    vectors = "vectors of the pool"
+    encoded: list[int] = []
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        if stage.endswith(vectors) and done == total:
+            encoded.append(done)
+
+    recipes = {
+        name: load_recipe(str(place / "recipe.yaml"), [f"data.label_budget.by={name}"]) for name in ("random", "entropy")
+    }
+    compare_recipes(recipes, 1, tmp_path, progress, baseline="random")
+    assert sorted(encoded) == [LABELLED, 66]
 
 
 def test_candidates_of_labelled_texts_share_the_label_budget_and_stay_with_their_owner(

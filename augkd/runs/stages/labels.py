@@ -35,11 +35,13 @@ from augkd.workspace.files import replacing
 from augkd.workspace.fingerprints import fingerprint
 from augkd.workspace.folders import CACHE, begin, end
 from augkd.workspace.locks import claimed
-from augkd.workspace.manifests import finished, write_manifest
+from augkd.workspace.manifests import finished
 from augkd.workspace.progress import prefixed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from augkd.models.classifier import Classifier
 
 Pair = tuple[str, str | None]
 KIND = "labels"
@@ -189,12 +191,14 @@ class _Round:
         own = torch.from_numpy(np.stack([vectors[text] for text in rest]))
         logits = self._known_logits()
         has = ~np.isnan(logits).any(axis=1)
-        score, student, estimated = None, torch.zeros(len(rest), 1), torch.zeros(len(rest), 1)
-        if has.any() and (name in NEEDS_STUDENT or budget.score):
-            student, score = self._student(logits, rest)
-            near = torch.from_numpy(np.stack([vectors[text] for text in self.known]))[torch.from_numpy(has)]
-            estimated = self._estimate(own, near, torch.from_numpy(logits[has]))
-        elif name in NEEDS_STUDENT:
+        chooses, score = name in NEEDS_STUDENT, None
+        student = estimated = torch.zeros(len(rest), 1)
+        if has.any() and (chooses or budget.score):
+            trained, score = self._student(logits)
+            if chooses:
+                near = torch.from_numpy(np.stack([vectors[text] for text in self.known]))[torch.from_numpy(has)]
+                student, estimated = trained.predict(rest), self._estimate(own, near, torch.from_numpy(logits[has]))
+        elif chooses:
             name, settings = "random", {}  # nothing is known before the first round
         rng = rng_of(self.rounds.context.recipe.seed, self.number)
         order = LABEL_SELECTORS[name](Unlabelled(student, estimated), rng, **settings)
@@ -210,8 +214,8 @@ class _Round:
 
         return estimate(own, near, teacher, self.rounds.budget.k)
 
-    def _student(self, logits: NDArray[np.float32], rest: list[Pair]) -> tuple[Tensor, dict[str, Any]]:
-        """The logits of a student trained on what is labelled so far, for the rest of the pool; and its scores."""
+    def _student(self, logits: NDArray[np.float32]) -> tuple[Classifier, dict[str, Any]]:
+        """A student trained on what is labelled so far, and its scores."""
         context, home = self.rounds.context, self.folder / f"round-{self.number}"
         folders = StageFolders(home, context.folders.shared, context.folders.whole or context.folders.out)
         progress = prefixed(context.progress, f"round {self.number}: ")
@@ -228,23 +232,30 @@ class _Round:
         )
         write_rows(home / "transfer_set", rows, context.target)
         manifest = stage.make(TransferSet.open(home / "transfer_set"))
-        student = stage.load()
         labels = int((~np.isnan(logits).any(axis=1)).sum())
-        score = {"labels": labels, "validation": manifest.validation, "test": manifest.test}
-        return student.predict(rest), score
+        return stage.load(), {"labels": labels, "validation": manifest.validation, "test": manifest.test}
 
     def _vectors(self) -> dict[Pair, NDArray[np.float32]]:
-        """Unit vectors of all texts, kept while the rounds last."""
-        texts = [*self.texts.labelled, *self.pool]
-        home = self.folder / CACHE / "pool"
+        """Unit vectors of all texts."""
+        return {**self._encoded(self.texts.labelled), **self._encoded(self.pool)}
+
+    def _encoded(self, texts: list[Pair]) -> dict[Pair, NDArray[np.float32]]:
+        """Unit vectors of these texts, kept while the rounds last; in a comparison, for all its runs."""
+        if not texts:
+            return {}
+        budget, folders = self.rounds.budget, self.rounds.context.folders
+        made_from = {"encoder": model_fingerprint(locate(budget.encoder)), "texts": fingerprint(texts)}
+        home = (folders.shared or self.folder / CACHE) / f"{_VECTORS}-{fingerprint(made_from)[:12]}"
         file = home / "vectors.npy"
-        if not finished(home, _VECTORS, {}):
-            encoder = make_encoder({"model": self.rounds.budget.encoder}, self.folder / CACHE)
-            joined = [text if pair is None else f"{text} {pair}" for text, pair in texts]
-            made = encode(encoder, joined, partial(self.rounds.context.progress, "vectors of the pool"))
-            with replacing(file) as temporary, temporary.open("wb") as stream:
-                np.save(stream, made.astype(np.float32), allow_pickle=False)
-            write_manifest(home, _VECTORS, {})
+        with claimed(home):
+            if not finished(home, _VECTORS, made_from):
+                begin(home, _VECTORS, made_from)
+                encoder = make_encoder({"model": budget.encoder}, home)
+                joined = [text if pair is None else f"{text} {pair}" for text, pair in texts]
+                made = encode(encoder, joined, partial(self.rounds.context.progress, "vectors of the pool"))
+                with replacing(file) as temporary, temporary.open("wb") as stream:
+                    np.save(stream, made.astype(np.float32), allow_pickle=False)
+                end(home, _VECTORS, made_from)
         return dict(zip(texts, np.load(file, allow_pickle=False), strict=True))
 
 
