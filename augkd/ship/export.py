@@ -1,6 +1,7 @@
 """A student as ONNX and INT8, in the Hub's file names, compared with PyTorch before any file is kept.
 
-The float32 graph must reproduce PyTorch's logits to `TOLERANCE`, or nothing is written. The loss due to INT8 is
+The float32 graph must reproduce PyTorch's logits to `TOLERANCE`, or to what PyTorch's own rounding comes to in this
+model, or nothing is written. The loss due to INT8 is
 measured on the run's validation texts and recorded in `onnx/export.json`. With `trimmed`, the vocabulary is first cut
 to the tokens that the run's texts use.
 """
@@ -43,6 +44,7 @@ from augkd.workspace.locks import locked, locked_unless_read_only
 from augkd.workspace.manifests import MANIFEST, read_any, versions, write_manifest
 
 TOLERANCE = 1e-3  # allowed difference of a logit; a correct export is within 1e-5 of PyTorch
+_ROUNDINGS = 10  # and as many times the error of PyTorch's float32: T5's attention is not scaled, so its logits vary
 _COMPARED = 64  # texts whose logits are compared before and after trimming
 
 
@@ -172,7 +174,7 @@ def _write_onnx(classifier: Classifier, task: Task | None, folder: Path, int8: b
     check = OnnxCheck(classifier, task)
     contents = {FLOAT32: graph.SerializeToString()}
     checks = {"float32": check.compare(contents[FLOAT32])}
-    _check_tolerance(checks["float32"], classifier)
+    _check_tolerance(checks["float32"], check, classifier)
     if int8:
         contents[INT8] = quantise(graph).SerializeToString()
         checks["int8"] = check.compare(contents[INT8])
@@ -187,12 +189,15 @@ def _write_onnx(classifier: Classifier, task: Task | None, folder: Path, int8: b
     return _OnnxFiles(files, check.pytorch(_weight_bytes(folder)), checks, opset, inputs)
 
 
-def _check_tolerance(check: LogitCheck, classifier: Classifier) -> None:
-    largest = check["logit_difference"]["max"]
-    if not largest <= TOLERANCE:  # written so that nan fails too
+def _check_tolerance(result: LogitCheck, check: OnnxCheck, classifier: Classifier) -> None:
+    largest = result["logit_difference"]["max"]
+    if largest <= TOLERANCE:
+        return
+    allowed = max(TOLERANCE, _ROUNDINGS * check.rounding())
+    if not largest <= allowed:  # written so that nan fails too
         raise ModelError(
             f"{type(classifier.model).__name__} as ONNX differs from PyTorch by {largest:.2g} in a logit "
-            f"(allowed: {TOLERANCE}); no ONNX was written, serve it with PyTorch"
+            f"(allowed: {allowed:.2g}); no ONNX was written, serve it with PyTorch"
         )
 
 

@@ -6,6 +6,9 @@ enough to find a broken graph, not to score it.
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -52,6 +55,11 @@ class OnnxCheck:
             "same_class": None if self._target.regression else self._agreement(logits),
             "score": self._score(logits),
         }
+
+    def rounding(self) -> float:
+        """The largest difference between PyTorch's logits in float32 and in float64."""
+        exact = replace(self._classifier, model=copy.deepcopy(self._classifier.model).double())
+        return float((exact.predict(self._texts) - self._logits).abs().max())
 
     def _agreement(self, logits: Tensor) -> float:
         predict = self._target.predictions
