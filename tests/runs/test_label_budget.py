@@ -181,7 +181,8 @@ def test_a_comparison_encodes_the_pool_once_for_all_selectors(place: Path, tmp_p
             encoded.append(done)
 
     recipes = {
-        name: load_recipe(str(place / "recipe.yaml"), [f"data.label_budget.by={name}"]) for name in ("random", "entropy")
+        name: load_recipe(str(place / "recipe.yaml"), [f"data.label_budget.by={name}"])
+        for name in ("random", "entropy")
     }
     compare_recipes(recipes, 1, tmp_path, progress, baseline="random")
     assert sorted(encoded) == [LABELLED, 66]
