@@ -92,9 +92,15 @@ class Lesson:
         """The manifest of the trained student, with its scores."""
         return self._stage.make(self.transfer_set)
 
-    def prepare(self) -> TransferSet:
-        """Makes what comes before the student."""
-        return self.transfer_set
+    def prepare(self) -> None:
+        """Makes what comes before the student and trains none, as the rounds of a label budget do."""
+        data = self.context.recipe.data
+        if data.label_budget is None or self._assistants:
+            _ = self.transfer_set
+            return
+        _ = self.tutor.outputs
+        if data.neighbours is not None:
+            _ = self._stages.index.retriever
 
     def train(self) -> StudentManifest:
         """Makes the student; returns its manifest."""

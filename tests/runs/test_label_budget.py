@@ -172,6 +172,12 @@ def test_a_stopped_run_goes_on_with_the_round_it_was_in_and_ends_with_the_same_b
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_the_rounds_of_parallel_runs_are_their_own_work(place: Path, tmp_path: Path) -> None:
+    corpus = f"data.neighbours={{index: {{corpus: {place / 'corpus.txt'}, encoder: {{kind: lexical}}}}}}"
+    run(place, tmp_path, corpus).prepare()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["index"]
+
+
 def test_a_comparison_encodes_the_pool_once_for_all_selectors(place: Path, tmp_path: Path) -> None:
     vectors = "vectors of the pool"
     encoded: list[int] = []
