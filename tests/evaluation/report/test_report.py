@@ -688,6 +688,25 @@ def test_in_a_browser_the_explorer_filters_sorts_and_pages_without_errors_or_req
 
 
 @browser
+def test_in_a_browser_lines_join_only_epochs_in_which_a_candidate_was_scored(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", ["a"])
+    trace = SelectionTrace(torch.tensor([0, 2]), 5)
+    for epoch, scored in enumerate(([0, 1], [0, 1], [1], [0], [1])):
+        trace.record(epoch, torch.tensor(scored), torch.ones(len(scored)), torch.tensor([scored[0]]))
+    trace.result().write(folder / "student" / "trace.safetensors")
+    sign_again(folder / "student")
+    points = "[...line.getAttribute('points').split(' ')].length"
+    lines = f"[...svg.querySelectorAll('polyline')].map((line) => {points})"
+    with Page() as page:
+        page.open(write_report(folder), ready=READY)
+        assert page.value(f"[...document.querySelectorAll('.spark')].map((svg) => {lines})") == [[2], [3]]
+        assert page.value(
+            "[...document.querySelectorAll('.spark')].map((svg) => svg.querySelectorAll('circle').length)"
+        ) == [3, 4]
+        assert page.errors == []
+
+
+@browser
 def test_in_a_browser_hostile_texts_run_nothing_and_are_shown_in_full(tmp_path: Path) -> None:
     path = write_report(make_run(tmp_path / "run", HOSTILE, source="generator"))
     with Page() as page:

@@ -162,10 +162,11 @@
     const epochs = trace.epochs.length;
     const x = (epoch) => epochs === 1 ? wide / 2 : 3 + (epoch * (wide - 6)) / (epochs - 1);
     const y = (level) => 3 + ((top - level) * (high - 6)) / top;
-    const points = [], descriptions = [], dots = [];
+    const runs = [[]], descriptions = [], dots = [];  // lines join epochs in which it was scored, with none between
     for (let epoch = 0; epoch < epochs; epoch++) {
       const level = data.levels[epoch][place], picked = pickedIn(data, place, epoch);
-      if (level >= 0) points.push(`${x(epoch).toFixed(1)},${y(level).toFixed(1)}`);
+      if (level >= 0) runs.at(-1).push(`${x(epoch).toFixed(1)},${y(level).toFixed(1)}`);
+      else runs.push([]);
       if (level >= 0 || picked) dots.push([x(epoch), level >= 0 ? y(level) : high / 2, picked]);
       descriptions.push(`epoch ${trace.epochs[epoch]}: ${level < 0 ? "not scored" : divergence(data, level).toPrecision(2)}${picked ? ", picked" : ""}`);
     }
@@ -179,7 +180,7 @@
     const options = { class: "spark", viewBox: `0 0 ${wide} ${high}`, width: wide, height: high, role: "img", "aria-label": descriptions.join("; ") };
     for (const [name, value] of Object.entries(options)) svg.setAttribute(name, value);
     append(svg, "title", {}).textContent = descriptions.join("\n");
-    if (points.length > 1) append(svg, "polyline", { points: points.join(" ") });
+    for (const points of runs) if (points.length > 1) append(svg, "polyline", { points: points.join(" ") });
     for (const [cx, cy, picked] of dots) append(svg, "circle", { cx, cy, r: picked ? 2.6 : 1.5, class: picked ? "on" : "off" });
     return svg;
   }
