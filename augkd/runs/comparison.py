@@ -161,9 +161,11 @@ def _run_all(plan: Plan, out: Path, progress: Progress, time_left: TimeLeft) -> 
         time_left.begin(folder)
         forget_peak()
         watched = partial(_watched, progress, time_left, folder, f"{folder.name}: ")
+        trained = not is_finished(folder, recipe)
         results[name].append(Run(recipe, folder, out / "shared", watched, name).results())
         time_left.end(folder, results[name][-1])
-        gc.collect()  # trainers are cycles: 140 MB a run of a MiniLM teacher until they are collected
+        if trained:
+            gc.collect()  # trainers are cycles: 140 MB a run of a MiniLM teacher until they are collected
     return results
 
 
