@@ -34,7 +34,7 @@ class LabelBudgetOptions(Table):
     def _by(cls, value: Any) -> Any:
         value = {value: {}} if isinstance(value, str) else value
         if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError("give one selector, e.g. entropy or {accept_reject: {power: 2.0}}")
+            raise ValueError("give one selector, e.g. entropy or {predicted_divergence: {temperature: 2.0}}")
         ((name, given),) = value.items()
         return {name: options.check_member("label selector", name, given or {})}
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augkd.selection.estimate import Estimate
+from augkd.selection.divergence import kl
 
 _BLOCK = 256  # texts compared with those taken at once
 
@@ -25,7 +25,7 @@ class Unlabelled:
     """Texts that the teacher could be asked about."""
 
     student: Tensor  # (n, classes) logits of the current student
-    teacher: Estimate | None  # of its outputs; None for selectors that need no student
+    estimate: Tensor  # (n, classes) estimated log-probabilities of the teacher
 
     def __len__(self) -> int:
         return len(self.student)
@@ -47,25 +47,17 @@ def margin(pool: Unlabelled, rng: torch.Generator) -> Tensor:  # (n,) positions,
     return _descending(best[:, 1] - best[:, 0])
 
 
-def predicted_divergence(pool: Unlabelled, rng: torch.Generator) -> Tensor:  # (n,) positions, best first
-    """The texts on which teacher and student will probably diverge most: minimax before the teacher is asked.
-
-    The key is the mean of KL(teacher, student) over what the teacher may say: what it said of the neighbours, and, with
-    the weight of knowing nothing, one class drawn from the student's own distribution. Far from all labelled texts it
-    is therefore the student's entropy. The divergence of the *mean* of what the teacher may say is another thing: it
-    prefers texts of which nothing is known, and finds no more than chance does.
-    """
-    assert pool.teacher is not None
-    logs = functional.log_softmax(pool.student.float(), dim=-1)
-    told = -(pool.teacher.near * logs).sum(dim=-1) - pool.teacher.entropy
-    own = -(logs.exp() * logs).sum(dim=-1)
-    return _descending(told + pool.teacher.unknown * (own - told))
+def predicted_divergence(
+    pool: Unlabelled, rng: torch.Generator, *, temperature: Annotated[float, "> 0"] = 1.0
+) -> Tensor:  # (n,) positions, best first
+    """The texts on which the teacher's estimated distribution and the student's diverge most: minimax, foreseen."""
+    return _descending(kl(pool.student, pool.estimate, temperature))
 
 
 def confidence_uncertainty(pool: Unlabelled, rng: torch.Generator) -> Tensor:  # (n,) positions, best first
     """The texts of which the teacher is probably sure and the student is not (LLKD, Li et al. 2025)."""
-    assert pool.teacher is not None
-    return _descending(pool.teacher.mean.exp().max(dim=-1).values * entropy_of(pool.student))
+    confidence = pool.estimate.float().softmax(dim=-1).max(dim=-1).values
+    return _descending(confidence * entropy_of(pool.student))
 
 
 def accept_reject(

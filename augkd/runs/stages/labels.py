@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from augkd.models.classifier import Classifier
-    from augkd.selection.estimate import Estimate
 
 Pair = tuple[str, str | None]
 KIND = "labels"
@@ -193,7 +192,7 @@ class _Round:
         logits = self._known_logits()
         has = ~np.isnan(logits).any(axis=1)
         chooses, score = name in NEEDS_STUDENT, None
-        student, estimated = torch.zeros(len(rest), 1), None
+        student = estimated = torch.zeros(len(rest), 1)
         if has.any() and (chooses or budget.score):
             trained, score = self._student(logits)
             if chooses:
@@ -210,7 +209,7 @@ class _Round:
             return np.zeros((0, self.rounds.context.target.outputs), dtype=np.float32)
         return self.rounds.teacher.outputs.logits(self.known)
 
-    def _estimate(self, own: Tensor, near: Tensor, teacher: Tensor) -> Estimate:
+    def _estimate(self, own: Tensor, near: Tensor, teacher: Tensor) -> Tensor:
         from augkd.selection.estimate import estimate
 
         return estimate(own, near, teacher, self.rounds.budget.k)
