@@ -118,6 +118,7 @@ def labels_for(labels: Sequence[float], scores: Sequence[float], target: float) 
 
 def draw(curves: Mapping[str, Any], path: Path) -> None:
     """One plot per task: mean score against labels on a logarithmic axis, with the standard error over seeds."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(curves), 3.6), layout="constrained")
@@ -128,7 +129,8 @@ def draw(curves: Mapping[str, Any], path: Path) -> None:
             axes.errorbar([size for size, _ in runs[0]], scores.mean(axis=0), yerr=error, marker="o", label=name)
         axes.set(title=task, xscale="log", xlabel="texts labelled by the teacher", ylabel="test accuracy")
     axes.legend(fontsize="small")
-    figure.savefig(path, metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "augkd"}):  # small, and the same bytes again
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
