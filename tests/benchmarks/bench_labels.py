@@ -88,13 +88,13 @@ def lines(curves: Mapping[str, Mapping[str, Sequence[Sequence[Sequence[float]]]]
     for task, by_selector in curves.items():
         control = np.array([[score for _, score in curve] for curve in by_selector[CONTROL]])
         labels = [size for size, _ in by_selector[CONTROL][0]]
-        shown.append(f"\n{task:24}" + "".join(f"{size:>18}" for size in labels))
+        shown.append(f"\n{task:24}" + "".join(f"{size:>25}" for size in labels))
         for name, runs in by_selector.items():
             scores = np.array([[score for _, score in curve] for curve in runs])
             difference = scores - control
             error = difference.std(axis=0, ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else np.zeros(len(labels))
             cells = zip(scores.mean(axis=0), difference.mean(axis=0), error, strict=True)
-            shown.append(f"{name:24}" + "".join(f"{s:9.4f} {d:+.4f}±{e:.3f}"[:18].rjust(18) for s, d, e in cells))
+            shown.append(f"{name:24}" + "".join(f"{s:11.4f} {d:+.4f}±{e:.3f}" for s, d, e in cells))
             needed.setdefault(name, {})[task] = labels_for(labels, scores.mean(axis=0), control.mean(axis=0)[-1])
     shown.append("\nlabels until random's last score (interpolated; – : not reached)")
     for name, by_task in needed.items():
