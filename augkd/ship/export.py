@@ -1,7 +1,7 @@
 """A student as ONNX and INT8, in the Hub's file names, compared with PyTorch before any file is kept.
 
-The float32 graph must reproduce PyTorch's logits to `TOLERANCE`, or to ten times what PyTorch's own rounding comes to in
-this model, or nothing is written. The loss due to INT8 is measured on the run's validation texts and recorded in
+The float32 graph must reproduce PyTorch's logits to `TOLERANCE`, or to ten times PyTorch's own rounding in this model,
+or nothing is written. The loss due to INT8 is measured on the run's validation texts and recorded in
 `onnx/export.json`. With `trimmed`, the vocabulary is first cut to the tokens that the run's texts use.
 """
 
