@@ -19,11 +19,12 @@ from support.architectures import TOKENIZERS, write_model
 from support.tiny import LABELS, sentences
 
 from augkd.errors import ModelError
-from augkd.models.classifier import load_classifier
+from augkd.models.classifier import Classifier, load_classifier
 from augkd.recipe import IndexRecipe, Recipe
 from augkd.retrieval.build import build_index
 from augkd.runs.plan import plan
 from augkd.runs.run import Run
+from augkd.ship import export as exporting
 from augkd.ship.export import export_student
 
 NAMES = list(TOKENIZERS)
@@ -137,3 +138,22 @@ def test_an_exported_student_is_the_student(name: str, tmp_path: Path) -> None:
     assert check["logit_difference"]["max"] < 1e-4 or name in ILL_CONDITIONED
     assert check["same_class"] >= 0.95
     assert {"onnx/model.onnx", "onnx/model_quantized.onnx"} == set(record["files"])
+
+
+@pytest.mark.slow
+def test_a_wrong_graph_of_a_model_that_makes_much_of_a_rounding_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, export_graph = write_model("t5", tmp_path / "t5", labels=LABELS), exporting.export_graph
+
+    def wrong(classifier: Classifier) -> Any:
+        bias = classifier.model.classification_head.out_proj.bias.data
+        bias += 1.0  # the logits reach 13
+        graph = export_graph(classifier)
+        bias -= 1.0
+        return graph
+
+    monkeypatch.setattr(exporting, "export_graph", wrong)
+    with pytest.raises(ModelError, match=r"T5For.* differs from PyTorch by 1.* \(allowed: 0\..*; no ONNX was written"):
+        export_student(folder)
+    assert not (folder / "onnx").exists()

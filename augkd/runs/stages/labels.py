@@ -254,7 +254,7 @@ class _Round:
                 joined = [text if pair is None else f"{text} {pair}" for text, pair in texts]
                 made = encode(encoder, joined, partial(self.rounds.context.progress, "vectors of the pool"))
                 with replacing(file) as temporary, temporary.open("wb") as stream:
-                    np.save(stream, made.astype(np.float32), allow_pickle=False)
+                    np.save(stream, made.astype(np.float32), allow_pickle=False)  # numbers alone, never objects
                 end(home, _VECTORS, made_from)
         return dict(zip(texts, np.load(file, allow_pickle=False), strict=True))
 
