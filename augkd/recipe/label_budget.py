@@ -25,8 +25,7 @@ class LabelBudgetOptions(Table):
     of: Literal["candidates", "index"] = "candidates"  # index: all its texts, and no neighbours are searched
     pool: int = Field(20_000, ge=1)  # texts to choose from; of more, as many are drawn at random
     near: float = Field(0.9, gt=0, le=1)  # cosine from which two texts of a round are near-duplicates; 1: equal
-    k: int = Field(10, ge=1, le=256)  # labelled texts that the teacher's distribution is estimated from
-    encoder: str = MINILM  # defines near
+    encoder: str = MINILM  # its vectors define near, and the teacher is estimated from them
     score: bool = False  # also trains and scores a student after each round where the selector needs none
 
     @field_validator("by", mode="before")

@@ -1,35 +1,41 @@
-"""The teacher's distribution on texts that it was not asked about, estimated from the nearest that it was.
+"""The teacher's distribution on texts that it was not asked about, estimated from those that it was.
 
-A weighted mean over the k nearest labelled texts, whose weights fall by a factor e with each 0.1 of cosine. The mean
-over all labelled texts counts as one more neighbour, far away, so that a text without near neighbours gets what is
-known of any text and no false confidence.
+A linear probe: multinomial logistic regression from the texts' sentence vectors to the teacher's distribution, with an
+L2 penalty. On the questions of TREC its class is the teacher's for 84 % of unlabelled texts after 1,100 labels, on
+reviews for 80 %; a weighted mean over the ten nearest labelled texts reached 72 %.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-_WIDTH = 0.1  # cosine over which a neighbour's weight falls to 1/e
-_FAR = 0.3  # cosine at which a neighbour counts as much as the mean of all texts
-_BLOCK = 1024  # texts compared with the labelled ones at once: 16 MB with 4,000 of them
+_PENALTY = 0.2  # on squared weights, beside the cross-entropies' sum; 0.1 to 0.3 did best from 350 to 2,100 labels
 
 
 def estimate(
     vectors: Tensor,  # (n, dim) unit rows
-    known: Tensor,  # (m, dim) unit rows of labelled texts
+    known: Tensor,  # (m, dim) unit rows of labelled texts, at least one
     teacher: Tensor,  # (m, classes) the teacher's log-probabilities of these
-    k: int,
-) -> Tensor:  # (n, classes)
+) -> Tensor:  # (n, classes) float32
     """Estimated log-probabilities of the teacher for each row of `vectors`."""
-    probabilities = teacher.float().softmax(dim=-1)
-    prior = probabilities.mean(dim=0)
-    far = torch.exp(torch.tensor((_FAR - 1) / _WIDTH))
-    pieces = []
-    for start in range(0, len(vectors), _BLOCK):
-        block = vectors[start : start + _BLOCK]
-        nearest = (block @ known.T).topk(min(k, len(known)), dim=1)
-        weights = ((nearest.values - 1) / _WIDTH).exp()  # (block, k)
-        total = (weights.unsqueeze(-1) * probabilities[nearest.indices]).sum(dim=1) + far * prior
-        pieces.append(total / (weights.sum(dim=1, keepdim=True) + far))
-    return torch.cat(pieces).clamp_min(1e-9).log() if pieces else teacher.new_zeros(0, teacher.shape[1])
+    inputs, wanted = _with_one(known), teacher.double().softmax(dim=-1)
+    weights = torch.zeros(inputs.shape[1], wanted.shape[1], dtype=torch.float64, requires_grad=True)
+    fitting = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        fitting.zero_grad()
+        unsure = -(wanted * functional.log_softmax(inputs @ weights, dim=-1)).sum()
+        value: Tensor = (unsure + _PENALTY * weights.square().sum()) / len(inputs)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        fitting.step(loss)  # type: ignore[no-untyped-call]
+    return functional.log_softmax(_with_one(vectors) @ weights.detach(), dim=-1).float()
+
+
+def _with_one(vectors: Tensor) -> Tensor:
+    """In float64, with a 1 whose weights are the bias."""
+    return functional.pad(vectors.double(), (0, 1), value=1.0)

@@ -1,7 +1,7 @@
 """Which unlabelled texts the teacher is asked about next, before it is asked.
 
 Every selector orders the pool, best first, and knows no teacher's output for it: the teacher's distribution is an
-estimate from the labelled texts nearby (`estimate.py`). What is then taken skips near-duplicates (`spread`), so
+estimate from the labelled texts (`estimate.py`). What is then taken skips near-duplicates (`spread`), so
 selectors differ in the order and in nothing else. `random` is the control that they have to beat.
 """
 

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from augkd.selection.estimate import estimate
 from augkd.selection.label_selectors import (
@@ -126,24 +127,31 @@ def test_spread_is_the_greedy_rule_over_many_blocks() -> None:
 # ---- the estimate ----
 
 
-def test_an_equal_text_decides_alone_and_a_far_one_gets_the_mean() -> None:
-    known = unit(0, 90)
-    teacher = logs([0.9, 0.1], [0.2, 0.8])
-    near, middle, far = estimate(unit(0, 45, 225), known, teacher, k=2).exp().tolist()
-    assert near == pytest.approx([0.9, 0.1], abs=2e-3)
-    assert middle == pytest.approx([0.55, 0.45], abs=1e-6)
-    assert far == pytest.approx([0.55, 0.45], abs=1e-4)
-
-
-def test_the_estimate_is_the_weighted_mean_of_the_k_nearest_and_the_mean_of_all() -> None:
+def test_the_estimate_is_the_optimum_of_penalised_logistic_regression() -> None:
     draw = rng(2)
-    vectors = torch.nn.functional.normalize(torch.randn(1500, 8, generator=draw), dim=1)
-    teacher = torch.randn(200, 3, generator=draw)
-    got = estimate(vectors, vectors[:200], teacher, k=5).exp().double().numpy()
-    probabilities = teacher.softmax(-1).double().numpy()
-    for row in (0, 777, 1499):
-        cosine = (vectors[row] @ vectors[:200].T).double().numpy()
-        nearest = np.argsort(-cosine)[:5]
-        weights = np.append(np.exp((cosine[nearest] - 1) / 0.1), np.exp((0.3 - 1) / 0.1))
-        values = np.vstack([probabilities[nearest], probabilities.mean(axis=0)])
-        assert got[row] == pytest.approx((weights[:, None] * values).sum(axis=0) / weights.sum(), abs=1e-5)
+    vectors = torch.nn.functional.normalize(torch.randn(300, 8, generator=draw), dim=1)
+    classes = torch.randint(3, (200,), generator=draw)
+    teacher = torch.nn.functional.one_hot(classes, 3).float().log()
+    inputs = np.hstack([vectors.double().numpy(), np.ones((300, 1))])
+    peer = LogisticRegression(C=1 / (2 * 0.2), fit_intercept=False, tol=1e-10, max_iter=2000)
+    expected = peer.fit(inputs[:200], classes.numpy()).predict_proba(inputs)
+    assert estimate(vectors, vectors[:200], teacher).exp().numpy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_estimate_learns_from_the_whole_distribution() -> None:
+    sure, unsure = logs([0.99, 0.01], [0.01, 0.99]), logs([0.6, 0.4], [0.4, 0.6])
+    known = unit(0, 90).repeat(100, 1)
+    for teacher in (sure, unsure):
+        near = estimate(unit(0, 90), known, teacher.repeat(100, 1)).exp()
+        assert near.numpy() == pytest.approx(teacher.exp().numpy(), abs=0.02)
+
+
+def test_one_labelled_text_is_enough_for_an_estimate() -> None:
+    near, far = estimate(unit(0, 90), unit(0), logs([0.9, 0.1])).exp()[:, 0].tolist()
+    assert 0.5 < far < near < 0.9
+
+
+def test_the_estimate_repeats() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(500, 16, generator=rng(4)), dim=1)
+    teacher = torch.randn(100, 4, generator=rng(5))
+    assert estimate(vectors, vectors[:100], teacher).equal(estimate(vectors, vectors[:100], teacher))

@@ -39,8 +39,6 @@ from augkd.workspace.manifests import finished
 from augkd.workspace.progress import prefixed
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from augkd.models.classifier import Classifier
 
 Pair = tuple[str, str | None]
@@ -181,6 +179,7 @@ class _Round:
         """The texts of this round, and the scores of the student that chose them, if there was one."""
         import torch
 
+        from augkd.selection.estimate import estimate
         from augkd.selection.label_selectors import LABEL_SELECTORS, NEEDS_STUDENT, Unlabelled, spread
 
         budget = self.rounds.budget
@@ -196,8 +195,8 @@ class _Round:
         if has.any() and (chooses or budget.score):
             trained, score = self._student(logits)
             if chooses:
-                near = torch.from_numpy(np.stack([vectors[text] for text in self.known]))[torch.from_numpy(has)]
-                student, estimated = trained.predict(rest), self._estimate(own, near, torch.from_numpy(logits[has]))
+                known = torch.from_numpy(np.stack([vectors[text] for text in self.known]))[torch.from_numpy(has)]
+                student, estimated = trained.predict(rest), estimate(own, known, torch.from_numpy(logits[has]))
         elif chooses:
             name, settings = "random", {}  # nothing is known before the first round
         rng = rng_of(self.rounds.context.recipe.seed, self.number)
@@ -208,11 +207,6 @@ class _Round:
         if not self.known:
             return np.zeros((0, self.rounds.context.target.outputs), dtype=np.float32)
         return self.rounds.teacher.outputs.logits(self.known)
-
-    def _estimate(self, own: Tensor, near: Tensor, teacher: Tensor) -> Tensor:
-        from augkd.selection.estimate import estimate
-
-        return estimate(own, near, teacher, self.rounds.budget.k)
 
     def _student(self, logits: NDArray[np.float32]) -> tuple[Classifier, dict[str, Any]]:
         """A student trained on what is labelled so far, and its scores."""
