@@ -5,8 +5,9 @@
 FOLDER holds a folder per task and corpora/questions.parquet and corpora/reviews.parquet, whose texts (20,000 drawn at
 random) the teacher, a MiniLM fine-tuned on the whole task, could label. The student has 100 labelled texts of its own
 and starts from MiniLM, or with --layers 0,5 from two layers of the teacher. Every recipe is trained after 250, 500,
-1,000, 2,000 and 4,000 labels, so one run is a whole curve. Writes compare.json and report.html for each task,
-curves.json and curves.svg for all; a stopped benchmark continues with the same command.
+1,000, 2,000 and 4,000 labels, so one run is a whole curve; `all` is trained on every text. Writes compare.json and
+report.html for each task, curves.json and a plot of each split for all; a stopped benchmark continues with the same
+command.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ import numpy as np
 
 from augkd.evaluation.report.labels import label_points
 from augkd.evaluation.report.report import write_report
+from augkd.evaluation.results import Split
 from augkd.models.libraries import quiet_libraries
 from augkd.recipe import load_recipe
 from augkd.recipe.options import family
 from augkd.runs.comparison import compare_recipes
 
 CORPORA = {"trec": "questions", "sst2": "reviews", "cr": "reviews"}
+SPLITS: tuple[Split, ...] = ("validation", "test")
 SIZES = (250, 500, 1000, 2000, 4000)
-CONTROL = "random"
+CONTROL, ALL = "random", "all"
 
 
 def main() -> None:
@@ -42,31 +45,36 @@ def main() -> None:
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--labelled", type=int, default=100)
     parser.add_argument("--pool", type=int, default=20_000, help="texts of the corpus")
+    parser.add_argument("--all", action="store_true", help="also train on every text of the pool, labelled")
     parser.add_argument("--layers", help="the student's layers of the teacher, in place of MiniLM itself")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     quiet_libraries()
-    curves: dict[str, Any] = {}
+    curves: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
     for task in given.tasks.split(","):
-        recipes = {name: recipe(given, task, name) for name in given.selectors.split(",")}
+        sizes = [int(size) for size in given.sizes.split(",")]
+        recipes = {name: recipe(given, task, name, sizes) for name in given.selectors.split(",")}
+        if given.all:
+            recipes[ALL] = recipe(given, task, CONTROL, [given.pool], near=1.0)
         summary = compare_recipes(recipes, given.seeds, given.out / task, baseline=CONTROL, jobs=given.jobs)
         write_report(given.out / task)
-        curves[task] = {
-            name: [label_points(run, summary["split"]) for run in runs] for name, runs in summary["runs"].items()
-        }
+        for split in SPLITS:
+            curves[split][task] = {
+                name: [label_points(run, split) for run in runs] for name, runs in summary["runs"].items()
+            }
         print(f"{task}: {given.out / task / 'report.html'}", flush=True)
     (given.out / "curves.json").write_text(json.dumps(curves, indent=2) + "\n")
-    draw(curves, given.out / "curves.svg")
-    print("\n".join(lines(curves)))
+    for split in SPLITS:
+        draw(curves[split], split, given.out / f"{split}.svg")
+        print("\n".join([f"\n{split}", *lines(curves[split])]))
 
 
-def recipe(given: argparse.Namespace, task: str, selector: str) -> Any:
+def recipe(given: argparse.Namespace, task: str, selector: str, sizes: Sequence[int], near: float = 0.9) -> Any:
     """The shipped recipe on this task and corpus, with this selector and these rounds."""
-    sizes = [int(size) for size in given.sizes.split(",")]
     corpus = given.data / "corpora" / f"{CORPORA[task]}.parquet"  # in random order: its head is a random sample
     index = {"corpus": {"dataset": str(corpus), "text": "text", "limit": given.pool}}
-    budget = {"texts": sizes[-1], "rounds": sizes, "by": selector, "of": "index", "score": True}
+    budget = {"texts": sizes[-1], "rounds": list(sizes), "by": selector, "of": "index", "near": near, "score": True}
     student = f"{{layers: [{given.layers}]}}" if given.layers else "{model: sentence-transformers/all-MiniLM-L6-v2}"
     sets = [
         f"task={{dataset: {given.data / task}}}",
@@ -89,13 +97,16 @@ def lines(curves: Mapping[str, Mapping[str, Sequence[Sequence[Sequence[float]]]]
         control = np.array([[score for _, score in curve] for curve in by_selector[CONTROL]])
         labels = [size for size, _ in by_selector[CONTROL][0]]
         shown.append(f"\n{task:24}" + "".join(f"{size:>25}" for size in labels))
-        for name, runs in by_selector.items():
+        for name, runs in chosen(by_selector).items():
             scores = np.array([[score for _, score in curve] for curve in runs])
             difference = scores - control
             error = difference.std(axis=0, ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else np.zeros(len(labels))
             cells = zip(scores.mean(axis=0), difference.mean(axis=0), error, strict=True)
             shown.append(f"{name:24}" + "".join(f"{s:11.4f} {d:+.4f}±{e:.3f}" for s, d, e in cells))
             needed.setdefault(name, {})[task] = labels_for(labels, scores.mean(axis=0), control.mean(axis=0)[-1])
+        if ALL in by_selector:
+            count, score = ceiling(by_selector[ALL])
+            shown.append(f"{ALL:24}{score:11.4f} with {count} labels")
     shown.append("\nlabels until random's last score (interpolated; – : not reached)")
     for name, by_task in needed.items():
         cells = "".join(f"{task} {'–' if n is None else round(n)}  " for task, n in by_task.items())
@@ -116,18 +127,30 @@ def labels_for(labels: Sequence[float], scores: Sequence[float], target: float) 
     return None
 
 
-def draw(curves: Mapping[str, Any], path: Path) -> None:
+def chosen(by_selector: Mapping[str, Any]) -> dict[str, Any]:
+    """The curves of the selectors, without the point of all texts."""
+    return {name: runs for name, runs in by_selector.items() if name != ALL}
+
+
+def ceiling(runs: Sequence[Sequence[Sequence[float]]]) -> tuple[int, float]:
+    """Labels and mean score where every text is labelled."""
+    return int(runs[0][-1][0]), float(np.mean([curve[-1][1] for curve in runs]))
+
+
+def draw(curves: Mapping[str, Any], split: Split, path: Path) -> None:
     """One plot per task: mean score against labels on a logarithmic axis, with the standard error over seeds."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(curves), 3.6), layout="constrained")
     for axes, (task, by_selector) in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves.items(), strict=True):
-        for name, runs in by_selector.items():
+        if ALL in by_selector:
+            axes.axhline(ceiling(by_selector[ALL])[1], color="grey", linestyle="--", label=ALL)
+        for name, runs in chosen(by_selector).items():
             scores = np.array([[score for _, score in curve] for curve in runs])
             error = scores.std(axis=0, ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else None
             axes.errorbar([size for size, _ in runs[0]], scores.mean(axis=0), yerr=error, marker="o", label=name)
-        axes.set(title=task, xscale="log", xlabel="texts labelled by the teacher", ylabel="test accuracy")
+        axes.set(title=task, xscale="log", xlabel="texts labelled by the teacher", ylabel=f"{split} accuracy")
     axes.legend(fontsize="small")
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "augkd"}):  # small, and the same bytes again
         figure.savefig(path, metadata={"Date": None})
