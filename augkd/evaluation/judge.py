@@ -31,6 +31,24 @@ class Predictor(Protocol):
         """Logits (n, outputs) of the texts, as a tensor."""
 
 
+class Remembered:
+    """A classifier that is done with training: what it predicted for a text is not computed again."""
+
+    def __init__(self, classifier: Predictor):
+        self._classifier = classifier
+        self._outputs: dict[tuple[str, str | None], NDArray[np.float32]] = {}
+
+    def predict(self, texts: Texts) -> Any:
+        """As the classifier's."""
+        import torch
+
+        if not texts:
+            return self._classifier.predict(texts)
+        if new := [text for text in dict.fromkeys(texts) if text not in self._outputs]:
+            self._outputs |= zip(new, self._classifier.predict(new).numpy(), strict=True)
+        return torch.from_numpy(np.stack([self._outputs[text] for text in texts]))
+
+
 @dataclass(frozen=True)
 class Judge:
     """Scores classifiers on one task with one metric."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from augkd.data.target import Target
 from augkd.data.task import Example, Task, Texts
-from augkd.evaluation.judge import Judge
+from augkd.evaluation.judge import Judge, Remembered
 
 CLASSES, NUMBER = Target(("a", "b")), Target()
 
@@ -64,3 +64,33 @@ def test_a_test_split_that_lacks_a_label_has_no_score() -> None:
 def test_a_validation_text_that_the_teacher_has_no_output_for_is_not_scored() -> None:
     teacher = [[2.0, 1.0], [np.nan, np.nan], [0.0, 3.0], [0.0, 0.5]]
     assert judge(CLASSES, [None] * 4, teacher=teacher).validation(Constant(0.0, 1.0)) == pytest.approx(2 / 3)
+
+
+class Counting:
+    """A classifier that says how long each text is, and counts the texts it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+
+    def predict(self, texts: Texts) -> torch.Tensor:
+        self.asked += texts
+        return torch.tensor([[float(len(text)), 0.0] for text, _ in texts]).reshape(-1, 2)
+
+
+def test_no_text_is_predicted_twice_for_scores_and_thresholds() -> None:
+    target, counting = Target(("a", "b"), multi_label=True), Counting()
+    splits = [tuple(Example(f"{name}{n}", name * n, None, (0,)) for n in (1, 2, 2, 3)) for name in ("x", "y")]
+    task = Task("toy", (), *splits, target.labels, "micro_f1", notes=(), fingerprint="f" * 64)
+    asked = Judge(task, "micro_f1", target, lambda texts: np.zeros((0, 2), dtype=np.float32))
+    known = Remembered(counting)
+    assert asked.fitted(known) == asked.fitted(Counting())
+    assert (asked.validation(known), asked.test(known)) == (asked.validation(Counting()), asked.test(Counting()))
+    assert sorted(counting.asked) == [(name * n, None) for name in ("x", "y") for n in (1, 2, 3)]
+
+
+def test_remembered_outputs_come_in_the_order_asked_for_and_none_for_no_text() -> None:
+    known = Remembered(Counting())
+    texts = [("aaa", None), ("a", None)]
+    assert known.predict(texts).tolist() == [[3.0, 0.0], [1.0, 0.0]]
+    assert known.predict([("bb", None), *texts[::-1]]).tolist() == [[2.0, 0.0], [1.0, 0.0], [3.0, 0.0]]
+    assert Remembered(Counting()).predict([]).shape == (0, 2)

@@ -30,7 +30,7 @@ from augkd.distill.parallel import ranks
 from augkd.distill.stages import Trained, train_stages
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.teacher.outputs import known_logits
-from augkd.evaluation.judge import Judge
+from augkd.evaluation.judge import Judge, Predictor, Remembered
 from augkd.evaluation.thresholds import with_thresholds
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.layers import from_layers
@@ -80,13 +80,13 @@ class StudentTraining:
         self, student: Classifier, trained: Trained, adversary: Adversary | None, judge: Judge
     ) -> dict[str, Any]:
         """Saves and evaluates the trained student; its scores and the rows it cost."""
-        context = self._stage.context
-        record_thresholds(student.model.config, judge.fitted(student))
-        self._save(student, trained, adversary)
-        facts = {"rows": trained.rows, "parameters": student.parameters, "validation": judge.validation(student)}
-        facts |= judge.test(student)  # after every choice is made
+        context, predictor = self._stage.context, Remembered(student)
+        record_thresholds(student.model.config, judge.fitted(predictor))
+        self._save(student, trained, adversary, self._predictions(predictor))
+        facts = {"rows": trained.rows, "parameters": student.parameters, "validation": judge.validation(predictor)}
+        facts |= judge.test(predictor)  # after every choice is made
         if context.recipe.ensemble:
-            ensemble = Ensemble([*(assistant.model for assistant in self._stage.assistants), student])
+            ensemble = Remembered(Ensemble([*(assistant.model for assistant in self._stage.assistants), student]))
             facts["ensemble"] = {"validation": judge.validation(ensemble), **judge.test(ensemble)}
         return facts
 
@@ -160,7 +160,9 @@ class StudentTraining:
 
     # -- what it leaves ----------------------------------------------------------------------------------------------
 
-    def _save(self, student: Classifier, trained: Trained, adversary: Adversary | None) -> None:
+    def _save(
+        self, student: Classifier, trained: Trained, adversary: Adversary | None, predictions: dict[str, Tensor]
+    ) -> None:
         student.save(self._stage.folder)
         if adversary is not None:
             generator = self._stage.folder.parent / "generator"
@@ -171,9 +173,9 @@ class StudentTraining:
         if trained.trace is not None:
             trained.trace.write(self._stage.folder / "trace.safetensors")
         with replacing(self._stage.folder / "predictions.safetensors") as temporary:
-            save_file(self._predictions(student), temporary)
+            save_file(predictions, temporary)
 
-    def _predictions(self, student: Classifier) -> dict[str, Tensor]:
+    def _predictions(self, student: Predictor) -> dict[str, Tensor]:
         """Logits of student and teacher on validation and test with the labels, in the task's order."""
         task, target = self._stage.context.task, self._stage.context.target
         predictions: dict[str, Tensor] = {}
