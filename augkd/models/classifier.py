@@ -82,7 +82,8 @@ class Classifier:
         Computed in bf16 where `precision` says so. Gradients flow where the caller allows them.
         """
         groups = groups or RowGroups.of(tokens, token_budget_of(self.device, token_budget))
-        pieces = [self._forward(tokens.take(rows), purpose) for rows in groups]
+        with self._bf16(at_all=not torch.is_grad_enabled()):  # then weights are rounded once for all groups
+            pieces = [self._forward(tokens.take(rows), purpose) for rows in groups]
         if not pieces:
             return torch.empty(0, 0)
         logits = groups.restore(pieces)
@@ -94,10 +95,15 @@ class Classifier:
         if not takes_token_types(self.model):
             del inputs["token_type_ids"]
         inputs = {name: value.to(device) for name, value in inputs.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(self.precision, device)):
+        with self._bf16():
             logits: Tensor = self.model(**inputs).logits.float()
         self.rows[purpose] += len(rows)
         return logits
+
+    def _bf16(self, at_all: bool = True) -> torch.autocast:
+        """While open, matrix products are in bf16 if `precision` says so."""
+        enabled = at_all and uses_bf16(self.precision, self.device)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     @torch.no_grad()
     def predict(self, texts: Sequence[Pair], purpose: str = "evaluation") -> Tensor:  # (n, outputs) float32

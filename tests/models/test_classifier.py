@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support.tiny import LABELS, sentences
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from augkd.data.target import Target
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, load_backbone, load_classifier, match_labels
 from augkd.models.devices import uses_bf16
+from augkd.models.tokens import RowGroups
 
 TEXTS = [(f"{text}{' and more' * (number % 4)}", None) for number, (text, _) in enumerate(sentences()[:12])]
 SHUFFLED = ("tool", "animal", "food")
@@ -207,3 +211,32 @@ def test_precision_is_what_was_asked_for() -> None:
     cpu = torch.device("cpu")
     assert uses_bf16("bfloat16", cpu) is True
     assert uses_bf16("float32", cpu) is False
+
+
+class Casts(TorchDispatchMode):
+    """Counts the matrices that are rounded to bf16, by their shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: Counter[torch.Size] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") is torch.bfloat16:
+            self.shapes[args[0].shape] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_prediction_rounds_each_weight_once_and_training_goes_on_after_it(tiny_bert: Path) -> None:
+    classifier = load_backbone(str(tiny_bert), LABELS, 32, seed=0, precision="bfloat16")
+    tokens = classifier.tokens(TEXTS)
+    groups = RowGroups.of(tokens, 64)
+    assert len(list(groups)) > 2
+    weight = classifier.model.classifier.weight
+    with torch.no_grad():
+        with Casts() as casts:
+            logits = classifier.logits(tokens, "scoring", groups=groups)
+        alone = [classifier.logits(tokens.take(rows), "scoring") for rows in groups]
+    assert casts.shapes[weight.shape] == 1
+    assert logits.equal(groups.restore(alone)), "the same bytes as group by group"
+    classifier.logits(tokens, "training", groups=groups).sum().backward()
+    assert weight.grad is not None
