@@ -142,16 +142,21 @@ def draw(curves: Mapping[str, Any], split: Split, path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.5 * len(curves), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(curves), 3.9), layout="constrained")
+    names = list(dict.fromkeys(name for by_selector in curves.values() for name in chosen(by_selector)))
+    shown: dict[str, Any] = {}  # what the legend has, by name
     for axes, (task, by_selector) in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves.items(), strict=True):
-        if ALL in by_selector:
-            axes.axhline(ceiling(by_selector[ALL])[1], color="grey", linestyle="--", label=ALL)
         for name, runs in chosen(by_selector).items():
-            scores = np.array([[score for _, score in curve] for curve in runs])
+            sizes, scores = [size for size, _ in runs[0]], np.array([[score for _, score in curve] for curve in runs])
             error = scores.std(axis=0, ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else None
-            axes.errorbar([size for size, _ in runs[0]], scores.mean(axis=0), yerr=error, marker="o", label=name)
+            colour = f"C{names.index(name)}"
+            shown[name] = axes.errorbar(sizes, scores.mean(axis=0), yerr=error, marker="o", color=colour)
+        if ALL in by_selector:
+            shown[ALL] = axes.axhline(ceiling(by_selector[ALL])[1], color="grey", linestyle="--")
         axes.set(title=task, xscale="log", xlabel="texts labelled by the teacher", ylabel=f"{split} accuracy")
-    axes.legend(fontsize="small")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), fontsize="small")
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "augkd"}):  # small, and the same bytes again
         figure.savefig(path, metadata={"Date": None})
 
