@@ -136,7 +136,7 @@ class Recipe(Table):
             if student.model is None and self.teacher.network is None:
                 raise ValueError(f"student.{student.kind} needs a teacher.model; give one, or give student.model")
         if self.teacher.network is None and any(stage.structure for stage in self.training_stages):
-            raise ValueError("structure needs the layers of one teacher; give teacher.model")
+            raise ValueError("structure needs the layers of one teacher; give teacher.model, or leave out structure")
         if self.data.generator and self.teacher.network is None:
             raise ValueError("data.generator needs a teacher that labels new texts; give teacher.model")
         if self.ensemble and not self.assistants:

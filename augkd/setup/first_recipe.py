@@ -21,6 +21,7 @@ from augkd.workspace.storage import url_of
 K = 64  # neighbours searched for; which of them are kept is drawn, since a wide pool is the more varied
 SCORED = 4  # candidates scored for each one that is kept
 LEARNING_RATE = 6e-4  # of two layers of MiniLM; chosen on validation (docs/science.md)
+LAYERS_UP_TO = 5_000  # training texts; of more, the layers of all neighbours take gigabytes
 STATIC_FROM = 2_000_000  # texts; a CPU needs days to encode more with MiniLM, and hours with a static encoder
 
 
@@ -54,10 +55,12 @@ class Choices:
     sample: int  # candidates of a text in all
     max_length: int
     static: bool  # whether the index has a static encoder
+    layers: bool  # whether the student also matches the teacher's layers
 
 
 def choose(task: TaskSurvey, corpus: CorpusSurvey | None) -> Choices:
     """The starting points for data of these sizes."""
+    one_text = not task.task.is_pair and not task.task.target.regression  # what layers were found to help
     row = next(row for row in _BY_SIZE if len(task.task.train) <= row.max_train)
     return Choices(
         epochs=row.epochs,
@@ -67,6 +70,7 @@ def choose(task: TaskSurvey, corpus: CorpusSurvey | None) -> Choices:
         sample=min(K, SCORED * row.keep * row.epochs),
         max_length=_max_length(task, corpus),
         static=corpus is not None and corpus.texts > STATIC_FROM,
+        layers=corpus is not None and one_text and len(task.task.train) <= LAYERS_UP_TO,
     )
 
 
@@ -103,9 +107,10 @@ def recipe_text(
         _task(task, dataset, folder),
         _models(chosen),
         _data(corpus, chosen, folder) if corpus else _NO_CORPUS,
+        _STRUCTURE if chosen.layers else [],
         _training(task, chosen, corpus is not None),
     ]
-    return "\n".join("\n".join(part) for part in parts) + "\n"
+    return "\n".join(line for part in parts for line in part) + "\n"
 
 
 # ---- parts of the recipe ----
@@ -211,6 +216,12 @@ def _data(corpus: CorpusSurvey, chosen: Choices, folder: Path) -> list[str]:
         f"  weight: {chosen.keep}  # of a text's neighbours together, so that each weighs as much as the text",
         "",
     ]
+
+
+_STRUCTURE = [
+    "structure: {pooling: mean, alp: {weight: 30.0}}  # match the teacher's layers on all of these texts too (ALP-KD)",
+    "",
+]
 
 
 def _encoder(static: bool) -> list[str]:

@@ -27,9 +27,12 @@ CORPORA = {"trec": "questions", "sst2": "reviews", "sst5": "reviews", "cr": "rev
 CONTROL = "kd"
 _WIDE = ("data.neighbours.k=64", "training.learning_rate=6e-4")
 _TWO = (*_WIDE, "data.weight=2")
+_EIGHT = ("data.neighbours.sample=8", "data.select={random: {keep: 2}}")
+_IN_TURN = ("data.neighbours.sample=32", "data.select={minimax: {keep: 2, of: 8}}")
+_ALP = "structure={pooling: mean, alp: {weight: 30.0}}"
 ARMS: dict[str, Sequence[str]] = {
     CONTROL: (),
-    "quick": (*_WIDE, "data.neighbours.sample=16", "data.select={minimax: {keep: 1, of: 4}}"),
+    "quick": (*_TWO, *_EIGHT, _ALP),
     "best": (
         *_WIDE,
         "data.select={random: {keep: 8}}",
@@ -38,9 +41,12 @@ ARMS: dict[str, Sequence[str]] = {
         "training.max_steps=1000",
     ),
     # at equal rows: 2 candidates of each text in each epoch
-    "random": (*_TWO, "data.neighbours.sample=8", "data.select={random: {keep: 2}}"),
+    "random": (*_TWO, *_EIGHT),
     "minimax": (*_TWO, "data.neighbours.sample=8", "data.select={minimax: {keep: 2}}"),
-    "minimax-in-turn": (*_TWO, "data.neighbours.sample=32", "data.select={minimax: {keep: 2, of: 8}}"),
+    "minimax-in-turn": (*_TWO, *_IN_TURN),
+    "minimax-in-turn-alp": (*_TWO, *_IN_TURN, _ALP),
+    # in about the time of quick
+    "minimax-one": (*_WIDE, "data.neighbours.sample=16", "data.select={minimax: {keep: 1, of: 4}}"),
     # all candidates, and kd for as long as quick
     "all-8": ("data.neighbours.k=8", "training.learning_rate=6e-4", "data.weight=8"),
     "kd-long": ("training.epochs=12",),

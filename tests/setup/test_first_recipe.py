@@ -34,6 +34,8 @@ def test_check_accepts_the_recipe_and_shows_what_was_found(tmp_path: Path, corpu
     assert (recipe.data.neighbours.k, recipe.data.neighbours.sample) == (K, chosen.sample)
     kept = {"minimax": {"keep": chosen.keep, "of": 4 * chosen.keep}}
     assert (recipe.data.select, recipe.data.weight) == (kept, chosen.keep)
+    assert recipe.structure is not None
+    assert (recipe.structure.pooling, *recipe.structure.losses) == ("mean", "alp")
     assert recipe.training.max_length == chosen.max_length == 32
     lines = list(plan(recipe))
     assert any("3 classes: animal, food, tool" in line for line in lines)
@@ -47,6 +49,7 @@ def test_without_a_corpus_the_recipe_is_plain_distillation(tmp_path: Path) -> No
     write_recipe(tmp_path / "my.yaml", survey_task(data), None, data)
     recipe = load_recipe(str(tmp_path / "my.yaml"))
     assert not recipe.data.has_candidates
+    assert recipe.structure is None
     assert set(recipe.training.losses) == {"kd", "ce"}
 
 
@@ -63,12 +66,14 @@ def test_names_that_would_break_yaml_or_end_a_comment_are_quoted(tmp_path: Path)
     assert all("\n" not in line for line in summary(task, None))
 
 
-def test_the_recipe_of_a_regression_has_no_temperature(tmp_path: Path) -> None:
+def test_the_recipe_of_a_regression_has_no_temperature_and_matches_no_layers(tmp_path: Path, corpus_file: Path) -> None:
     data = table(tmp_path / "a.csv", ["text", "score"], [(f"text {n}", n / 4) for n in range(60)])
-    write_recipe(tmp_path / "r.yaml", survey_task(data), None, data)
+    task = survey_task(data)
+    write_recipe(tmp_path / "r.yaml", task, survey_corpus(str(corpus_file), task), data)
     text = (tmp_path / "r.yaml").read_text()
     assert "a regression task" in text
     assert "temperature" not in text
+    assert "structure" not in text
     assert len(list(plan(load_recipe(str(tmp_path / "r.yaml"))))) > 3
 
 
@@ -86,6 +91,8 @@ def test_more_data_means_fewer_epochs_and_a_larger_corpus_another_index(tmp_path
     assert choose(task, None).epochs > choose(many, None).epochs
     assert choose(task, None).sample > choose(many, None).sample
     corpus = survey_corpus(str(corpus_file), task)
+    assert choose(task, corpus).layers
+    assert not choose(many, corpus).layers, "the layers of all neighbours would take gigabytes"
     exact = recipe_text(task, replace(corpus, texts=EXACT_UP_TO), data, tmp_path)
     assert "exact search" in exact
     assert "static" not in exact
