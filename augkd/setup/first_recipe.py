@@ -60,7 +60,7 @@ class Choices:
 
 def choose(task: TaskSurvey, corpus: CorpusSurvey | None) -> Choices:
     """The starting points for data of these sizes."""
-    one_text = not task.task.is_pair and not task.task.target.regression  # what layers were found to help
+    one_class = task.task.target.problem_type == "single_label_classification"  # of single texts: where layers help
     row = next(row for row in _BY_SIZE if len(task.task.train) <= row.max_train)
     return Choices(
         epochs=row.epochs,
@@ -70,7 +70,7 @@ def choose(task: TaskSurvey, corpus: CorpusSurvey | None) -> Choices:
         sample=min(K, SCORED * row.keep * row.epochs),
         max_length=_max_length(task, corpus),
         static=corpus is not None and corpus.texts > STATIC_FROM,
-        layers=corpus is not None and one_text and len(task.task.train) <= LAYERS_UP_TO,
+        layers=corpus is not None and one_class and not task.task.is_pair and len(task.task.train) <= LAYERS_UP_TO,
     )
 
 
@@ -218,12 +218,6 @@ def _data(corpus: CorpusSurvey, chosen: Choices, folder: Path) -> list[str]:
     ]
 
 
-_STRUCTURE = [
-    "structure: {pooling: mean, alp: {weight: 30.0}}  # match the teacher's layers on all of these texts too (ALP-KD)",
-    "",
-]
-
-
 def _encoder(static: bool) -> list[str]:
     if not static:
         return [f"      encoder: {{model: {MINILM}}}"]
@@ -237,6 +231,12 @@ def _search_comment(texts: int) -> str:
     from augkd.retrieval.dense.size import EXACT_UP_TO  # imports FAISS
 
     return "for this many texts: " + ("exact search" if texts <= EXACT_UP_TO else "an approximate index")
+
+
+_STRUCTURE = [
+    "structure: {pooling: mean, alp: {weight: 30.0}}  # match the teacher's layers on all of these texts too (ALP-KD)",
+    "",
+]
 
 
 def _training(task: TaskSurvey, chosen: Choices, augmented: bool) -> list[str]:

@@ -93,6 +93,8 @@ def test_more_data_means_fewer_epochs_and_a_larger_corpus_another_index(tmp_path
     corpus = survey_corpus(str(corpus_file), task)
     assert choose(task, corpus).layers
     assert not choose(many, corpus).layers, "the layers of all neighbours would take gigabytes"
+    pairs = [replace(example, text_pair="b") for example in task.task.train]
+    assert not choose(replace(task, task=replace(task.task, train=pairs)), corpus).layers, "not measured on pairs"
     exact = recipe_text(task, replace(corpus, texts=EXACT_UP_TO), data, tmp_path)
     assert "exact search" in exact
     assert "static" not in exact
