@@ -27,6 +27,7 @@ from augkd.distill.trace import Trace
 from augkd.distill.trainer import DistillationTrainer
 from augkd.models.classifier import Classifier
 from augkd.models.dropout import fast_dropout
+from augkd.models.norms import rounded_norms
 from augkd.models.trimmed_embedding import trimmed_embedding
 from augkd.workspace.checksums import check, read_signed, table_of, write_signed
 from augkd.workspace.files import replacing
@@ -106,14 +107,15 @@ def train_stages(
 
 @contextmanager
 def lean(student: Classifier, data: DistillationDataset, adversary: Adversary | None) -> Iterator[None]:
-    """While open, `student` is trained with less work on a CPU: fast dropout, and only the word vectors of its texts.
+    """While open, `student` is trained with less work on a CPU.
 
-    A generator can write any token, so it needs all word vectors.
+    It has fast dropout, norms that are rounded where its products are, and only the word vectors of its texts. A
+    generator can write any token, so it needs all word vectors.
     """
     padding = torch.tensor([student.pad_id])
     ids = torch.cat([data.tokens.ids, data.candidate_tokens.ids, padding])
     rows = nullcontext() if adversary is not None else trimmed_embedding(student.model, ids)
-    with rows, fast_dropout(student.model):
+    with rows, fast_dropout(student.model), rounded_norms(student.model):
         yield
 
 

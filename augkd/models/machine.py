@@ -7,9 +7,13 @@ import gc
 import os
 import resource
 import sys
+from functools import cache
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+# of glibc's mallopt
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGEST_MMAP_THRESHOLD, _KEPT = 32 << 20, 512 << 20
 
 
 def usable_cores() -> int:
@@ -32,10 +36,24 @@ def resident_bytes() -> int:
 def release_memory() -> None:
     """Gives freed memory back to the system, where the C library keeps it for later (glibc): often 100 MB and more."""
     gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-        if trim is not None:
-            trim(0)
+    _glibc("malloc_trim", 0)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Lets glibc keep up to 512 MB of freed memory instead of giving it back and asking for it again in each step.
+
+    A new page costs about a microsecond: 12,000 of them were 12 % of a step of 160 texts of 12 tokens (two layers).
+    """
+    _glibc("mallopt", _MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+    _glibc("mallopt", _TRIM_THRESHOLD, _KEPT)
+
+
+def _glibc(name: str, *arguments: int) -> None:
+    """Calls a function that only glibc has: nothing happens with musl or on another system."""
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(*arguments)
 
 
 def memory_limit() -> int:

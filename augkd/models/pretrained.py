@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from augkd.errors import ModelError, first_line
+from augkd.models.machine import keep_freed_memory
 
 _SAFE = {"trust_remote_code": False, "local_files_only": True}
 
@@ -19,6 +20,7 @@ def load_pretrained(auto: Any, folder: Path, name: str, what: str, **settings: A
 
     Raises ModelError, which calls the model `name`, when it cannot be loaded as `what`.
     """
+    keep_freed_memory()
     try:
         return auto.from_pretrained(folder, use_safetensors=True, **_SAFE, **settings)
     except Exception as exc:  # a damaged folder fails in any of several libraries, each with its own exceptions
