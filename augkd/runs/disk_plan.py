@@ -13,6 +13,7 @@ from augkd.data.task import Task
 from augkd.models.locate import weight_files
 from augkd.recipe import IndexRecipe, Recipe
 from augkd.retrieval.room import SURE, index_bytes, local_model
+from augkd.runs.layer_needs import stored_needs
 from augkd.workspace.disk import check_room, free_bytes, size_text
 from augkd.workspace.manifests import MANIFEST
 
@@ -30,6 +31,8 @@ def disk_plan(recipe: Recipe, task: Task, out: Path | None) -> dict[str, int]:
     if recipe.teacher.epochs and weights:
         sizes["teacher"] = _TRAINED * weights
     sizes["transfer set"] = _transfer_set(recipe, task)
+    if not _finished(out, "student"):
+        sizes["teacher layers"] = _teacher_layers(recipe, task)
     student = _weights(recipe.student.model) if recipe.student.model else weights
     sizes["student"] = _TRAINED * student
     return {stage: size for stage, size in sizes.items() if size and not _finished(out, stage.replace(" ", "_"))}
@@ -63,11 +66,27 @@ def _transfer_set(recipe: Recipe, task: Task) -> int:
     data, originals = recipe.data, len(task.train)
     if data.transfer_set is not None:
         return 0
-    each = (data.neighbours.kept if data.neighbours else 0) + (data.generated.samples if data.generated else 0)
-    each += data.substitution.n if data.substitution else 0
     characters = sum(len(example.text) + len(example.text_pair or "") for example in task.train)
     outputs = 4 * max(1, len(task.labels))
-    return (1 + each) * (characters + originals * (_OVERHEAD + outputs))
+    return (1 + _candidates(recipe)) * (characters + originals * (_OVERHEAD + outputs))
+
+
+def _teacher_layers(recipe: Recipe, task: Task) -> int:
+    """Bytes of the layer vectors of all texts; 0 where none are stored."""
+    needed = stored_needs(recipe)
+    if needed is None:
+        return 0
+    from augkd.distill.teacher.layer_store import bytes_of_a_text  # torch takes seconds to import
+
+    needs, shape = needed
+    return len(task.train) * (1 + _candidates(recipe)) * bytes_of_a_text(len(needs.layers), shape.width)
+
+
+def _candidates(recipe: Recipe) -> int:
+    """The most candidates of a labelled text, but for those of a file of samples."""
+    data = recipe.data
+    each = (data.neighbours.kept if data.neighbours else 0) + (data.generated.samples if data.generated else 0)
+    return each + (data.substitution.n if data.substitution else 0)
 
 
 def _weights(model: str | None) -> int:

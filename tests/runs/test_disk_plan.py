@@ -33,6 +33,18 @@ def test_every_stage_that_is_not_finished_is_counted(recipe_file: Path, tiny_ber
     assert line.endswith(f" free in {tmp_path}")
 
 
+def test_layers_that_are_stored_are_counted_until_the_student_is_there(recipe_file: Path, tmp_path: Path) -> None:
+    stored = load_recipe(str(recipe_file), ["structure={alp: {}}"])
+    task = read_task(stored)
+    sizes = disk_plan(stored, task, tmp_path / "out")
+    assert sizes["teacher layers"] == (1 + 4) * 90 * (3 * 32 * 2 + 16)  # three layers, 32 wide, in fp16
+    live = load_recipe(str(recipe_file), ["structure={hidden: {}}"])
+    assert "teacher layers" not in disk_plan(live, task, tmp_path / "out")
+    (tmp_path / "out" / "student").mkdir(parents=True)
+    (tmp_path / "out" / "student" / "manifest.json").write_text("{}")
+    assert "teacher layers" not in disk_plan(stored, task, tmp_path / "out")
+
+
 def test_a_run_that_cannot_fit_stops_before_it_begins_and_with_room_it_does_not(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from augkd.models.classifier import Classifier
+from augkd.models.tokens import Tokens
 from augkd.recipe import load_recipe
 from augkd.retrieval.encoders import sentence
 from augkd.runs.run import Run
@@ -79,6 +81,33 @@ def test_layers_generator_and_assistants_share_the_loaded_teacher(
     Run(load_recipe(str(recipe_file), changes), tmp_path / "run").results()
     assert counts.classifiers == {tiny_bert.name: 1, "teacher": 1, "student": 1}, "the assistant's student is a tutor"
     assert sum(counts.encoders.values()) == 1
+
+
+def test_a_text_passes_the_teacher_once_for_its_label_and_its_layers(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, rows = Classifier._forward, Counter[str]()
+
+    def counted(classifier: Classifier, tokens: Tokens, purpose: str) -> Any:
+        rows[purpose] += len(tokens)
+        return forward(classifier, tokens, purpose)
+
+    monkeypatch.setattr(Classifier, "_forward", counted)
+    plain = Run(load_recipe(str(recipe_file)), tmp_path / "plain")
+    plain.results()
+    labelled = rows["teacher"]
+    matched = Run(load_recipe(str(recipe_file), ["structure={alp: {}}"]), tmp_path / "matched")
+    matched.results()
+    transfer = matched.transfer_set()
+    found = transfer.candidates()
+    texts = {*zip(transfer.column("text"), transfer.column("text_pair"), strict=True)}
+    texts |= {*zip(found.text, found.text_pair, strict=True)}
+    assert rows["teacher layers"] == len(texts)
+    assert rows["teacher"] == labelled + labelled - len(texts), "evaluation texts alone have no layers"
+    data = [run.transfer_set().folder / "data" for run in (plain, matched)]
+    assert data[0].is_dir()
+    first, second = ([path.read_bytes() for path in sorted(folder.iterdir())] for folder in data)
+    assert first == second
 
 
 def test_a_run_that_is_done_loads_no_model_at_all(recipe_file: Path, tmp_path: Path, counts: Counts) -> None:

@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from augkd.errors import ModelError
-from augkd.models.classifier import Classifier, Pair
+from augkd.models.classifier import Classifier
 from augkd.models.devices import token_budget_of
 from augkd.models.layers import layer_list
 from augkd.models.tokens import RowGroups, Tokens
@@ -169,19 +169,22 @@ def query_and_key(model: nn.Module, layer: int) -> tuple[nn.Module, nn.Module]:
     )
 
 
-def layer_vectors(classifier: Classifier, texts: Sequence[Pair], needs: Needs) -> Tensor:  # (n, layers, d) float32
-    """The pooled vectors of texts, in eval mode; the previous mode is restored."""
-    return token_layer_vectors(classifier, classifier.tokens(texts), needs)
+def token_layer_vectors(classifier: Classifier, tokens: Tokens, needs: Needs) -> Tensor:  # (n, layers, d) float32
+    """The pooled vectors of tokenised rows, in eval mode; the previous mode is restored."""
+    return logits_and_vectors(classifier, tokens, needs)[1]
 
 
 @torch.no_grad()
-def token_layer_vectors(classifier: Classifier, tokens: Tokens, needs: Needs) -> Tensor:  # (n, layers, d) float32
-    """The pooled vectors of tokenised rows, in eval mode; the previous mode is restored."""
+def logits_and_vectors(
+    classifier: Classifier, tokens: Tokens, needs: Needs
+) -> tuple[Tensor, Tensor]:  # (n, outputs), (n, layers, d) float32
+    """The logits that `Classifier.predict` gives, and the pooled vectors, in one pass over tokenised rows."""
     groups = RowGroups.of(tokens, token_budget_of(classifier.device), classifier.mixes)
     pieces: list[States] = []
     training = classifier.model.training
     classifier.model.eval()
     with watched(classifier.model, needs, pieces.append):
-        classifier.logits(tokens, "teacher layers", groups=groups)
+        logits = classifier.logits(tokens, "teacher layers", groups=groups)
     classifier.model.train(training)
-    return groups.restore([states.vectors for states in pieces if states.vectors is not None]).cpu()
+    vectors = groups.restore([states.vectors for states in pieces if states.vectors is not None])
+    return logits.cpu(), vectors.cpu()

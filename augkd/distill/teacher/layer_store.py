@@ -1,5 +1,7 @@
 """The teacher's layer vectors of each distinct text, in fp16, so that layers are matched without a live teacher.
 
+They are stored while the teacher labels, in the same pass, or later, of texts that were labelled before.
+
 A store is a folder of parts, each written whole and renamed, under a key that hashes the teacher's weights and
 tokenizer, the maximum length, the layers and the pooling; only what a recipe needs is kept. Rows are looked up by text
 once, when a data set is made, and then read by number from mapped files. 12 layers of 768 take 18 kB per text.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from augkd.distill.objective.layer_states import Needs, layer_vectors
+from augkd.distill.objective.layer_states import Needs, logits_and_vectors
 from augkd.distill.teacher.outputs import text_key
 from augkd.errors import ModelError, WorkspaceError, short_repr
 from augkd.models.classifier import Classifier, Pair
@@ -70,7 +72,7 @@ class LayerStore:
 
     def bytes_needed(self, texts: int) -> int:
         """Bytes on disk that this number of texts takes."""
-        return texts * (len(self._needs.layers) * self._width * 2 + _KEY_BYTES)
+        return texts * bytes_of_a_text(len(self._needs.layers), self._width)
 
     def positions(
         self, texts: Sequence[Pair], announce: Announce | None = None, progress: Steps | None = None
@@ -80,17 +82,36 @@ class LayerStore:
         `announce(texts, bytes)` is called before anything is written. Raises WorkspaceError when the disk has too
         little space, ModelError when a vector does not fit fp16.
         """
-        keys = [text_key(self._seed, text) for text in texts]
         with claimed(self.folder):
             self._store.open()
-            stored = self._stored()
-            new = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
+            new = self._new(texts)
             if new:
                 self._make_room(len(new), announce)
                 self._write(new, progress)
-                stored = self._stored()
+            stored = self._stored()
             self._open()
-        return torch.tensor([stored[key] for key in keys], dtype=torch.long)
+        return torch.tensor([stored[text_key(self._seed, text)] for text in texts], dtype=torch.long)
+
+    def logits(
+        self, parts: Sequence[list[Pair]], announce: Announce | None = None
+    ) -> Iterator[NDArray[np.float32]]:  # each (texts of the part, outputs)
+        """The teacher's logits of each part of texts, whose vectors are stored on the way.
+
+        `announce` and the errors are those of `positions`.
+        """
+        with claimed(self.folder):
+            self._store.open()
+            new = self._new([text for part in parts for text in part])
+            if new:
+                self._make_room(len(new), announce)
+        for part in parts:
+            logits, vectors = self._forward(part)
+            with claimed(self.folder):
+                missing = self._new(part)
+                if missing:
+                    rows = {text: row for row, text in enumerate(part)}
+                    self._add(list(missing), vectors[[rows[text] for text in missing.values()]])
+            yield logits
 
     def read(self, positions: Tensor) -> Tensor:  # (n,) → (n, layers, d) float16
         """The vectors of rows that `positions` gave, in that order; reads no other row."""
@@ -118,24 +139,32 @@ class LayerStore:
                 "free; match fewer layers (pkd), keep fewer neighbours, or choose another --out"
             )
 
+    def _new(self, texts: Sequence[Pair]) -> dict[tuple[int, int], Pair]:
+        """The distinct texts that are not stored, by their keys."""
+        stored = self._stored()
+        keyed = ((text_key(self._seed, text), text) for text in texts)
+        return {key: text for key, text in keyed if key not in stored}
+
     def _write(self, new: dict[tuple[int, int], Pair], progress: Steps | None) -> None:
         # stable: a resumed run makes the same parts
         items = sorted(new.items(), key=lambda item: len(item[1][0]) + len(item[1][1] or ""))
-        stored = len(self._stored())
         for begin in range(0, len(items), _PART):
             part = items[begin : begin + _PART]
-            vectors = self._forward([text for _, text in part])
-            keys = np.array([key for key, _ in part], dtype=np.uint64)
-            texts = stored + begin + len(part)
-            with self._store.add(self.bytes_needed(len(part)), texts=texts, width=self._width) as temporary:
-                save_file({"keys": keys, "vectors": vectors}, temporary)
+            _, vectors = self._forward([text for _, text in part])
+            self._add([key for key, _ in part], vectors)
             if progress:
                 progress(begin + len(part), len(items))
 
-    def _forward(self, texts: list[Pair]) -> NDArray[np.float16]:
+    def _add(self, keys: list[tuple[int, int]], vectors: NDArray[np.float16]) -> None:
+        texts = len(self._stored()) + len(keys)
+        with self._store.add(self.bytes_needed(len(keys)), texts=texts, width=self._width) as temporary:
+            save_file({"keys": np.array(keys, dtype=np.uint64), "vectors": vectors}, temporary)
+
+    def _forward(self, texts: list[Pair]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        """Logits and vectors of texts."""
         if self._classifier is None:
             self._classifier = self._load()
-        vectors = layer_vectors(self._classifier, texts, self._needs)
+        logits, vectors = logits_and_vectors(self._classifier, self._classifier.tokens(texts), self._needs)
         assert vectors.shape[1:] == (len(self._needs.layers), self._width)
         self.rows += len(texts)
         # min with nan is nan, and nan < limit is false
@@ -143,7 +172,7 @@ class LayerStore:
         if not all(fits):
             text = texts[fits.index(False)][0]
             raise ModelError(f"a teacher layer vector of {short_repr(text)} is not finite or above fp16's 65504")
-        return vectors.half().numpy()
+        return logits.numpy(), vectors.half().numpy()
 
     def _open(self) -> None:
         self._maps = [_mapped(part) for part in self._parts()]
@@ -151,6 +180,11 @@ class LayerStore:
 
     def _parts(self) -> list[Path]:
         return self._store.parts()
+
+
+def bytes_of_a_text(layers: int, width: int) -> int:
+    """Bytes on disk of the vectors of one text."""
+    return layers * width * 2 + _KEY_BYTES
 
 
 def _keys(part: Path) -> NDArray[np.uint64]:  # (n, 2)

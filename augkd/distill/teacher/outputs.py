@@ -81,12 +81,17 @@ class CachedTeacher:
         """Always: the model computes what is not stored."""
         return True
 
-    def logits(self, texts: Sequence[Pair], progress: Steps | None = None) -> NDArray[np.float32]:
-        """Logits of `texts`; those not stored yet go through the teacher, shortest texts first."""
+    def logits(
+        self, texts: Sequence[Pair], progress: Steps | None = None, predict: Predict | None = None
+    ) -> NDArray[np.float32]:
+        """Logits of `texts`; those not stored yet go through the teacher, shortest texts first.
+
+        `predict` computes these in place of what else would.
+        """
         keys = np.array([text_key(self._seed, text) for text in texts], dtype=np.uint64).reshape(-1, 2)
         with claimed(self._folder):
             self._store.open()
-            self._add([texts[i] for i in self._missing(keys)], progress)
+            self._add([texts[i] for i in self._missing(keys)], progress, predict)
         return self._read(keys)
 
     def _missing(self, keys: NDArray[np.uint64]) -> list[int]:
@@ -95,12 +100,13 @@ class CachedTeacher:
         first = {tuple(key): position for position, key in reversed(list(enumerate(keys.tolist())))}
         return sorted(position for key, position in first.items() if key not in stored)
 
-    def _add(self, texts: list[Pair], progress: Steps | None) -> None:
+    def _add(self, texts: list[Pair], progress: Steps | None, predict: Predict | None) -> None:
         texts = sorted(
             texts, key=lambda text: len(text[0]) + len(text[1] or "")
         )  # stable: a resumed run makes the same parts
         parts = [texts[begin : begin + _PART] for begin in range(0, len(texts), _PART)]
-        predict = self._predict_here if self._predict is None or len(parts) < self._predict_from else self._predict
+        elsewhere = self._predict if len(parts) >= self._predict_from else None
+        predict = predict or elsewhere or self._predict_here
         done = 0
         for part, logits in zip(parts, predict(parts) if parts else (), strict=True):
             _check_finite(logits, part)

@@ -39,8 +39,8 @@ from augkd.models.masked_lm import check_same_vocabulary
 from augkd.models.outputs import record_thresholds
 from augkd.models.student_kinds import build_student
 from augkd.recipe import dump
-from augkd.recipe.units import format_bytes
 from augkd.runs.context import named_if_it_diverges
+from augkd.runs.stages.labelling import layers_title
 from augkd.workspace.files import replacing, write_json
 from augkd.workspace.manifests import MANIFEST, write_manifest
 
@@ -139,7 +139,7 @@ class StudentTraining:
             context.folders.of("teacher_layers", "all"),
             self._stage.tutor.fingerprint,
             context.recipe.seed,
-            lambda texts, size: progress(f"teacher layers ({format_bytes(size)})", 0, texts),
+            lambda texts, size: progress(layers_title(size), 0, texts),
             partial(progress, "teacher layers"),
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ from augkd.data.target import Target
 from augkd.data.task import Example, Task, texts_of
 from augkd.data.task import Texts as TaskTexts
 from augkd.data.transfer_set import TransferSet, write_card, write_rows
-from augkd.distill.teacher.outputs import TeacherOutputs
 from augkd.errors import DataError
 from augkd.models.locate import locate, model_fingerprint
 from augkd.recipe import DataOptions, GeneratedOptions, NeighbourOptions, SubstitutionOptions, dump
@@ -39,6 +38,7 @@ from augkd.retrieval.retriever import Retriever
 from augkd.runs.context import RunContext
 from augkd.runs.stages.index import IndexStage
 from augkd.runs.stages.index_texts import texts_of_index
+from augkd.runs.stages.labelling import labelling
 from augkd.runs.stages.labels import LabelRounds, Texts
 from augkd.runs.stages.left_out import check_originals, write_left_out
 from augkd.runs.stages.masked_lm import MaskedLMStage
@@ -50,6 +50,9 @@ from augkd.workspace.folders import CACHE, begin, end
 from augkd.workspace.locks import claimed
 from augkd.workspace.manifests import finished
 from augkd.workspace.progress import Progress, Steps
+
+if TYPE_CHECKING:
+    from augkd.runs.stages.labelling import Label
 
 
 def make_transfer_set(
@@ -158,7 +161,8 @@ def _write(
     chosen = None if rounds is None else rounds.choose(Texts(train, pools))
     texts = [*texts_of(train), *((c.text, c.text_pair) for c in itertools.chain.from_iterable(pools))]
     asked_about = texts if chosen is None else chosen.texts
-    logits = _logits(outputs, texts, asked_about, partial(context.progress, "teacher logits"))
+    label = labelling(context, tutor)
+    logits = _logits(label, texts, asked_about, partial(context.progress, "teacher logits"))
     check_originals(train, logits, outputs, set(asked_about))
     outside = _outside_teacher_bounds(pools, logits, options.neighbours, target)
     logits[len(train) :][outside] = np.nan  # left out like those the teacher does not know
@@ -182,12 +186,12 @@ def _write(
 
 
 def _logits(
-    outputs: TeacherOutputs, texts: TaskTexts, asked_about: TaskTexts, progress: Steps
+    label: Label, texts: TaskTexts, asked_about: TaskTexts, progress: Steps
 ) -> NDArray[np.float32]:  # (texts, outputs)
     """The teacher's logits of those of `texts` that it is asked about; nan for the others."""
     if asked_about is texts:
-        return outputs.logits(texts, progress)
-    known = outputs.logits(asked_about, progress)
+        return label(texts, progress)
+    known = label(asked_about, progress)
     of_text = dict(zip(asked_about, known, strict=True))
     none = np.full(known.shape[1], np.nan, dtype=np.float32)
     return np.stack([of_text.get(text, none) for text in texts])

@@ -28,9 +28,9 @@ from augkd.distill.objective.layer_states import (
     Needs,
     States,
     attention_scores,
-    layer_vectors,
     pooled_layers,
     query_and_key,
+    token_layer_vectors,
     watched,
 )
 from augkd.errors import ModelError
@@ -174,7 +174,7 @@ def test_layer_vectors_come_in_the_order_of_the_texts(teacher: Classifier, pooli
     texts = TEXTS * 8  # more than one group of rows
     assert len(RowGroups.of(teacher.tokens(texts), 1024)) > 1
     teacher.model.train()
-    vectors = layer_vectors(teacher, texts, Needs((0, 2), pooling, False, ()))
+    vectors = token_layer_vectors(teacher, teacher.tokens(texts), Needs((0, 2), pooling, False, ()))
     assert teacher.model.training
     teacher.model.eval()
     assert vectors.shape == (len(texts), 2, 32)

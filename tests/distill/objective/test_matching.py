@@ -14,7 +14,7 @@ from support.tiny import LABELS, sentences
 from torch import Tensor
 
 from augkd.distill.objective.layer_objective import LayerObjective
-from augkd.distill.objective.layer_states import Shape, States, layer_vectors
+from augkd.distill.objective.layer_states import Shape, States, token_layer_vectors
 from augkd.distill.objective.matching import Matched, MatchedMeans, attention_weights, check_same_tokens, matching
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, Pair, load_backbone
@@ -70,7 +70,7 @@ def groups(request: Any, tokens: Tokens) -> RowGroups:
 
 
 def vectors_of(objective: LayerObjective, teacher: Classifier) -> Tensor:
-    return layer_vectors(teacher, TEXTS, objective.needs())
+    return token_layer_vectors(teacher, teacher.tokens(TEXTS), objective.needs())
 
 
 def test_rows_with_stored_vectors_are_those_of_each_text_alone(
@@ -90,7 +90,7 @@ def test_rows_with_stored_vectors_are_those_of_each_text_alone(
 
 
 def mean_perplexity(objective: LayerObjective, student: Classifier, stored: Tensor) -> float:
-    student_states = States(layer_vectors(student, TEXTS, objective.student_needs()))
+    student_states = States(token_layer_vectors(student, student.tokens(TEXTS), objective.student_needs()))
     return float(objective(student_states, States(stored), 0.0)[1]["structure/alp_perplexity_1"].mean())
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.tiny import LABELS, sentences
 
-from augkd.distill.objective.layer_states import Needs, layer_vectors
+from augkd.distill.objective.layer_states import Needs, token_layer_vectors
 from augkd.distill.teacher import layer_store as module
 from augkd.distill.teacher.layer_store import LayerStore
 from augkd.errors import ModelError, WorkspaceError
@@ -57,7 +57,7 @@ def test_vectors_come_back_in_fp16_in_the_order_asked_for(
     positions = store.positions([*TEXTS, TEXTS[3]])
     assert store.rows == 10  # the doubled text once
     assert positions[10] == positions[3]
-    expected = layer_vectors(classifier, TEXTS, NEEDS)
+    expected = token_layer_vectors(classifier, classifier.tokens(TEXTS), NEEDS)
     read = store.read(positions)
     assert read.dtype == torch.float16
     assert (read[:10].float() - expected).abs().max() < 2e-3  # half an ulp of fp16 at 2 to 4, and of batching
@@ -73,6 +73,23 @@ def test_a_second_run_reads_the_same_without_a_teacher(make_store: Callable[...,
     assert torch.equal(again.read(again.positions(TEXTS)), read)
     with pytest.raises(AssertionError, match="was loaded"):
         again.positions([("something new", None)])
+
+
+def test_vectors_are_stored_while_the_teacher_labels(
+    make_store: Callable[..., LayerStore], classifier: Classifier, tmp_path: Path
+) -> None:
+    store, parts = make_store(), [TEXTS[:6], TEXTS[4:]]
+    announced: list[int] = []
+    labelled = list(store.logits(parts, announce=lambda texts, _: announced.append(texts)))
+    for part, logits in zip(parts, labelled, strict=True):
+        assert logits.tobytes() == classifier.predict(part).numpy().tobytes()
+    assert announced == [10], "two texts are in both parts"
+
+    later = unloaded(tmp_path)
+    read = later.read(later.positions(TEXTS))
+    expected = token_layer_vectors(classifier, classifier.tokens(TEXTS), NEEDS)
+    assert (read.float() - expected).abs().max() < 2e-3
+    assert sum(len(module._keys(part)) for part in store.folder.glob("part-*")) == 10, "none is stored twice"
 
 
 @pytest.mark.parametrize(
@@ -121,8 +138,9 @@ def test_too_little_disk_space_is_an_error_before_anything_is_written(
 ) -> None:
     store = make_store()
     monkeypatch.setattr(module, "free_bytes", lambda _: 100)
-    with pytest.raises(WorkspaceError, match=r"of 10 texts take 0\.0 GB, .* free; match fewer layers"):
-        store.positions(TEXTS)
+    for store_them in (store.positions, lambda texts: list(store.logits([texts]))):
+        with pytest.raises(WorkspaceError, match=r"of 10 texts take 0\.0 GB, .* free; match fewer layers"):
+            store_them(TEXTS)
     assert store.rows == 0
     assert list(store.folder.glob("*")) == []
 

@@ -12,7 +12,7 @@ from support.transfer import transfer
 
 from augkd.distill.arguments import arguments
 from augkd.distill.dataset import DistillationDataset
-from augkd.distill.objective.layer_states import layer_vectors
+from augkd.distill.objective.layer_states import token_layer_vectors
 from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trainer import DistillationTrainer
 from augkd.errors import ModelError
@@ -52,7 +52,7 @@ def test_stored_vectors_are_those_of_the_teacher_for_originals_and_chosen_candid
     candidates = SET.candidates()
     texts = [(SET.column("text")[row], None) for row in (4, 1)]
     texts += [(candidates.text[row], None) for row in chosen.row.tolist()]
-    expected = layer_vectors(teacher, texts, layers.objective.needs())
+    expected = token_layer_vectors(teacher, teacher.tokens(texts), layers.objective.needs())
     stored = layers.targets(batch, chosen)
     assert isinstance(stored, torch.Tensor)
     torch.testing.assert_close(stored.float(), expected, atol=2e-3, rtol=2e-3)
