@@ -57,7 +57,7 @@ class Classifier:
     def tokens(self, texts: Sequence[Pair]) -> Tokens:
         """Tokenises single texts or pairs, truncated to `max_length`."""
         if not texts:
-            return Tokens.of([])
+            return Tokens.of([], limit=self.max_length)
         second = [pair for _, pair in texts] if texts[0][1] is not None else None
         encoded = self.tokenizer(
             [text for text, _ in texts],
@@ -68,7 +68,7 @@ class Classifier:
             return_attention_mask=False,
         )
         ids = [row or [self.pad_id] for row in encoded["input_ids"]]  # an empty text without special tokens
-        return Tokens.of(ids, [row or [0] for row in encoded["token_type_ids"]])
+        return Tokens.of(ids, [row or [0] for row in encoded["token_type_ids"]], self.max_length)
 
     def logits(
         self,
@@ -118,12 +118,12 @@ class Classifier:
 
     @property
     def mixes(self) -> bool:
-        """Whether texts of different lengths share a batch where predictions are stored.
+        """Whether texts of different widths share a batch where predictions are stored.
 
         A stored prediction must not depend on the texts that were predicted with it. In bf16 padding changes logits
-        (attention over 8 more positions: 5e-4 in a MiniLM's), the number and order of rows do not, so only rows of
-        one length share a batch. In float32 padding changes them by 5e-8, no more than a row on its own, whose sums
-        depend on where the weights lie in memory.
+        (attention over 8 more positions: 5e-4 in a MiniLM's), the number and order of rows do not, so only rows that
+        are padded to one length even alone share a batch. In float32 padding changes them by 5e-8, no more than a row
+        on its own, whose sums depend on where the weights lie in memory.
         """
         return not uses_bf16(self.precision, self.device)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,10 +88,13 @@ def test_groups_hold_each_row_once_and_keep_to_the_token_budget(token_budget: in
     groups = RowGroups.of(tokens, token_budget)
     assert sorted(torch.cat(groups.groups).tolist()) == list(range(len(tokens)))
     for group in groups:
-        assert len(group) == 1 or len(group) * int(tokens.lengths[group].max()) <= token_budget
-    # as full as they can be: the next row never fitted
+        assert len(group) == 1 or len(group) * int(tokens.widths[group].max()) <= token_budget
+    # as full as they can be, in whole sixteens: the next row, or the next sixteen, never fitted
     for group, following in itertools.pairwise(groups):
-        assert (len(group) + 1) * int(tokens.lengths[following[0]]) > token_budget
+        assert len(group) <= 16 or len(group) % 16 == 0
+        more = 1 if len(group) < 16 else 16
+        if len(following) >= more:
+            assert (len(group) + more) * int(tokens.widths[following[more - 1]]) > token_budget
 
 
 def test_groups_hold_rows_of_similar_length_so_that_little_is_padding() -> None:
@@ -102,14 +107,37 @@ def test_groups_hold_rows_of_similar_length_so_that_little_is_padding() -> None:
 
 
 @pytest.mark.parametrize("token_budget", [1, 64, 10_000])
-def test_groups_that_are_not_mixed_need_no_padding(token_budget: int) -> None:
+def test_rows_of_groups_that_are_not_mixed_are_padded_as_on_their_own(token_budget: int) -> None:
     tokens = random_tokens(0, rows=200)
     groups = RowGroups.of(tokens, token_budget, mixed=False)
     assert sorted(torch.cat(groups.groups).tolist()) == list(range(200))
-    assert all(tokens.lengths[group].unique().numel() == 1 for group in groups)
-    assert all(len(group) == 1 or len(group) * int(tokens.lengths[group[0]]) <= token_budget for group in groups)
-    mixed = [tokens.lengths[group].unique().numel() for group in RowGroups.of(tokens, 10_000)]
+    assert all(tokens.widths[group].unique().numel() == 1 for group in groups)
+    assert all(len(group) == 1 or len(group) * int(tokens.widths[group[0]]) <= token_budget for group in groups)
+    mixed = [tokens.widths[group].unique().numel() for group in RowGroups.of(tokens, 10_000)]
     assert max(mixed) > 1
+
+
+@pytest.mark.parametrize(("limit", "widths"), [(0, [1, 3, 4, 5, 9]), (64, [4, 4, 4, 8, 12]), (10, [4, 4, 4, 8, 10])])
+def test_rows_are_padded_to_multiples_of_four_within_the_limit(limit: int, widths: list[int]) -> None:
+    tokens = Tokens.of([[7] * length for length in (1, 3, 4, 5, 9)], limit=limit)
+    assert tokens.widths.tolist() == widths
+    assert tokens.padded(0)["input_ids"].shape == (5, widths[-1])
+    taken = tokens.take(torch.tensor([3, 1]))
+    assert (taken.limit, taken.join(Tokens.of([])).limit) == (limit, 0)
+    inputs = taken.padded(0)
+    assert inputs["attention_mask"].sum(dim=1).tolist() == [5, 3]
+    assert torch.equal(inputs["attention_mask"].bool(), tokens.mask(torch.tensor([3, 1])))
+    assert inputs["input_ids"].sum(dim=1).tolist() == [35, 21]
+
+
+def test_a_training_s_batches_have_few_shapes() -> None:
+    rng = np.random.default_rng(0)
+    shapes: Counter[tuple[int, int]] = Counter()
+    for _ in range(200):  # steps of 32 texts with 4 candidates each
+        tokens = Tokens.of([[1] * int(length) for length in rng.gamma(4, 3, 160).clip(3, 60)], limit=128)
+        shapes.update((len(rows), tokens.mask(rows).shape[1]) for rows in RowGroups.of(tokens, 1024))
+    assert sum(shapes.values()) > 500
+    assert len(shapes) < 60
 
 
 def test_restored_pieces_are_in_row_order() -> None:

@@ -7,7 +7,7 @@ Logits are computed at masked positions only. A generated text is a candidate li
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ def replace_tokens(tokens: Tokens, positions: Tensor, ids: Tensor) -> Tokens:
     """`tokens` with other ids at `positions`."""
     changed = tokens.ids.clone()
     changed[positions] = ids
-    return Tokens(changed, tokens.types, tokens.offsets)
+    return replace(tokens, ids=changed)
 
 
 def _kept_share(before: Tokens, after: Tokens, special: Tensor) -> Tensor:  # (n,)

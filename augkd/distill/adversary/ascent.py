@@ -255,8 +255,7 @@ def straight_through(
 
 def _spread(values: Tensor, number: Tensor, tokens: Tokens, rows: Tensor) -> Tensor:  # (rows, length, width)
     """`values[number[i]]` at token i of the group, zero where its number is -1."""
-    lengths = tokens.lengths[rows]
-    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    mask = tokens.mask(rows)
     numbers = torch.full(mask.shape, -1)
     numbers[mask] = number[(tokens.offsets[rows][:, None] + torch.arange(mask.shape[1]))[mask]]
     masked_rows, columns = (numbers >= 0).nonzero(as_tuple=True)

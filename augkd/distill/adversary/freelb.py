@@ -42,7 +42,7 @@ def freelb(
     forward pass.
     """
     device = next(model.parameters()).device
-    masks = [_real_tokens(tokens.lengths[rows]).to(device) for rows in groups]
+    masks = [tokens.mask(rows).to(device) for rows in groups]
     noise = _noise(tokens, owner, _width(model), magnitude, rng)
     deltas = [bounded(_padded(noise, tokens, rows).to(device), radius).requires_grad_() for rows in groups]
     dropout = _dropout_state(device)
@@ -130,15 +130,11 @@ def _noise(tokens: Tokens, owner: Tensor, width: int, magnitude: float, rng: Row
 
 
 def _padded(values: Tensor, tokens: Tokens, rows: Tensor) -> Tensor:  # (rows, length, width)
-    mask = _real_tokens(tokens.lengths[rows])
+    mask = tokens.mask(rows)
     positions = (tokens.offsets[rows][:, None] + torch.arange(mask.shape[1]))[mask]
     padded = torch.zeros(*mask.shape, values.shape[-1], device=values.device)
     padded[mask.to(values.device)] = values[positions.to(values.device)]
     return padded
-
-
-def _real_tokens(lengths: Tensor) -> Tensor:  # (rows, length) bool, False where padded
-    return torch.arange(int(lengths.max())) < lengths[:, None]
 
 
 def _norm(delta: Tensor) -> Tensor:  # (n, 1, …)

@@ -114,7 +114,7 @@ def matching(
     def receive(student: States) -> None:
         rows = matched.current_group()
         assert student.mask is not None
-        expected = (len(rows), int(tokens.lengths[rows].max()))
+        expected = tuple(tokens.mask(rows).shape)
         assert tuple(student.mask.shape) == expected, "the pass forwards other row groups than it is matched with"
         if isinstance(teacher, Tensor):
             states = States(vectors=teacher[rows.to(teacher.device)].to(student.mask.device))

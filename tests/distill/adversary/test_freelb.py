@@ -256,7 +256,7 @@ def test_each_step_forwards_every_row_once(student: Classifier) -> None:
 def test_a_zero_perturbation_is_no_perturbation_and_the_hook_is_gone_after(plain: Classifier) -> None:
     tokens = tokens_of(plain)
     groups = grouped(tokens)
-    shapes = [(len(rows), int(tokens.lengths[rows].max()), 32) for rows in groups]
+    shapes = [(*tokens.mask(rows).shape, 32) for rows in groups]
     before = plain.logits(tokens, "test", groups=groups)
     with added_to_embeddings(plain.model, [torch.zeros(shape) for shape in shapes]):
         assert torch.equal(plain.logits(tokens, "test", groups=groups), before)
@@ -267,7 +267,7 @@ def test_a_zero_perturbation_is_no_perturbation_and_the_hook_is_gone_after(plain
 
 def test_passes_that_do_not_match_the_perturbations_are_an_error_and_leave_no_hook(plain: Classifier) -> None:
     tokens = tokens_of(plain)
-    for shapes in ([], [(1, 2, 32)], [(len(tokens), int(tokens.lengths.max()), 32)] * 2):
+    for shapes in ([], [(1, 2, 32)], [(len(tokens), int(tokens.widths.max()), 32)] * 2):
         with pytest.raises(ModelError, match="freelb needs a model that embeds its input once per"):  # noqa: SIM117
             with added_to_embeddings(plain.model, [torch.zeros(shape) for shape in shapes]):
                 plain.logits(tokens, "test", 4096)
