@@ -1,9 +1,10 @@
 """A training step against its matrix products alone, and against the step without what makes it lean.
 
 Processor time of whole steps (batch, forward, loss, backward, clipping, AdamW) of two MiniLM layers in the precision of
-the machine, for KD on 32 texts, and with four candidates each; `plain` uses SDPA, PyTorch's dropout and all word
-vectors, as augkd did up to 429a0fc. The ways take turns. The roofline is every product of forward and backward on
-tensors of the same sizes, without anything in between.
+the machine, for KD on 32 texts, and with four candidates each; `plain` uses SDPA, PyTorch's dropout, all word vectors
+and groups of any shape, as augkd did up to 429a0fc. The ways take turns. The roofline is every product of forward and
+backward on tensors of the same sizes, without anything in between. In the last case lengths differ, as those of real
+texts do (a gamma distribution around 13), so that few groups have the same shape.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_step.py [--steps 12] [--rounds 3]
 """
@@ -16,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -29,12 +30,14 @@ from augkd.distill.arguments import DistillationArguments
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.stages import lean
 from augkd.distill.trainer import DistillationTrainer
+from augkd.models import tokens as tokens_module
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.devices import token_budget_of, uses_bf16
 from augkd.models.layers import from_layers
 
 LABELS = tuple("abcdef")
-CASES = ((0, 12), (4, 12), (4, 28), (4, 60))  # candidates of each original, tokens of each text
+CASES = ((0, 12), (4, 12), (4, 28), (4, 60), (4, 0))  # candidates of each original, tokens of each text; 0: it varies
+MEAN = 13  # tokens of texts that vary
 BATCH = 32
 
 
@@ -54,19 +57,23 @@ def main() -> None:
         for _ in range(options.rounds):
             for way in ("plain", "lean"):
                 times[way] += steps(from_layers(teacher, [0, 5]), rows, way)
-            times["products"].append(products(BATCH * (1 + candidates) * tokens, layers=2))
+            times["products"].append(products(BATCH * (1 + candidates) * (tokens or MEAN), layers=2))
         plain, slim, alone = (1000 * statistics.median(times[name]) for name in ("plain", "lean", "products"))
         ratios = f"{plain / slim:>12.2f}{slim / alone:>11.2f}"
-        print(f"{BATCH * (1 + candidates):>5}{tokens:>7}{plain:>10.1f}{slim:>9.1f}{alone:>13.1f}{ratios}", flush=True)
+        print(
+            f"{BATCH * (1 + candidates):>5}{tokens or f'~{MEAN}':>7}{plain:>10.1f}{slim:>9.1f}{alone:>13.1f}{ratios}",
+            flush=True,
+        )
 
 
 def texts(teacher: Classifier, candidates: int, tokens: int, count: int) -> Iterator[dict[str, Any]]:
     """Rows of a transfer set whose texts have exactly so many tokens, out of 8,000 words."""
-    words = [word for word in teacher.tokenizer.get_vocab() if word.isalpha() and len(word) > 2][:8000]
+    words = [word for word in sorted(teacher.tokenizer.get_vocab()) if word.isalpha() and len(word) > 2][:8000]
     draw, logits = random.Random(0), np.random.default_rng(0).standard_normal((count, 1 + candidates, 6)).tolist()
 
     def text() -> str:
-        return " ".join(draw.choice(words) for _ in range(tokens - 2))
+        length = tokens or min(60, round(draw.gammavariate(4, (MEAN - 3) / 4)) + 3)
+        return " ".join(draw.choice(words) for _ in range(length - 2))
 
     for row in range(count):
         original = {"id": str(row), "text": text(), "text_pair": None, "label": LABELS[row % 6]}
@@ -90,7 +97,7 @@ def steps(student: Classifier, rows: list[dict[str, Any]], way: str) -> list[flo
     data = DistillationDataset(student, in_memory(rows, LABELS))
     if way == "plain":
         student.model.set_attn_implementation("sdpa")
-    saved: AbstractContextManager[None] = lean(student, data, None) if way == "lean" else nullcontext()
+    saved: AbstractContextManager[None] = lean(student, data, None) if way == "lean" else any_shape()
     clock: list[float] = []
     with tempfile.TemporaryDirectory() as folder, saved:
         arguments = DistillationArguments(
@@ -102,11 +109,23 @@ def steps(student: Classifier, rows: list[dict[str, Any]], way: str) -> list[flo
             report_to="none",
             disable_tqdm=True,
             losses={"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.5}},
+            token_budget=1024 if way == "plain" else None,
         )
         DistillationTrainer(
             student, arguments, data, progress=lambda done, total: clock.append(time.process_time())
         ).train()
     return [end - start for start, end in pairwise(clock[3:])]
+
+
+@contextmanager
+def any_shape() -> Iterator[None]:
+    """While open, groups are padded to their longest row and have any number of rows."""
+    before = tokens_module._WIDTHS, tokens_module._ROWS
+    tokens_module._WIDTHS = tokens_module._ROWS = 1
+    try:
+        yield
+    finally:
+        tokens_module._WIDTHS, tokens_module._ROWS = before
 
 
 def products(tokens: int, layers: int, width: int = 384, inner: int = 1536) -> float:

@@ -40,7 +40,7 @@ from augkd.models.outputs import record_thresholds
 from augkd.models.student_kinds import build_student
 from augkd.recipe import dump
 from augkd.runs.context import named_if_it_diverges
-from augkd.runs.stages.labelling import layers_title
+from augkd.runs.stages.teacher_pass import layers_title
 from augkd.workspace.files import replacing, write_json
 from augkd.workspace.manifests import MANIFEST, write_manifest
 

@@ -38,12 +38,12 @@ from augkd.retrieval.retriever import Retriever
 from augkd.runs.context import RunContext
 from augkd.runs.stages.index import IndexStage
 from augkd.runs.stages.index_texts import texts_of_index
-from augkd.runs.stages.labelling import labelling
 from augkd.runs.stages.labels import LabelRounds, Texts
 from augkd.runs.stages.left_out import check_originals, write_left_out
 from augkd.runs.stages.masked_lm import MaskedLMStage
 from augkd.runs.stages.rows import RowCounts, transfer_rows
 from augkd.runs.stages.teacher import Tutor
+from augkd.runs.stages.teacher_pass import labelling
 from augkd.workspace.files import write_json
 from augkd.workspace.fingerprints import file_fingerprint, fingerprint
 from augkd.workspace.folders import CACHE, begin, end
@@ -52,7 +52,7 @@ from augkd.workspace.manifests import finished
 from augkd.workspace.progress import Progress, Steps
 
 if TYPE_CHECKING:
-    from augkd.runs.stages.labelling import Label
+    from augkd.runs.stages.teacher_pass import Label
 
 
 def make_transfer_set(
