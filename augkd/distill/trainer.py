@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
@@ -26,6 +25,7 @@ from augkd.distill.adversary.freelb import freelb
 from augkd.distill.arguments import DistillationArguments
 from augkd.distill.callbacks import BetweenSteps, callbacks_of, direct_logs
 from augkd.distill.choice import Choice, Scorer
+from augkd.distill.clipping import clip_gradients
 from augkd.distill.dataset import DistillationDataset
 from augkd.distill.log_state import LogState
 from augkd.distill.objective.matching import MatchedMeans
@@ -44,8 +44,6 @@ from augkd.selection.pool import Batch, Pool
 from augkd.workspace.checkpoints import check_checkpoint, last_checkpoint, rotate, unmark
 from augkd.workspace.disk import writing
 from augkd.workspace.progress import Steps
-
-_CLIP_EPSILON = 1e-6  # PyTorch divides by the norm and this
 
 
 class DistillationTrainer(Trainer):  # type: ignore[misc]
@@ -178,8 +176,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     @property
     def _uses_candidates(self) -> bool:
         """Whether a loss of this stage uses them: hard labels alone do not, as candidates have none."""
-        used = self.layers is not None or self.objective.uses_unlabelled_rows
-        return used and self.args.candidate_weight > 0
+        return (self.layers is not None or self.objective.uses_unlabelled_rows) and self.args.candidate_weight > 0
 
     def ascend(self) -> None:
         """Trains the generator when it is due; called by the callback before each step."""
@@ -240,14 +237,9 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         return optimizer
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """As Trainer's, over the projections too; on a CPU, gradients that are short enough are not multiplied by 1."""
-        most = self.args.max_grad_norm
-        if self.args.device.type != "cpu":
-            return self.accelerator.clip_grad_norm_(self._trained, most)
-        norm = get_total_norm([weight.grad for weight in self._trained if weight.grad is not None])
-        if norm + _CLIP_EPSILON > most:
-            clip_grads_with_norm_(self._trained, most, norm)
-        return norm
+        """As Trainer's, over the projections too."""
+        clip = clip_gradients if self.args.device.type == "cpu" else self.accelerator.clip_grad_norm_
+        return clip(self._trained, self.args.max_grad_norm)
 
     # ---- figures ----
 

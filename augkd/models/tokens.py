@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-_WIDTHS, _ROWS = (
-    4,
-    16,
-)  # a group's padded length is a multiple of the one, its number of rows, where it can, of the other
+_WIDTHS = 4  # padded lengths are multiples of it,
+_ROWS = 16  # and so are the rows of a group, where they can
 
 
 @dataclass(frozen=True)

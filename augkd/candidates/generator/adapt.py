@@ -195,4 +195,4 @@ class _EpochAndProgress(TrainerCallback):  # type: ignore[misc]
 def _tokens(lm: MaskedLM, texts: Sequence[str], max_length: int) -> Tokens:
     longest = min(max_length, int(getattr(lm.model.config, "max_position_embeddings", max_length)))
     encoded = lm.tokenizer(list(texts), truncation=True, max_length=longest, return_attention_mask=False)
-    return Tokens.of(encoded["input_ids"])
+    return Tokens.of(encoded["input_ids"], limit=longest)

@@ -74,7 +74,7 @@ def _tokens(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Tok
         return_token_type_ids=True,
         return_attention_mask=False,
     )
-    return Tokens.of(encoded["input_ids"], encoded["token_type_ids"])
+    return Tokens.of(encoded["input_ids"], encoded["token_type_ids"], max_length)
 
 
 def _distinct_candidates(
