@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +84,12 @@ class LayerStore:
         """
         with claimed(self.folder):
             self._store.open()
-            new = self._new(texts)
+            stored = self._stored()
+            new = self._new(texts, stored)
             if new:
                 self._make_room(len(new), announce)
-                self._write(new, progress)
-            stored = self._stored()
+                self._write(new, len(stored), progress)
+                stored = self._stored()
             self._open()
         return torch.tensor([stored[text_key(self._seed, text)] for text in texts], dtype=torch.long)
 
@@ -101,16 +102,17 @@ class LayerStore:
         """
         with claimed(self.folder):
             self._store.open()
-            new = self._new([text for part in parts for text in part])
+            stored = set(self._stored())
+            new = self._new([text for part in parts for text in part], stored)
             if new:
                 self._make_room(len(new), announce)
         for part in parts:
             logits, vectors = self._forward(part)
-            with claimed(self.folder):
-                missing = self._new(part)
-                if missing:
-                    rows = {text: row for row, text in enumerate(part)}
-                    self._add(list(missing), vectors[[rows[text] for text in missing.values()]])
+            if missing := self._new(part, stored):
+                rows = {text: row for row, text in enumerate(part)}
+                stored |= missing.keys()
+                with claimed(self.folder):
+                    self._add(list(missing), vectors[[rows[text] for text in missing.values()]], len(stored))
             yield logits
 
     def read(self, positions: Tensor) -> Tensor:  # (n,) → (n, layers, d) float16
@@ -139,24 +141,23 @@ class LayerStore:
                 "free; match fewer layers (pkd), keep fewer neighbours, or choose another --out"
             )
 
-    def _new(self, texts: Sequence[Pair]) -> dict[tuple[int, int], Pair]:
-        """The distinct texts that are not stored, by their keys."""
-        stored = self._stored()
+    def _new(self, texts: Sequence[Pair], stored: Container[tuple[int, int]]) -> dict[tuple[int, int], Pair]:
+        """The distinct texts whose keys are not among the stored ones, by their keys."""
         keyed = ((text_key(self._seed, text), text) for text in texts)
         return {key: text for key, text in keyed if key not in stored}
 
-    def _write(self, new: dict[tuple[int, int], Pair], progress: Steps | None) -> None:
+    def _write(self, new: dict[tuple[int, int], Pair], stored: int, progress: Steps | None) -> None:
         # stable: a resumed run makes the same parts
         items = sorted(new.items(), key=lambda item: len(item[1][0]) + len(item[1][1] or ""))
         for begin in range(0, len(items), _PART):
             part = items[begin : begin + _PART]
             _, vectors = self._forward([text for _, text in part])
-            self._add([key for key, _ in part], vectors)
+            self._add([key for key, _ in part], vectors, stored + begin + len(part))
             if progress:
                 progress(begin + len(part), len(items))
 
-    def _add(self, keys: list[tuple[int, int]], vectors: NDArray[np.float16]) -> None:
-        texts = len(self._stored()) + len(keys)
+    def _add(self, keys: list[tuple[int, int]], vectors: NDArray[np.float16], texts: int) -> None:
+        """Writes a part; `texts` are all that are stored with it."""
         with self._store.add(self.bytes_needed(len(keys)), texts=texts, width=self._width) as temporary:
             save_file({"keys": np.array(keys, dtype=np.uint64), "vectors": vectors}, temporary)
 
