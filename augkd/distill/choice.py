@@ -20,6 +20,7 @@ from augkd.distill.parallel import Ranks
 from augkd.distill.statistics import SelectionStatistics
 from augkd.distill.trace import SelectionTrace
 from augkd.models.classifier import Classifier
+from augkd.models.norms import rounded_norms
 from augkd.models.seeds import RowRandom
 from augkd.models.tokens import Tokens
 from augkd.selection.divergence import divergence
@@ -29,17 +30,18 @@ from augkd.selection.selectors import SCORED, SELECTORS, in_turn
 
 @dataclass(frozen=True)
 class Scorer:
-    """Asks the student about candidates: in eval mode, so that dropout adds no noise, and without gradients."""
+    """Asks the student about candidates: in eval mode, so that dropout adds no noise, rounding as in train mode."""
 
     student: Classifier
     token_budget: int | None = None  # padded tokens per forward pass; None: what suits the device
 
     @torch.no_grad()
     def logits(self, tokens: Tokens) -> Tensor:  # (n, outputs), on the CPU
-        """The student's logits; the previous mode is restored."""
+        """The student's logits, without gradients; the previous mode is restored."""
         training = self.student.model.training
         self.student.model.eval()
-        logits = self.student.logits(tokens, "scoring", self.token_budget).cpu()
+        with rounded_norms(self.student.model, evaluating=True):
+            logits = self.student.logits(tokens, "scoring", self.token_budget).cpu()
         self.student.model.train(training)
         return logits
 

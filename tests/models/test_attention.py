@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from augkd.models import attention
 from augkd.models.attention import products, use_short_text_attention
@@ -44,6 +45,32 @@ def test_products_are_scaled_dot_product_attention(tokens: int, masked: str) -> 
         strict=True,
     ):
         torch.testing.assert_close(mine, other, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 12, 16, 37])
+@pytest.mark.parametrize("masked", ["no", "bool", "float"])
+def test_without_gradients_sdpa_sees_a_multiple_of_16_keys_and_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, masked: str
+) -> None:
+    seen: list[int] = []
+
+    def spied(module: nn.Module, query: Tensor, key: Tensor, *given: Any, **options: Any) -> Any:
+        seen.append(key.shape[2])
+        return sdpa_attention_forward(module, query, key, *given, **options)
+
+    monkeypatch.setattr(attention, "sdpa_attention_forward", spied)
+    torch.manual_seed(tokens)
+    query, key, value = (torch.randn(2, 3, tokens, 8) for _ in range(3))
+    visible = torch.ones(2, 1, tokens, tokens, dtype=torch.bool)
+    visible[1, ..., tokens - tokens // 2 :] = False
+    additive = torch.zeros(visible.shape).masked_fill(~visible, -1e30)
+    mask: Tensor | None = {"no": None, "bool": visible, "float": additive}[masked]
+
+    ours, _ = attention.attention(nn.Module(), query, key, value, mask, is_causal=False)
+    theirs = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    torch.testing.assert_close(ours, theirs.transpose(1, 2))
+    assert seen == [-(-tokens // 16) * 16]
 
 
 @pytest.mark.parametrize("tokens", [6, 20])

@@ -26,6 +26,13 @@ def test_a_norm_is_rounded_under_autocast_in_train_mode_and_nowhere_else() -> No
         assert model[0](values).dtype == torch.float32
 
 
+def test_a_norm_is_rounded_in_eval_mode_where_that_is_asked_for() -> None:
+    norm, values = nn.LayerNorm(8).eval(), torch.randn(3, 8)
+    with rounded_norms(norm, evaluating=True), torch.autocast("cpu", torch.bfloat16):
+        assert norm(values).dtype == torch.bfloat16
+        assert norm.train()(values).dtype == torch.float32
+
+
 def test_residuals_stay_rounded_and_their_gradients_are_close() -> None:
     torch.manual_seed(0)
     norms, inner = nn.ModuleList([nn.LayerNorm(64), nn.LayerNorm(64)]).train(), nn.Linear(64, 64)

@@ -97,6 +97,20 @@ def test_the_padding_row_has_no_gradient() -> None:
     assert trimmed.weight.grad.tolist() == [[0.0] * 4, [2.0] * 4, [0.0] * 4]
 
 
+def test_gradients_of_several_passes_add_up_as_in_the_full_table() -> None:
+    torch.manual_seed(0)
+    full = nn.Embedding(10, 4, padding_idx=0)
+    kept = torch.tensor([0, 2, 3, 7])
+    trimmed = TrimmedEmbedding(full, kept)
+    for table in (full, trimmed):
+        for ids in (torch.tensor([[0, 3, 3], [7, 2, 0]]), torch.tensor([[3], [7]])):
+            vectors = table(ids)
+            (vectors * torch.linspace(-1, 2, vectors.numel()).view(vectors.shape)).sum().backward()
+    assert full.weight.grad is not None
+    assert trimmed.weight.grad is not None
+    torch.testing.assert_close(trimmed.weight.grad[:-1], full.weight.grad[kept])
+
+
 @pytest.mark.parametrize("reason", ["most rows are used", "frozen", "tied"])
 def test_a_table_that_cannot_gain_is_left_alone(reason: str) -> None:
     untouched = model()

@@ -147,6 +147,10 @@ class SentenceEncoder:
             round_weights(loaded, device)
         if resolved == "int8":
             use_int8(loaded, weights, cache)
+        elif hasattr(loaded[0], "auto_model"):
+            from augkd.models.attention import use_short_text_attention
+
+            use_short_text_attention(loaded[0].auto_model)
         return cls(
             loaded,
             name=model,
