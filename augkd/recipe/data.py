@@ -18,7 +18,8 @@ class NeighbourOptions(Table):
 
     index: IndexRecipe | str
     k: int = Field(8, ge=1, le=256)
-    sample: int | None = Field(None, ge=1)  # of the k of each text, so many drawn at random; none: all
+    # of the k of each text, so many drawn at random; used: as many as training comes to (`Recipe.for_texts`); none: all
+    sample: int | Literal["used"] | None = None
     queries: Literal["example", "label", "task", "mix"] = "example"
     unit: Literal["text", "sentence"] = "text"  # sentence: replaces one sentence of the text with its neighbour
     language: str = "en"  # code of the language whose rules split a text into sentences
@@ -31,16 +32,23 @@ class NeighbourOptions(Table):
     min_teacher_distance: float = Field(0.0, ge=0)  # total variation of teacher probabilities; regression: difference
     max_teacher_distance: float | None = Field(None, gt=0)
 
+    @field_validator("sample", mode="before")
+    @classmethod
+    def _sample(cls, value: Any) -> Any:
+        if value is None or value == "used" or (type(value) is int and value > 0):
+            return value
+        raise ValueError("give a number from 1 to k, or used")
+
     @model_validator(mode="after")
     def _sample_is_of_k(self) -> NeighbourOptions:
-        if self.sample is not None and self.sample > self.k:
+        if isinstance(self.sample, int) and self.sample > self.k:
             raise ValueError(f"sample is {self.sample} of k = {self.k} neighbours; give at most k")
         return self
 
     @property
     def kept(self) -> int:
         """Neighbours of each text that the teacher labels, where there are k."""
-        return self.k if self.sample is None else self.sample
+        return self.sample if isinstance(self.sample, int) else self.k
 
 
 class AdaptOptions(Table):
@@ -162,6 +170,16 @@ class DataOptions(Table):
         if self.label_budget.of == "index" and self.neighbours is None:
             raise ValueError("label_budget.of: index needs an index; give neighbours.index")
         return self
+
+    @property
+    def drawn_in_turn(self) -> int | None:
+        """How many candidates of each text the selector draws in an epoch, all before any again; None: not in turn."""
+        ((name, given),) = self.select.items()
+        option = {"random": "keep", "minimax": "of"}.get(name)
+        if option is None:
+            return None
+        defaults = {known.name: known.default for known in options.family("selector")[name].options}
+        return int(given.get(option, defaults[option])) or None
 
     @property
     def has_stored_candidates(self) -> bool:

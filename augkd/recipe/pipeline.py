@@ -151,6 +151,22 @@ class Recipe(Table):
             for stage in self.training.training_stages
         ]
 
+    def for_texts(self, originals: int) -> Recipe:
+        """This recipe for so many training texts: with the number that `data.neighbours.sample: used` stands for.
+
+        None, which means all neighbours, where the selector looks at all of them or a time budget bounds the training.
+        """
+        neighbours, in_turn = self.data.neighbours, self.data.drawn_in_turn
+        if neighbours is None or neighbours.sample != "used":
+            return self
+        trainings = [self.training, *(assistant.training for assistant in self.assistants if assistant.training)]
+        epochs = [stage.epochs_of(originals) for training in trainings for stage in training.training_stages]
+        known = [number for number in epochs if number is not None]
+        bounded = in_turn is not None and len(known) == len(epochs)  # each stage takes them in the same order
+        sample = min(neighbours.k, max(known) * in_turn) if bounded and in_turn is not None else None
+        changed = neighbours.model_copy(update={"sample": sample})
+        return self.model_copy(update={"data": self.data.model_copy(update={"neighbours": changed})})
+
     def unsuited_losses(self, problem_type: str) -> list[str]:
         """The losses of this recipe that a task of this kind (`Target.problem_type`) cannot use."""
         trainings = [assistant.training for assistant in self.assistants if assistant.training]

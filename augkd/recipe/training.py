@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -139,6 +140,13 @@ class TrainingOptions(BaseModel):
         stages = [_stage(number, stage, common) for number, stage in enumerate(self.stages, 1)]
         epochs = sum(stage.epochs for stage in stages)
         return [stage.with_share(self.budget, stage.epochs / epochs) for stage in stages]
+
+    def epochs_of(self, originals: int) -> int | None:
+        """Epochs that a stage begins with so many training texts; None: a time budget decides."""
+        if self.budget is not None:
+            return None
+        steps = math.ceil(math.ceil(originals / self.batch_size) / self.accumulation)
+        return math.ceil(min(self.epochs, self.max_steps / steps) if self.max_steps else self.epochs)
 
     def with_share(self, budget: float | None, share: float) -> TrainingOptions:
         """This training with `share` of a time budget in seconds; unchanged where `budget` is None."""

@@ -64,6 +64,7 @@ def plan_labels(
     """
     task = read_task(recipe)
     student_task = with_labelled(task, recipe.data.labelled)
+    recipe = recipe.for_texts(len(student_task.train))
     labelled = sum(example.label is not None for example in student_task.train)
     pool = pool_size(recipe, student_task)
     endpoint = recipe.teacher.endpoint

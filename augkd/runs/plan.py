@@ -42,6 +42,7 @@ def plan(recipe: Recipe, out: Path | None = None) -> Iterator[str]:
     yield f"              {_predicted(task.target)}; metric {task.metric}"
     yield from (f"              note: {note}" for note in task.notes)
     student_task = with_labelled(task, recipe.data.labelled)
+    recipe = recipe.for_texts(len(student_task.train))
     if recipe.data.neighbours:
         yield from _index_lines(recipe.data.neighbours, student_task, out)
     yield from _masked_lm_lines(recipe)

@@ -310,6 +310,7 @@ def _context(
     if not (folders.out / "student" / MANIFEST).exists():
         check_models(recipe)
     student_task = with_labelled(task, recipe.data.labelled)
+    recipe = recipe.for_texts(len(student_task.train))
     return RunContext(recipe, task, student_task, target, metric, folders, progress, name, cluster)
 
 

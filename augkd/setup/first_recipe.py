@@ -52,7 +52,6 @@ class Choices:
     teacher_epochs: int
     batch_size: int
     keep: int  # candidates of a text in each epoch
-    sample: int  # candidates of a text in all
     max_length: int
     static: bool  # whether the index has a static encoder
     layers: bool  # whether the student also matches the teacher's layers
@@ -67,7 +66,6 @@ def choose(task: TaskSurvey, corpus: CorpusSurvey | None) -> Choices:
         teacher_epochs=row.teacher_epochs,
         batch_size=row.batch_size,
         keep=row.keep,
-        sample=min(K, SCORED * row.keep * row.epochs),
         max_length=_max_length(task, corpus),
         static=corpus is not None and corpus.texts > STATIC_FROM,
         layers=corpus is not None and one_class and not task.task.is_pair and len(task.task.train) <= LAYERS_UP_TO,
@@ -210,7 +208,7 @@ def _data(corpus: CorpusSurvey, chosen: Choices, folder: Path) -> list[str]:
         *_encoder(chosen.static),
         f"      faiss: {{factory: auto, recall: 0.95}}  # {_search_comment(corpus.texts)}",
         f"    k: {K}  # neighbours retrieved for each labelled text",
-        f"    sample: {chosen.sample}  # of these, drawn at random: those that the teacher labels",
+        "    sample: used  # of these, as many as the training comes to; they are drawn at random and labelled",
         f"  select: {{minimax: {{keep: {chosen.keep}, of: {SCORED * chosen.keep}}}}}"
         "  # in each epoch, of others of these, where teacher and student diverge most",
         f"  weight: {chosen.keep}  # of a text's neighbours together, so that each weighs as much as the text",

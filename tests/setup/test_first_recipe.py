@@ -31,7 +31,7 @@ def test_check_accepts_the_recipe_and_shows_what_was_found(tmp_path: Path, corpu
     assert (recipe.task.dataset, recipe.task.text, recipe.task.label) == (data, "question", "topic")
     chosen = choose(task, corpus)
     assert recipe.data.neighbours is not None
-    assert (recipe.data.neighbours.k, recipe.data.neighbours.sample) == (K, chosen.sample)
+    assert (recipe.data.neighbours.k, recipe.data.neighbours.sample) == (K, "used")
     kept = {"minimax": {"keep": chosen.keep, "of": 4 * chosen.keep}}
     assert (recipe.data.select, recipe.data.weight) == (kept, chosen.keep)
     assert recipe.structure is not None
@@ -89,7 +89,6 @@ def test_more_data_means_fewer_epochs_and_a_larger_corpus_another_index(tmp_path
     task = survey_task(data)
     many = replace(task, task=replace(task.task, train=task.task.train * 1000))
     assert choose(task, None).epochs > choose(many, None).epochs
-    assert choose(task, None).sample > choose(many, None).sample
     corpus = survey_corpus(str(corpus_file), task)
     assert choose(task, corpus).layers
     assert not choose(many, corpus).layers, "the layers of all neighbours would take gigabytes"

@@ -218,6 +218,7 @@ def _gather(folder: Path, context: RunContext, index: IndexStage, masked_lms: Ma
 
 
 def _neighbours(task: Task, index: Retriever, options: NeighbourOptions, progress: Progress) -> Neighbours:
+    assert options.sample != "used"  # a number since `Recipe.for_texts`
     return find_neighbours(
         task.train,
         index,
