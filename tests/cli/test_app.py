@@ -51,6 +51,10 @@ def test_check_shows_how_many_labelled_texts_the_student_sees(augkd: Augkd, reci
 def test_check_counts_the_neighbours_that_are_drawn(augkd: Augkd, recipe_file: Path) -> None:
     drawn = ["data.neighbours.k=7", "data.neighbours.sample=2"]
     assert "at most 180 candidates" in augkd("check", recipe_file, "--set", drawn[0], "--set", drawn[1]).out
+    used = ["--set", drawn[0], "--set", "data.neighbours.sample=used", "--set", "training.epochs=2"]
+    few = augkd("check", recipe_file, *used, "--set", "data.select={minimax: {keep: 1, of: 2}}")
+    assert "at most 360 candidates" in few.out
+    assert "at most 630 candidates" in augkd("check", recipe_file, *used).out  # minimax looks at all
     wrong = augkd("check", recipe_file, "--set", drawn[0], "--set", "data.neighbours.sample=9")
     assert wrong.err.count("\n") == 1
     assert "sample is 9 of k = 7 neighbours; give at most k" in wrong.err

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.tiny import LABELS, sentences
 
 from augkd.data.cleaning import normalised
@@ -276,6 +277,18 @@ def test_another_number_of_labelled_texts_makes_another_transfer_set_and_no_othe
     changed = {name.split("/")[0] for name in before | after if before.get(name) != after.get(name)}
     assert changed - {"teacher_logits"} == {"transfer_set", "student"}
     assert len(TransferSet.open(place / "fewer" / "transfer_set")) == 12
+
+
+def test_used_neighbours_are_those_that_training_comes_to_and_each_is_drawn_once(
+    place: Path, results: dict[str, Any]
+) -> None:
+    sets = ("data.select={random: {keep: 1}}", "data.neighbours.sample=used", "data.labelled=30")
+    shutil.copytree(place / "first", place / "used", copy_function=shutil.copy2)
+    few = run(place, "used", *sets)
+    assert few["data"]["candidates"] == 30 * EPOCHS < 30 * K
+    assert few["cost"]["training_rows"] == 30 * (1 + 1) * EPOCHS
+    picked = load_file(place / "used" / "student" / "trace.safetensors")["picked"]  # (epochs, candidates)
+    assert picked.sum(dim=0).tolist() == [1] * (30 * EPOCHS), "every candidate is trained on, in one epoch"
 
 
 def test_more_labelled_texts_than_there_are_is_an_error_before_anything_is_trained(place: Path) -> None:
