@@ -25,7 +25,8 @@ from augkd.runs.comparison import compare_recipes
 
 CORPORA = {"trec": "questions", "sst2": "reviews", "sst5": "reviews", "cr": "reviews"}
 CONTROL = "kd"
-_WIDE = ("data.neighbours.k=64", "training.learning_rate=6e-4")
+_FAST = "training.learning_rate=6e-4"
+_WIDE = ("data.neighbours.k=64", _FAST)
 _TWO = (*_WIDE, "data.weight=2")
 _EIGHT = ("data.neighbours.sample=8", "data.select={random: {keep: 2}}")
 _IN_TURN = ("data.neighbours.sample=32", "data.select={minimax: {keep: 2, of: 8}}")
@@ -34,11 +35,14 @@ ARMS: dict[str, Sequence[str]] = {
     CONTROL: (),
     "quick": (*_TWO, *_EIGHT, _ALP),
     "best": (
-        *_WIDE,
-        "data.select={random: {keep: 8}}",
-        "data.weight=8",
-        "training.epochs=12",
-        "training.max_steps=1000",
+        "data.neighbours.k=256",
+        "data.neighbours.sample=used",
+        "data.select={minimax: {keep: 4, of: 16}}",
+        "data.weight=4",
+        _ALP,
+        _FAST,
+        "training.epochs=24",
+        "training.max_steps=750",
     ),
     # at equal rows: 2 candidates of each text in each epoch
     "random": (*_TWO, *_EIGHT),
@@ -48,7 +52,7 @@ ARMS: dict[str, Sequence[str]] = {
     # in about the time of quick
     "minimax-one": (*_WIDE, "data.neighbours.sample=16", "data.select={minimax: {keep: 1, of: 4}}"),
     # all candidates, and kd for as long as quick
-    "all-8": ("data.neighbours.k=8", "training.learning_rate=6e-4", "data.weight=8"),
+    "all-8": ("data.neighbours.k=8", _FAST, "data.weight=8"),
     "kd-long": ("training.epochs=12",),
 }
 
