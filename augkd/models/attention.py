@@ -4,7 +4,8 @@ PyTorch's fused attention for the CPU saves the memory of the attention weights,
 with a slow backward pass: of 1,024 tokens in bf16 it took 1.9 times as long as the products in texts of 12 tokens, 1.75
 times at 28, 1.9 times at 64 and 1.6 times at 128 (one AVX-512 core; on another machine it took half of all time).
 Without gradients it stays in use, over a multiple of 16 keys: 12 tokens took 2.2 times as long as 12 and 4 hidden ones,
-28 1.8 times, 44 1.7 times, 20 as long (bf16, AMX; from 32 tokens on the products are slower).
+28 1.8 times, 44 1.7 times, 20 as long (bf16, AMX; from 32 tokens on the products are slower). In float32, where 12
+tokens gain and 20 lose, it is plain SDPA to the bit.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def attention(
     """Softmax attention; no attention weights are returned, as with SDPA."""
     suits = _suits(module, query, key, kwargs)
     if not suits or not query.requires_grad:
-        if suits:
+        if suits and key.dtype.itemsize < 4:
             key, value, attention_mask = _with_hidden_keys(key, value, attention_mask, -key.shape[2] % _VECTOR)
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs

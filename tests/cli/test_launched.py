@@ -128,10 +128,8 @@ def test_the_student_of_two_processes_is_that_of_one(two: Path, recipe: Path) ->
     other = json.loads((two / "results.json").read_text())
     for part in ("student", "teacher", "data"):
         assert results[part] == other[part]
-    for rows in ("scoring_rows", "training_rows"):
+    for rows in ("teacher_rows", "scoring_rows", "training_rows"):
         assert results["cost"][rows] == other["cost"][rows] > 0
-    # equal texts are labelled once, and where sums round differently a few generated texts are others
-    assert results["cost"]["teacher_rows"] == pytest.approx(other["cost"]["teacher_rows"], rel=0.01)
     alone, shared = (load_file(folder / "student/predictions.safetensors") for folder in (one, two))
     assert np.ptp(alone["test"]) > 0.02
     np.testing.assert_allclose(alone["test"], shared["test"], atol=1e-3)

@@ -23,7 +23,6 @@ from transformers import (
 )
 
 from augkd.errors import ModelError
-from augkd.models.attention import use_short_text_attention
 from augkd.models.classifier import Classifier, load_backbone, load_classifier
 from augkd.ship import tokenizer_kinds
 from augkd.ship.trim import trim
@@ -39,9 +38,7 @@ def classifier_with(tokenizer: Any, pad: int = 0) -> Classifier:
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         max_position_embeddings=64, pad_token_id=pad, num_labels=3,
     )  # fmt: skip
-    model = BertForSequenceClassification(config).eval()
-    use_short_text_attention(model)  # as in a loaded classifier: plain SDPA rounds differently
-    return Classifier(model, tokenizer, ("a", "b", "c"), 64, precision="float32")
+    return Classifier(BertForSequenceClassification(config).eval(), tokenizer, ("a", "b", "c"), 64, precision="float32")
 
 
 def wrapped(backend: Tokenizer) -> Any:
