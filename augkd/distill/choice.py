@@ -41,7 +41,7 @@ class Scorer:
         training = self.student.model.training
         self.student.model.eval()
         with rounded_norms(self.student.model, evaluating=True):
-            logits = self.student.logits(tokens, "scoring", self.token_budget).cpu()
+            logits = self.student.logits(tokens, "scoring", self.token_budget, without_padding=True).cpu()
         self.student.model.train(training)
         return logits
 

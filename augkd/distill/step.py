@@ -72,13 +72,20 @@ class StepLoss:
         """One forward pass, weighed."""
         assert self.student.model.training, "a training step in eval mode: dropout would be off"
         with self._matching() as matched:
-            logits = self.student.logits(self.rows.tokens, "training", groups=self.rows.groups)
+            logits = self.student.logits(
+                self.rows.tokens, "training", groups=self.rows.groups, without_padding=self._packs
+            )
         losses = self.objective(logits, self.rows.teacher, self.rows.labels, self.progress)
         if self.layers is not None:
             assert matched is not None
             losses = losses + matched.losses
             self.layers.means.add(matched)
         return (self.rows.weights.to(losses.device) * losses).sum() / self.originals
+
+    @property
+    def _packs(self) -> bool:
+        """Whether padding can be left out: a watcher of attention scores reads them of padded texts."""
+        return self.layers is None or not self.layers.objective.student_needs().attention
 
     @contextmanager
     def _matching(self) -> Iterator[Matched | None]:

@@ -19,8 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from augkd.models.dropout import dropout as drop
+from augkd.models.packing import ATTENTION, Packing
 
-_NAME = "augkd"  # in the models' configurations while they are in memory; no saved folder has it
 _VECTOR = 16  # softmax over fewer columns is not vectorised, nor are SDPA's last columns beyond a multiple of this
 
 
@@ -28,9 +28,9 @@ def use_short_text_attention(model: Any) -> None:
     """Lets a model that uses SDPA choose in each pass; others (no SDPA, or a choice of the user's) are left alone."""
     if getattr(model.config, "_attn_implementation", None) != "sdpa" or not model._can_set_attn_implementation():
         return
-    AttentionInterface.register(_NAME, attention)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
-    model.set_attn_implementation(_NAME)
+    AttentionInterface.register(ATTENTION, attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation(ATTENTION)
 
 
 def attention(
@@ -38,12 +38,16 @@ def attention(
     query: Tensor,  # (n, heads, tokens, d)
     key: Tensor,  # (n, heads, tokens, d)
     value: Tensor,  # (n, heads, tokens, d)
-    attention_mask: Tensor | None,  # (n or 1, 1, tokens, tokens): True or 0 where seen; None: all of them
+    attention_mask: Tensor | Packing | None,  # (n or 1, 1, tokens, tokens): True or 0 where seen; None: all of them
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # (n, tokens, heads, d)
-    """Softmax attention; no attention weights are returned, as with SDPA."""
+    """Softmax attention; no attention weights are returned, as with SDPA. Packed texts are padded within."""
+    if isinstance(attention_mask, Packing):
+        query, key, value = (_padded_heads(states, attention_mask) for states in (query, key, value))
+        mixed, _ = attention(module, query, key, value, attention_mask.mask, dropout, scaling, **kwargs)
+        return attention_mask.pack(mixed.flatten(2)).view(1, -1, *mixed.shape[2:]), None
     suits = _suits(module, query, key, kwargs)
     if not suits or not query.requires_grad:
         if suits and key.dtype.itemsize < 4:
@@ -66,6 +70,11 @@ def products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dro
         scores = scores + mask
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
     return drop(weights, dropout) @ value
+
+
+def _padded_heads(states: Tensor, packing: Packing) -> Tensor:  # (1, heads, m, d) → (n, heads, tokens, d)
+    padded = packing.pad(states.transpose(1, 2).flatten(2))
+    return padded.view(*packing.shape, states.shape[1], -1).transpose(1, 2)
 
 
 def _with_hidden_keys(

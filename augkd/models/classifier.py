@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from augkd.models.inputs import agree_on_padding, describe_inputs, longest_input
 from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
 from augkd.models.outputs import describe_outputs, head_settings
+from augkd.models.packing import packed
 from augkd.models.pretrained import load_pretrained, load_tokenizer
 from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 from augkd.workspace.disk import writing
@@ -76,13 +78,15 @@ class Classifier:
         purpose: str,
         token_budget: int | None = None,  # padded tokens per group; None: what suits the device
         groups: RowGroups | None = None,  # of `tokens`, shared with whatever watches the pass; None: made here
+        without_padding: bool = False,  # inside the layers, where the model's layers are known (`packing`)
     ) -> Tensor:  # (n, outputs) float32
         """Logits of every row, in order, forwarded group by group; its rows are counted under `purpose`.
 
         Computed in bf16 where `precision` says so. Gradients flow where the caller allows them.
         """
         groups = groups or RowGroups.of(tokens, token_budget_of(self.device, token_budget))
-        with self._bf16(at_all=not torch.is_grad_enabled()):  # then weights are rounded once for all groups
+        packing = packed(self.model) if without_padding else nullcontext()
+        with packing, self._bf16(at_all=not torch.is_grad_enabled()):  # then weights are rounded once for all groups
             pieces = [self._forward(tokens.take(rows), purpose) for rows in groups]
         if not pieces:
             return torch.empty(0, 0)
