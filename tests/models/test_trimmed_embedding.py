@@ -111,6 +111,36 @@ def test_gradients_of_several_passes_add_up_as_in_the_full_table() -> None:
     torch.testing.assert_close(trimmed.weight.grad[:-1], full.weight.grad[kept])
 
 
+@pytest.mark.parametrize("in_several_processes", [False, True])
+def test_no_step_sees_the_gradient_of_an_earlier_one(
+    in_several_processes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("augkd.models.trimmed_embedding.is_initialized", lambda: in_several_processes)
+    full = nn.Embedding(10, 4)
+    kept = torch.tensor([0, 2, 3, 7])
+    trimmed = TrimmedEmbedding(full, kept)
+    for ids in ([[0, 3]], [[7, 7]], [[2, 3]]):
+        for table in (full, trimmed):
+            table.weight.grad = None
+            table(torch.tensor(ids)).sum().backward()
+        assert full.weight.grad is not None
+        assert trimmed.weight.grad is not None
+        assert torch.equal(trimmed.weight.grad[:-1], full.weight.grad[kept])
+        if in_several_processes:
+            trimmed.weight.grad += 1  # the others' share, in any row
+
+
+def test_memory_of_the_gradient_is_used_again() -> None:
+    trimmed = TrimmedEmbedding(nn.Embedding(10, 4), torch.tensor([0, 3]))
+    places = set()
+    for _ in range(3):
+        trimmed(torch.tensor([0, 3])).sum().backward()
+        assert trimmed.weight.grad is not None
+        places.add(trimmed.weight.grad.data_ptr())
+        trimmed.weight.grad = None
+    assert len(places) == 1
+
+
 @pytest.mark.parametrize("reason", ["most rows are used", "frozen", "tied"])
 def test_a_table_that_cannot_gain_is_left_alone(reason: str) -> None:
     untouched = model()
