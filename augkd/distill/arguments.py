@@ -34,6 +34,7 @@ class DistillationArguments(TrainingArguments):  # type: ignore[misc]
     planned_epochs: int = 0  # of all stages together, for the trace of the selection; 0: those of this stage
     generator_batch_size: int = 32  # originals per gradient-ascent step of the generator
     precision: str = "auto"  # auto | float32 | bfloat16
+    dropout: float | None = None  # of all dropout layers; None: their own rates
     save_every: int = 0  # steps between extra checkpoints; 0: none
     step_limit: int = 0  # optimiser steps after which training ends, if its epochs have more; 0: no limit
     patience: int = 0  # evaluations without improvement before stopping; 0: never stop early
@@ -109,6 +110,7 @@ def arguments(
         losses=training.losses,
         freelb=None if training.freelb is None else training.freelb.model_dump(),
         precision=training.precision,
+        dropout=training.dropout,
         save_every=training.checkpoints,
         patience=training.patience if training.losses else 0,
         **selection,

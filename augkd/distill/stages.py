@@ -26,7 +26,7 @@ from augkd.distill.teacher.layers import LayerTeacher
 from augkd.distill.trace import Trace
 from augkd.distill.trainer import DistillationTrainer
 from augkd.models.classifier import Classifier
-from augkd.models.dropout import fast_dropout
+from augkd.models.dropout import dropout_of, fast_dropout
 from augkd.models.norms import rounded_norms
 from augkd.models.trimmed_embedding import trimmed_embedding
 from augkd.workspace.checksums import check, read_signed, table_of, write_signed
@@ -93,7 +93,8 @@ def train_stages(
                 trainer = DistillationTrainer(
                     student, arguments, data, validation, progress=progress, layers=teacher, adversary=adversary
                 )
-                trainer.resume()
+                with dropout_of(student.model, arguments.dropout):
+                    trainer.resume()
                 # seconds and speed are those of this process alone
                 log = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
                 result = StageResult(trainer.all_rows, log, trainer.state.best_metric)

@@ -84,3 +84,28 @@ def fast_dropout(model: nn.Module) -> Iterator[None]:
     finally:
         for parent, name, child in replaced:
             setattr(parent, name, child.train(parent.training))
+
+
+@contextmanager
+def dropout_of(model: nn.Module, rate: float | None) -> Iterator[None]:
+    """While open, all dropout in `model` has this rate, that of attention weights too; None: it keeps its own.
+
+    The configuration stays as it is: it tells how the model was made, and what a later fine-tuning starts with.
+    """
+    own = [] if rate is None else list(_rates(model))
+    for module, name, _ in own:
+        setattr(module, name, rate)
+    try:
+        yield
+    finally:
+        for module, name, value in own:
+            setattr(module, name, value)
+
+
+def _rates(model: nn.Module) -> Iterator[tuple[nn.Module, str, float]]:
+    """The modules of `model` that drop, with the name and the value of their rate."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            is_rate = name.endswith("dropout") or (name == "p" and "Dropout" in type(module).__name__)
+            if is_rate and isinstance(value, int | float):  # nn.LSTM and ModernBERT's attention have it as an attribute
+                yield module, name, value

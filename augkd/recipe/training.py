@@ -80,6 +80,7 @@ class TrainingOptions(BaseModel):
     warmup_ratio: float = Field(0.06, ge=0, lt=1)  # share of the steps in which the learning rate rises
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)  # 0: no clipping
+    dropout: float | None = Field(None, ge=0, lt=1)  # of all the student's dropout layers; none: their own rates
     max_length: int = Field(128, ge=8, le=2**20)  # tokens; longer texts are truncated, for teacher and student alike
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoints: Steps = Field(0, ge=0)  # steps between extra checkpoints; 0: at the end of each epoch only
@@ -117,6 +118,8 @@ class TrainingOptions(BaseModel):
         values: dict[str, Any] = handler(self)
         if info.context == IDENTITY:
             values.pop("report_to")  # trackers do not change the student
+            if self.dropout is None:
+                values.pop("dropout")  # students from before there was this key stay valid
         return values
 
     @property

@@ -99,6 +99,30 @@ def test_two_stages_are_two_trainings_one_after_the_other(tiny_bert: Path, tmp_p
     assert any(not torch.equal(value, only.model.state_dict()[name]) for name, value in weights(both).items())
 
 
+def test_each_stage_has_its_dropout_and_the_student_its_own_afterwards(tiny_bert: Path, tmp_path: Path) -> None:
+    given, without, by_hand = (student_of(tiny_bert) for _ in range(3))
+    data = DistillationDataset(given, transfer())
+    rates: list[set[float]] = []
+
+    def rates_of(student: Classifier) -> dict[str, float]:
+        rates.append({module.p for module in student.model.modules() if hasattr(module, "p")})
+        return {"accuracy": 0.5}
+
+    stages = arguments_of(tmp_path / "given", {"ce": {}, "dropout": 0.0}, {"ce": {}}, {"ce": {}, "dropout": 0.25})
+    train_stages(given, stages, data, rates_of)
+    assert rates == [{0.0}, {0.1}, {0.25}]
+    assert {module.p for module in given.model.modules() if hasattr(module, "p")} == {0.1}
+    assert given.model.config.hidden_dropout_prob == 0.1
+
+    train_stages(without, arguments_of(tmp_path / "without", {"ce": {}, "dropout": 0.0}), data, constant)
+    for module in by_hand.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    train_stages(by_hand, arguments_of(tmp_path / "hand", {"ce": {}}), data, constant)
+    for name, value in weights(by_hand).items():
+        torch.testing.assert_close(without.model.state_dict()[name], value, rtol=0, atol=0)
+
+
 def test_a_training_stopped_in_its_second_stage_does_not_repeat_the_first(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

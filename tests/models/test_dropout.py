@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from augkd.models.dropout import Dropout, dropout, fast_dropout
+from augkd.models.dropout import Dropout, dropout, dropout_of, fast_dropout
 
 
 def test_the_share_dropped_is_the_rate_and_the_mean_stays() -> None:
@@ -58,3 +59,48 @@ def test_a_model_has_its_own_dropout_back_afterwards_and_drops_in_train_mode_onl
         assert model[1](torch.ones(5)).tolist() == [1.0] * 5
     assert type(model[1]) is nn.Dropout
     assert not model[1].training
+
+
+def test_a_rate_is_that_of_every_kind_of_dropout_until_the_model_has_its_own_again() -> None:
+    lstm = nn.LSTM(4, 4, num_layers=2, dropout=0.3)
+    attention = nn.MultiheadAttention(4, 2, dropout=0.2)
+    model = nn.ModuleDict({"first": nn.Dropout(0.1), "lstm": lstm, "attention": attention, "last": Dropout(0.4)})
+
+    def rates() -> list[object]:
+        return [model["first"].p, lstm.dropout, attention.dropout, model["last"].p]
+
+    with dropout_of(model, 0.0):
+        assert rates() == [0, 0, 0, 0]
+        with fast_dropout(model):  # takes over the rate
+            assert model["first"].p == 0
+    with dropout_of(model, None):
+        assert rates() == [0.1, 0.3, 0.2, 0.4]
+    with pytest.raises(RuntimeError, match="stopped"), dropout_of(model, 0.5):
+        assert rates() == [0.5, 0.5, 0.5, 0.5]
+        raise RuntimeError("stopped")
+    assert rates() == [0.1, 0.3, 0.2, 0.4]
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2", "distilbert", "bart", "electra"])
+def test_without_dropout_train_mode_computes_what_eval_mode_does(kind: str) -> None:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50, "num_hidden_layers": 2}
+    if kind == "distilbert":
+        sizes = {"dim": 16, "n_heads": 2, "hidden_dim": 32, "vocab_size": 50, "n_layers": 2}
+    if kind == "bart":
+        sides = ("encoder", "decoder")
+        sizes = {"d_model": 16, "vocab_size": 50} | {f"{side}_ffn_dim": 32 for side in sides}
+        sizes |= {f"{side}_layers": 2 for side in sides}
+        sizes |= {f"{side}_attention_heads": 2 for side in sides}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, pad_token_id=0, eos_token_id=2, bos_token_id=1, **sizes)
+    model = AutoModelForSequenceClassification.from_config(config)
+    for name in ("attention_dropout", "mlp_dropout", "classifier_dropout"):  # ModernBERT's are 0
+        for module in model.modules():
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.1)
+    ids = torch.randint(3, 50, (3, 7))
+    ids[:, -1] = 2  # BART wants the end
+    expected = model.eval()(input_ids=ids).logits
+    model.train()
+    with dropout_of(model, 0.0):
+        torch.testing.assert_close(model(input_ids=ids).logits, expected)
