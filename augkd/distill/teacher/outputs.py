@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -96,7 +97,7 @@ class CachedTeacher:
 
     def _missing(self, keys: NDArray[np.uint64]) -> list[int]:
         """Positions of the distinct keys that are not stored."""
-        stored = {tuple(key) for part in self._parts() for key in self._keys(part).tolist()}
+        stored = {key for _, found in self._found(keys) for key in found}
         first = {tuple(key): position for position, key in reversed(list(enumerate(keys.tolist())))}
         return sorted(position for key, position in first.items() if key not in stored)
 
@@ -126,14 +127,28 @@ class CachedTeacher:
 
     def _read(self, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
         logits = np.full((len(keys), self._outputs), np.nan, dtype=np.float32)
-        for part in self._parts():
-            positions = {tuple(key): position for position, key in enumerate(self._keys(part).tolist())}
-            hits = [(row, positions[key]) for row, key in enumerate(map(tuple, keys.tolist())) if key in positions]
+        rows_of: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row, key in enumerate(map(tuple, keys.tolist())):
+            rows_of[key].append(row)
+        for part, found in self._found(keys):
+            hits = [(row, position) for key, position in found.items() for row in rows_of.get(key, ())]
             if hits:
                 rows, sources = np.array(hits).T
                 with safe_open(part, framework="numpy") as store:
                     logits[rows] = store.get_tensor("logits")[sources]
         return logits
+
+    def _found(self, keys: NDArray[np.uint64]) -> Iterator[tuple[Path, dict[tuple[int, ...], int]]]:
+        """Each part with the positions in it of its keys that may be among `keys` (n, 2): the first halves are equal.
+
+        A store may have millions of keys, of which a call wants a few thousand.
+        """
+        wanted = np.unique(keys[:, 0])
+        for part in self._parts() if len(wanted) else ():
+            stored = self._keys(part)
+            places = np.searchsorted(wanted, stored[:, 0]).clip(max=len(wanted) - 1)
+            near = (wanted[places] == stored[:, 0]).nonzero()[0]
+            yield part, dict(zip(map(tuple, stored[near].tolist()), near.tolist(), strict=True))
 
     def _parts(self) -> list[Path]:
         return self._store.parts()
