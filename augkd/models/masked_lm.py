@@ -18,6 +18,7 @@ from augkd.errors import ModelError
 from augkd.models.devices import token_budget_of, uses_bf16
 from augkd.models.libraries import hide_loading_bars
 from augkd.models.locate import locate
+from augkd.models.packing import packed
 from augkd.models.pretrained import load_pretrained, load_tokenizer
 from augkd.models.tokens import RowGroups, Tokens, takes_token_types
 from augkd.workspace.disk import writing
@@ -67,25 +68,30 @@ class MaskedLM:
         masked = torch.zeros(len(tokens.ids), dtype=torch.bool)
         masked[places] = True
         pieces, order = [], []
-        for rows in RowGroups.of(tokens, token_budget_of(device, token_budget)):
-            positions = tokens.positions(rows)
-            wanted = masked[positions]
-            if not wanted.any():
-                continue
-            inputs = tokens.take(rows).padded(int(self.tokenizer.pad_token_id or 0))
-            present = inputs["attention_mask"].bool()
-            where = torch.zeros_like(present)
-            where[present] = wanted
-            if not takes_token_types(self.model):
-                del inputs["token_type_ids"]
-            with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(self.precision, device)):
-                pieces.append(logits_at(self.model, {k: v.to(device) for k, v in inputs.items()}, where))
-            order.append(positions[wanted])
-            self.rows[purpose] += len(rows)
+        with packed(self.model):
+            for rows in RowGroups.of(tokens, token_budget_of(device, token_budget)):
+                positions = tokens.positions(rows)
+                wanted = masked[positions]
+                if not wanted.any():
+                    continue
+                pieces.append(self._forward(tokens.take(rows), wanted))
+                order.append(positions[wanted])
+                self.rows[purpose] += len(rows)
         if not pieces:
             return torch.empty(0, len(self.special()), device=device)
         back = torch.cat(order).argsort()
         return torch.cat(pieces)[back.to(device)]
+
+    def _forward(self, rows: Tokens, wanted: Tensor) -> Tensor:  # wanted: (tokens,) bool → (wanted ones, vocabulary)
+        device = self.device
+        inputs = rows.padded(int(self.tokenizer.pad_token_id or 0))
+        present = inputs["attention_mask"].bool()
+        where = torch.zeros_like(present)
+        where[present] = wanted
+        if not takes_token_types(self.model):
+            del inputs["token_type_ids"]
+        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(self.precision, device)):
+            return logits_at(self.model, {name: value.to(device) for name, value in inputs.items()}, where)
 
 
 def load_masked_lm(name: str, precision: str = "auto") -> MaskedLM:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from augkd.distill.objective.layer_states import Needs, States, watched
+from augkd.candidates.generator.generator import replace_tokens
 from augkd.models.attention import use_short_text_attention
 from augkd.models.classifier import load_backbone
+from augkd.models.masked_lm import load_masked_lm
 from augkd.models.packing import Packing, packed
 from augkd.models.tokens import Tokens
 
@@ -188,3 +190,24 @@ def test_a_classifier_forwards_without_padding_only_when_told(tiny_bert: Path) -
     assert shapes[0][0] == 41
     assert shapes[1][0] == 1
     torch.testing.assert_close(tight, plain, atol=2e-6, rtol=1e-5)
+
+
+def test_a_masked_language_model_fills_masks_without_padding(tiny_bert: Path) -> None:
+    lm = load_masked_lm(str(tiny_bert), precision="float32")
+    texts = load_backbone(str(tiny_bert), ("a", "b"), 64, seed=0).tokens([("a b c", None)] * 40 + [("a b " * 12, None)])
+    mask = int(lm.tokenizer.mask_token_id)
+    places = torch.tensor([1, 8, *range(len(texts.ids) - 20, len(texts.ids) - 1, 3)])
+    texts = replace_tokens(texts, places, torch.full_like(places, mask))
+    padded = texts.padded(int(lm.tokenizer.pad_token_id))
+    seen = padded["input_ids"] == mask
+    expected = lm.model(**padded).logits[seen]
+    shapes = spied(first_linear(lm.model))
+
+    filled = lm.logits(texts, places, "test")
+    weight = torch.randn_like(filled)
+    torch.testing.assert_close(filled, expected, atol=2e-6, rtol=1e-5)
+    assert [shape[0] for shape in shapes] == [1]
+    for ours, theirs in zip(
+        gradients(lm.model, (filled * weight).sum()), gradients(lm.model, (expected * weight).sum()), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)

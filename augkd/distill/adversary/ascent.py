@@ -87,7 +87,7 @@ class Adversary:
         """New texts for a batch's originals with the teacher's logits; their score is the share of tokens kept."""
         drawn = self.generator.draw(batch.tokens, self.samples, rng)
         owner = torch.repeat_interleave(torch.arange(len(batch.tokens)), self.samples)
-        teacher = self.teacher.logits(drawn.tokens, "teacher", token_budget).cpu()
+        teacher = self.teacher.logits(drawn.tokens, "teacher", token_budget, without_padding=True).cpu()
         return Pool(drawn.tokens, owner, drawn.kept, teacher, torch.full((len(owner),), NO_ROW))
 
     def is_due(self, step: int) -> bool:
@@ -224,7 +224,7 @@ def softened_logits(
     """The logits of `tokens`, unchanged, but with a gradient to `soft` (the straight-through estimator)."""
     groups = RowGroups.of(tokens, token_budget_of(classifier.device, token_budget))
     with straight_through(classifier.model, tokens, groups, positions, soft):
-        return classifier.logits(tokens, "ascent", groups=groups)
+        return classifier.logits(tokens, "ascent", groups=groups, without_padding=True)
 
 
 def straight_through(
