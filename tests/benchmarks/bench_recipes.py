@@ -30,10 +30,19 @@ _WIDE = ("data.neighbours.k=64", _FAST)
 _TWO = (*_WIDE, "data.weight=2")
 _EIGHT = ("data.neighbours.sample=8", "data.select={random: {keep: 2}}")
 _IN_TURN = ("data.neighbours.sample=32", "data.select={minimax: {keep: 2, of: 8}}")
+_USED = ("data.neighbours.sample=used", "data.select={minimax: {keep: 2, of: 8}}")
 _ALP = "structure={pooling: mean, alp: {weight: 30.0}}"
 ARMS: dict[str, Sequence[str]] = {
     CONTROL: (),
-    "quick": (*_TWO, *_EIGHT, _ALP),
+    "quick": (
+        *_TWO,
+        *_USED,
+        _ALP,
+        "training.learning_rate=9e-4",
+        "training.dropout=0.0",
+        "training.epochs=3",
+        "training.max_steps=375",
+    ),
     "best": (
         "data.neighbours.k=256",
         "data.neighbours.sample=used",
@@ -46,6 +55,7 @@ ARMS: dict[str, Sequence[str]] = {
     ),
     # at equal rows: 2 candidates of each text in each epoch
     "random": (*_TWO, *_EIGHT),
+    "random-alp": (*_TWO, *_EIGHT, _ALP),
     "minimax": (*_TWO, "data.neighbours.sample=8", "data.select={minimax: {keep: 2}}"),
     "minimax-in-turn": (*_TWO, *_IN_TURN),
     "minimax-in-turn-alp": (*_TWO, *_IN_TURN, _ALP),

@@ -12,7 +12,8 @@ STAGES = "training={stages: [{kd: {weight: 1.0}, epochs: 1}, {ce: {weight: 1.0},
 
 
 def neighbours(texts: int, *overrides: str) -> int | str | None:
-    recipe = load_recipe("quick", ["data.neighbours.sample=used", *overrides]).for_texts(texts)
+    plain = ("data.select={random: {keep: 2}}", "training.epochs=4", "training.max_steps=0")
+    recipe = load_recipe("quick", ["data.neighbours.sample=used", *plain, *overrides]).for_texts(texts)
     assert recipe.data.neighbours is not None
     return recipe.data.neighbours.sample
 
