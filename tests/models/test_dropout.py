@@ -75,15 +75,26 @@ def test_a_rate_is_that_of_every_kind_of_dropout_until_the_model_has_its_own_aga
             assert model["first"].p == 0
     with dropout_of(model, None):
         assert rates() == [0.1, 0.3, 0.2, 0.4]
-    with pytest.raises(RuntimeError, match="stopped"), dropout_of(model, 0.5):
-        assert rates() == [0.5, 0.5, 0.5, 0.5]
-        raise RuntimeError("stopped")
+
+    def stopped() -> None:
+        with dropout_of(model, 0.5):
+            assert rates() == [0.5, 0.5, 0.5, 0.5]
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        stopped()
     assert rates() == [0.1, 0.3, 0.2, 0.4]
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2", "distilbert", "bart", "electra"])
 def test_without_dropout_train_mode_computes_what_eval_mode_does(kind: str) -> None:
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50, "num_hidden_layers": 2}
+    sizes = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 50,
+        "num_hidden_layers": 2,
+    }
     if kind == "distilbert":
         sizes = {"dim": 16, "n_heads": 2, "hidden_dim": 32, "vocab_size": 50, "n_layers": 2}
     if kind == "bart":

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from augkd.distill.objective.layer_states import Needs, States, watched
 from augkd.candidates.generator.generator import replace_tokens
+from augkd.distill.objective.layer_states import Needs, States, watched
 from augkd.models.attention import use_short_text_attention
 from augkd.models.classifier import load_backbone
 from augkd.models.masked_lm import load_masked_lm
