@@ -7,7 +7,7 @@ row, of ones, decays with them and tells the factor, in a resumed training too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ class TrimmedEmbedding(nn.Module):
         self.register_buffer("place", place, persistent=False)  # id → row; of an absent token: the row of ones
         self._padding = None if full.padding_idx is None else int(place[full.padding_idx])
         self._gradient = _Gradient(len(self.weight))
+        self.weight.rows_with_gradient = self._gradient.rows  # type: ignore[attr-defined]
         self.embedding_dim, self.num_embeddings = full.embedding_dim, full.num_embeddings
 
     def forward(self, ids: Tensor) -> Tensor:  # (…) → (…, width)
@@ -81,6 +82,10 @@ class _Gradient:
         table.grad.index_add_(0, rows, values)
         self._unclear[rows] = True
 
+    def rows(self) -> Tensor | None:  # (r,) ascending
+        """The rows that may have a gradient; None: any may, as other processes add theirs."""
+        return None if is_initialized() else self._unclear.nonzero().flatten()
+
     def _cleared(self, table: Tensor) -> Tensor:
         if self._memory is None:
             self._memory = torch.zeros_like(table)
@@ -110,6 +115,12 @@ class _Lookup(torch.autograd.Function):
         if ctx.padding is not None:
             table.grad[ctx.padding] = 0
         return None, None, None, None
+
+
+def rows_with_gradient(weight: nn.Parameter) -> Tensor | None:  # (r,) ascending
+    """The rows of a weight's gradient that may not be 0, where it is a trimmed embedding's that knows; else None."""
+    rows: Callable[[], Tensor | None] | None = getattr(weight, "rows_with_gradient", None)
+    return None if rows is None else rows()
 
 
 @contextmanager
