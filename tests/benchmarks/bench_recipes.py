@@ -30,19 +30,13 @@ _WIDE = ("data.neighbours.k=64", _FAST)
 _TWO = (*_WIDE, "data.weight=2")
 _EIGHT = ("data.neighbours.sample=8", "data.select={random: {keep: 2}}")
 _IN_TURN = ("data.neighbours.sample=32", "data.select={minimax: {keep: 2, of: 8}}")
-_USED = ("data.neighbours.sample=used", "data.select={minimax: {keep: 2, of: 8}}")
 _ALP = "structure={pooling: mean, alp: {weight: 30.0}}"
+_SHORT = ("training.learning_rate=9e-4", "training.dropout=0.0", "training.epochs=3", "training.max_steps=375")
+_QUICK = (*_TWO, "data.neighbours.sample=used", _ALP, *_SHORT)
 ARMS: dict[str, Sequence[str]] = {
     CONTROL: (),
-    "quick": (
-        *_TWO,
-        *_USED,
-        _ALP,
-        "training.learning_rate=9e-4",
-        "training.dropout=0.0",
-        "training.epochs=3",
-        "training.max_steps=375",
-    ),
+    "quick": (*_QUICK, "data.select={minimax: {keep: 2, of: 8}}"),
+    "quick-random": (*_QUICK, "data.select={random: {keep: 2}}"),
     "best": (
         "data.neighbours.k=256",
         "data.neighbours.sample=used",
