@@ -237,7 +237,8 @@ _STRUCTURE = [
 ]
 
 
-_QUICKER = "; quicker: 3, with learning_rate 9.0e-4 and dropout 0.0, as in the recipe `quick`"
+_QUICK = 3  # epochs of pipelines/quick.yaml
+_QUICKER = f"; quicker: {_QUICK}, with learning_rate 9.0e-4 and dropout 0.0, as in the recipe `quick`"
 
 
 def _training(task: TaskSurvey, chosen: Choices, augmented: bool) -> list[str]:
@@ -247,7 +248,7 @@ def _training(task: TaskSurvey, chosen: Choices, augmented: bool) -> list[str]:
         "training:",
         f"  kd: {{weight: 0.5{temperature}}}  # match the teacher's outputs",
         "  ce: {weight: 0.5}  # match the labels",
-        f"  epochs: {chosen.epochs}  # {steps} steps each{_QUICKER if augmented else ''}",
+        f"  epochs: {chosen.epochs}  # {steps} steps each{_QUICKER if augmented and chosen.epochs > _QUICK else ''}",
         f"  learning_rate: {LEARNING_RATE}  # for a whole model as student, try 1.0e-4",
         f"  batch_size: {chosen.batch_size}  # labelled texts{', each with its candidates' if augmented else ''}",
         f"  max_length: {chosen.max_length}  # tokens; enough for about 99 % of the texts",
