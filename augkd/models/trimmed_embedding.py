@@ -36,6 +36,7 @@ class TrimmedEmbedding(nn.Module):
         self.register_buffer("place", place, persistent=False)  # id → row; of an absent token: the row of ones
         self._padding = None if full.padding_idx is None else int(place[full.padding_idx])
         self._gradient = _Gradient(len(self.weight))
+        # on the weight, which is all that clipping is given; a Parameter's type does not list what is set on it
         self.weight.rows_with_gradient = self._gradient.rows  # type: ignore[attr-defined]
         self.embedding_dim, self.num_embeddings = full.embedding_dim, full.num_embeddings
 

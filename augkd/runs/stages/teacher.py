@@ -21,8 +21,9 @@ from augkd.distill.teacher.answer_store import FILE, AnswerStore
 from augkd.distill.teacher.asked import AskedTeacher
 from augkd.distill.teacher.chat import ChatEndpoint
 from augkd.distill.teacher.endpoint import EndpointSource
+from augkd.distill.teacher.given import GivenTeacher
 from augkd.distill.teacher.imported import ImportedAnswers
-from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, TeacherOutputs
+from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, TeacherOutputs
 from augkd.distill.teacher.prompt import question_for
 from augkd.distill.teacher.ray import TeacherFiles, predict_on
 from augkd.errors import DataError, ModelError, RecipeError

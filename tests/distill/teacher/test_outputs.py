@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from support.tiny import LABELS, sentences
 
 from augkd.distill.teacher import outputs as module
-from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, GivenTeacher, key_of, text_key
+from augkd.distill.teacher.given import GivenTeacher
+from augkd.distill.teacher.outputs import AveragedTeacher, CachedTeacher, key_of, text_key
 from augkd.errors import DataError, WorkspaceError
 from augkd.models.classifier import Classifier, Pair, load_backbone
 from augkd.models.locate import model_fingerprint

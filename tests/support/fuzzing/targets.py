@@ -35,7 +35,7 @@ from augkd.data.markdown import front_matter, markdown_code, markdown_text
 from augkd.data.target import Target
 from augkd.data.task import load_task
 from augkd.data.transfer_set import TransferSet, describe, in_memory, write_card
-from augkd.distill.teacher.outputs import GivenTeacher
+from augkd.distill.teacher.given import GivenTeacher
 from augkd.distill.trace import Trace
 from augkd.errors import AugkdError
 from augkd.evaluation.predictions import read_predictions
