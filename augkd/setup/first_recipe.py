@@ -20,7 +20,7 @@ from augkd.workspace.storage import url_of
 
 K = 64  # neighbours searched for; which of them are kept is drawn, since a wide pool is the more varied
 SCORED = 4  # candidates scored for each one that is kept
-LEARNING_RATE = 6e-4  # of two layers of MiniLM; chosen on validation (docs/science.md)
+LEARNING_RATE = "6.0e-4"  # of two layers of MiniLM; chosen on validation (docs/science.md)
 LAYERS_UP_TO = 5_000  # training texts; of more, the layers of all neighbours take gigabytes
 STATIC_FROM = 2_000_000  # texts; a CPU needs days to encode more with MiniLM, and hours with a static encoder
 

@@ -71,10 +71,11 @@ def _corpus_lines(corpus: CorpusSurvey) -> Iterator[str]:
     names = ("empty", "duplicates", "too_long", "malformed")
     counts = {name.replace("_", " "): getattr(corpus.counts, name) for name in names}
     dropped = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    seen = f"{'' if corpus.complete else 'the first '}{corpus.counts.read:,} texts"
     if dropped:
-        yield f"dropped from {'' if corpus.complete else 'the first '}{corpus.counts.read:,} texts: {dropped}"
+        yield f"dropped from {seen}: {dropped}"
     if corpus.evaluation_texts:
-        yield f"{corpus.evaluation_texts} of them are validation or test texts; a run excludes these"
+        yield f"validation or test texts among {seen}: {corpus.evaluation_texts}; a run excludes these"
     if corpus.documents:
         yield "warning: its texts are much longer than the task's, so the recipe splits them into sentences"
 

@@ -87,6 +87,7 @@ def test_a_corpus_is_read_as_a_run_would_read_it(tmp_path: Path, task_folder: Pa
     text = "\n".join(summary(task, corpus))
     assert "200 texts in column 'text'" in text
     assert "dropped from 204 texts: 2 empty, 1 duplicates, 1 too long" in text
+    assert "validation or test texts among 204 texts: 1;" in text
 
 
 def test_the_longest_column_of_a_corpus_is_its_text_and_documents_are_split(tmp_path: Path, task_folder: Path) -> None:
@@ -104,12 +105,14 @@ def test_the_longest_column_of_a_corpus_is_its_text_and_documents_are_split(tmp_
 def test_the_size_of_a_large_file_is_estimated_from_its_head(
     tmp_path: Path, task_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "corpus.txt"
-    path.write_text("".join(f"line {n:06d} of many\n" for n in range(5000)))
+    path, task = tmp_path / "corpus.txt", survey_task(str(task_folder))
+    lines = [f"line {n:06d} of many\n" for n in range(5000)]
+    path.write_text("".join([*lines[:500], f"{task.task.test[0].text}\n", *lines[501:]]))
     monkeypatch.setattr("augkd.setup.survey.SAMPLE_TEXTS", 1000)
-    task = survey_task(str(task_folder))
     corpus = survey_corpus(str(path), task)
-    assert (corpus.sampled, corpus.complete, corpus.texts) == (1000, False, 5000)
+    assert (corpus.sampled, corpus.complete) == (1000, False)
+    assert abs(corpus.texts - 5000) < 10
+    assert "validation or test texts among the first 1,000 texts: 1;" in "\n".join(summary(task, corpus))
     assert SAMPLE_TEXTS > 1000
 
 
