@@ -1,9 +1,11 @@
 """Which recipe closes the teacher gap: four tasks, each with 1,000 labelled texts and with all (docs/science.md).
 
+`--tasks cola,mrpc,domain --labelled 1000` are tasks by which no recipe was chosen; `source_task.py` makes the last.
+
     python tests/benchmarks/bench_recipes.py --data FOLDER --out runs/science --arms kd,quick,best [--seeds 5]
 
-FOLDER holds a folder per task and corpora/questions.parquet and corpora/reviews.parquet. Recipes are chosen on
-validation, the default; `--split test` is for the last comparison. An arm is a line of ARMS, or written out:
+FOLDER holds a folder per task and corpora/{questions,reviews,general}.parquet. Recipes are chosen on validation, the
+default; `--split test` is for the last comparison. An arm is a line of ARMS, or written out:
 `--arm 'long: "data.select={random: {keep: 8}}" training.epochs=12'`, overrides of `kd`. Writes compare.md for each
 setting (task and number of labelled texts) and prints the average; a stopped benchmark continues with the same command.
 """
@@ -24,6 +26,7 @@ from augkd.recipe import Recipe, load_recipe
 from augkd.runs.comparison import compare_recipes
 
 CORPORA = {"trec": "questions", "sst2": "reviews", "sst5": "reviews", "cr": "reviews"}
+OTHER = {"cola": "general", "mrpc": "general", "domain": "reviews"}  # no recipe was chosen by these
 CONTROL = "kd"
 _FAST = "training.learning_rate=6e-4"
 _WIDE = ("data.neighbours.k=64", _FAST)
@@ -110,7 +113,7 @@ def share_stages(folder: Path, shared: Path) -> None:
 
 def recipe(data: Path, task: str, labelled: str, changes: Sequence[str]) -> Recipe:
     """`kd` on a setting, with the changes of an arm."""
-    corpus = {"dataset": str((data / "corpora" / f"{CORPORA[task]}.parquet").resolve()), "text": "text"}
+    corpus = {"dataset": str((data / "corpora" / f"{(CORPORA | OTHER)[task]}.parquet").resolve()), "text": "text"}
     index = {"corpus": corpus, "encoder": {"kind": "static"}}
     sets = [f"task={{dataset: {(data / task).resolve()}}}"]
     if labelled != "all":
