@@ -97,9 +97,9 @@ class SentenceEncoder:
         `max_length` cuts texts to that many tokens (None: the model's own limit). `precision` is float32, bfloat16,
         int8, or auto: bfloat16 where the hardware multiplies it natively, else float32. int8 (`pip install
         augkd[onnx]`) is 1.5 times as fast as bfloat16, with AMX no faster, but only 0.89 of the ten nearest neighbours
-        are float32's (bfloat16: 0.996). `tokens_per_batch` counts padded tokens (None: 1024 on a CPU, 8192 on a GPU). `workers` is
-        how many batches a CPU encodes at once (None: as many as torch has threads); it changes no vector. `cache` is a
-        folder that keeps the int8 file (None: exported for each load, half a minute). `query_prompt` and
+        are float32's (bfloat16: 0.996). `tokens_per_batch` counts padded tokens (None: 1024 on a CPU, 8192 on a GPU).
+        `workers` is how many batches a CPU encodes at once (None: as many as torch has threads); it changes no vector.
+        `cache` is a folder that keeps the int8 file (None: exported for each load, half a minute). `query_prompt` and
         `document_prompt` stand before a text ("": none), and `dim` leading dimensions are kept and normalised again
         (None: as the model's own configuration says).
         Raises RecipeError for an option out of range, ModelError when the model or the extra cannot be loaded.
