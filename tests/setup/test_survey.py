@@ -105,15 +105,25 @@ def test_the_longest_column_of_a_corpus_is_its_text_and_documents_are_split(tmp_
 def test_the_size_of_a_large_file_is_estimated_from_its_head(
     tmp_path: Path, task_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, task = tmp_path / "corpus.txt", survey_task(str(task_folder))
-    lines = [f"line {n:06d} of many\n" for n in range(5000)]
-    path.write_text("".join([*lines[:500], f"{task.task.test[0].text}\n", *lines[501:]]))
+    path = tmp_path / "corpus.txt"
+    path.write_text("".join(f"line {n:06d} of many\n" for n in range(5000)))
     monkeypatch.setattr("augkd.setup.survey.SAMPLE_TEXTS", 1000)
+    task = survey_task(str(task_folder))
     corpus = survey_corpus(str(path), task)
-    assert (corpus.sampled, corpus.complete) == (1000, False)
-    assert abs(corpus.texts - 5000) < 10
-    assert "validation or test texts among the first 1,000 texts: 1;" in "\n".join(summary(task, corpus))
+    assert (corpus.sampled, corpus.complete, corpus.texts) == (1000, False, 5000)
     assert SAMPLE_TEXTS > 1000
+
+
+def test_evaluation_texts_are_said_to_be_among_those_that_were_read(
+    tmp_path: Path, task_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, task = tmp_path / "corpus.txt", survey_task(str(task_folder))
+    path.write_text("".join(f"line {n:06d} of many\n" for n in range(5000)) + f"{task.task.test[0].text}\n")
+    monkeypatch.setattr("augkd.setup.survey.SAMPLE_TEXTS", 1000)
+    assert "validation or test texts" not in "\n".join(summary(task, survey_corpus(str(path), task)))
+    path.write_text(f"{task.task.test[0].text}\n" + path.read_text())
+    text = "\n".join(summary(task, survey_corpus(str(path), task)))
+    assert "validation or test texts among the first 1,000 texts: 1; a run excludes these" in text
 
 
 def test_a_corpus_without_a_text_is_an_error(tmp_path: Path, task_folder: Path) -> None:
