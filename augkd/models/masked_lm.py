@@ -59,7 +59,7 @@ class MaskedLM:
         places: Tensor,  # (p,) positions in tokens.ids, ascending
         purpose: str,
         token_budget: int | None = None,  # padded tokens per forward pass; None: what suits the device
-    ) -> Tensor:  # (p, vocabulary) float32
+    ) -> Tensor:  # (p, vocabulary) in the precision of the products
         """The model's logits at masked positions, in their order. Gradients flow where the caller allows them.
 
         A group of rows without any masked position is neither forwarded nor counted.
@@ -79,8 +79,9 @@ class MaskedLM:
                 self.rows[purpose] += len(rows)
         if not pieces:
             return torch.empty(0, len(self.special()), device=device)
-        back = torch.cat(order).argsort()
-        return torch.cat(pieces)[back.to(device)]
+        logits = torch.cat(pieces) if len(pieces) > 1 else pieces[0]  # megabytes, worth not copying
+        places = torch.cat(order)
+        return logits if bool((places.diff() > 0).all()) else logits[places.argsort().to(device)]
 
     def _forward(self, rows: Tokens, wanted: Tensor) -> Tensor:  # wanted: (tokens,) bool → (wanted ones, vocabulary)
         device = self.device
@@ -150,7 +151,7 @@ def check_same_vocabulary(generator: Any, **others: Any) -> None:
 
 
 def logits_at(model: Any, inputs: dict[str, Tensor], where: Tensor) -> Tensor:  # where: (rows, length) bool
-    """(positions, vocabulary) float32 logits where `where` is true, row after row; the head sees no other position."""
+    """(positions, vocabulary) logits where `where` is true, row after row; the head sees no other position."""
 
     def pick(_module: Any, _arguments: Any, output: Any) -> Any:
         picked = output[0][where.to(output[0].device)][None]
@@ -166,4 +167,4 @@ def logits_at(model: Any, inputs: dict[str, Tensor], where: Tensor) -> Tensor:  
         handle.remove()
     if logits.shape[:2] != (1, int(where.sum())):
         raise ModelError(f"the head of {type(model).__name__} does not read the last hidden states; give another")
-    return logits[0].float()
+    return logits.squeeze(0)  # unlike logits[0], whose gradient would be copied

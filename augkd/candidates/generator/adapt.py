@@ -101,7 +101,7 @@ def score_masked_lm(lm: MaskedLM, tokens: Tokens, rate: float, seed: int) -> Mas
     for group in torch.split(torch.arange(len(tokens)), 64):  # a row of logits is 122 KB at 30,522 tokens
         stop = int((rows[positions] <= int(group[-1])).sum())
         within_group = positions[start:stop] - int(tokens.offsets[group[0]])
-        logits = lm.logits(masked.take(group), within_group, "adaptation").cpu()
+        logits = lm.logits(masked.take(group), within_group, "adaptation").float().cpu()
         original = tokens.ids[positions[start:stop]]
         loss += float(functional.cross_entropy(logits, original, reduction="sum"))
         correct += int((logits.argmax(dim=-1) == original).sum())
@@ -157,7 +157,7 @@ class _MaskedTrainer(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         """The mean over the masked positions of a batch."""
-        logits = self._lm.logits(inputs["tokens"], inputs["positions"], "adaptation")
+        logits = self._lm.logits(inputs["tokens"], inputs["positions"], "adaptation").float()
         loss: Tensor = functional.cross_entropy(logits, inputs["original"].to(logits.device))
         self._finite.see(loss, self.args, self.state.global_step + 1)
         return (loss, None) if return_outputs else loss

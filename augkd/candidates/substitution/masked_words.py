@@ -206,7 +206,7 @@ def _predictions(
             inputs = {name: value.to(device) for name, value in inputs.items()}
             where = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
             where[torch.arange(len(rows)), positions[rows]] = True
-            probabilities = logits_at(model, inputs, where).softmax(dim=-1)
+            probabilities = logits_at(model, inputs, where).softmax(dim=-1, dtype=torch.float32)
             best = probabilities.gather(1, ids[attached[rows].to(device)]).topk(wanted)
             values[rows], columns[rows] = best.values.cpu(), best.indices.cpu()
     model.train(training)

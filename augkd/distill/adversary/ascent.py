@@ -23,6 +23,7 @@ from augkd.errors import ModelError, TrainingError
 from augkd.models.classifier import Classifier
 from augkd.models.devices import token_budget_of
 from augkd.models.finite import not_finite
+from augkd.models.rounded import RoundedWeights
 from augkd.models.seeds import RowRandom, rng_of
 from augkd.models.tokens import RowGroups, Tokens
 from augkd.selection import divergence
@@ -80,14 +81,23 @@ class Adversary:
         self.steps = 0  # gradient-ascent steps since the beginning
         self.teacher.model.eval().requires_grad_(False)
         self._parameters = [p for p in generator.lm.model.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=ascent.learning_rate, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=ascent.learning_rate, weight_decay=0.0, fused=True)
+        embedding, head = generator.lm.model.get_input_embeddings(), generator.lm.model.get_output_embeddings()
+        # a batch has few of the tokens, and the gradient of a head that shares the table is dense
+        embedding.sparse = embedding.weight is head.weight
+        self._teacher_weights = RoundedWeights(teacher.model, teacher.precision)
+        self._generator_weights: RoundedWeights | None = None  # None: to be rounded, since they have changed
 
     @torch.no_grad()
     def pool(self, batch: Batch, rng: RowRandom, token_budget: int | None = None) -> Pool:
         """New texts for a batch's originals with the teacher's logits; their score is the share of tokens kept."""
-        drawn = self.generator.draw(batch.tokens, self.samples, rng)
+        if self._generator_weights is None:
+            self._generator_weights = RoundedWeights(self.generator.lm.model, self.generator.lm.precision)
+        with self._generator_weights.used():
+            drawn = self.generator.draw(batch.tokens, self.samples, rng)
         owner = torch.repeat_interleave(torch.arange(len(batch.tokens)), self.samples)
-        teacher = self.teacher.logits(drawn.tokens, "teacher", token_budget, without_padding=True).cpu()
+        with self._teacher_weights.used():
+            teacher = self.teacher.logits(drawn.tokens, "teacher", token_budget, without_padding=True).cpu()
         return Pool(drawn.tokens, owner, drawn.kept, teacher, torch.full((len(owner),), NO_ROW))
 
     def is_due(self, step: int) -> bool:
@@ -110,10 +120,12 @@ class Adversary:
         """
         training = student.model.training
         student.model.eval()
+        self._generator_weights = None
         divergences = []
         for _ in range(self.ascent.ascend):
-            drawn = torch.randperm(len(originals), generator=rng_of(self._seed, 4, self.steps))[:batch_size].tolist()
-            rows = ranks.share(drawn)
+            drawn = torch.randperm(len(originals), generator=rng_of(self._seed, 4, self.steps))[:batch_size]
+            shortest_first = originals.lengths[drawn].argsort(stable=True)  # as they are forwarded
+            rows = ranks.share(drawn[shortest_first].tolist())
             rng = RowRandom((self._seed, 4, self.steps), rows)
             value = self._sum(student, originals.take(torch.tensor(rows, dtype=torch.long)), rng, token_budget)
             divergences.append(self._ascend(value / len(drawn), progress, ranks))
@@ -135,10 +147,10 @@ class Adversary:
         noise = rng.uniform(of_token[positions], logits.shape[-1])
         ids, soft = soften(logits, self.generator.temperature, noise)
         drawn = replace_tokens(tokens, positions, ids.cpu())
-        return self._divergence(
-            softened_logits(student, drawn, positions, soft, token_budget),
-            softened_logits(self.teacher, drawn, positions, soft, token_budget),
-        ).sum()
+        student_logits = softened_logits(student, drawn, positions, soft, token_budget)
+        with self._teacher_weights.used():
+            teacher_logits = softened_logits(self.teacher, drawn, positions, soft, token_budget)
+        return self._divergence(student_logits, teacher_logits).sum()
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:  # (n, outputs) logits → (n,)
         return _BY_ACTIVATION[self.teacher.target.activation][self.ascent.objective](student, teacher)
@@ -184,14 +196,13 @@ class Adversary:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continues from `state`."""
         self.steps = int(state["steps"])
+        self._generator_weights = None
         for name, parameter in self.generator.lm.model.named_parameters():
             parameter.copy_(state[f"weight.{name}"])
             moments = {key: state.get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
             if moments["step"] is not None:
                 self._optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device)
-                    for key, value in moments.items()
-                    if value is not None
+                    key: value.to(parameter.device) for key, value in moments.items() if value is not None
                 }
 
     @property

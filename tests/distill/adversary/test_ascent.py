@@ -262,6 +262,23 @@ def test_a_pool_costs_one_generator_row_and_one_teacher_row_a_sample_and_no_grad
     assert torch.allclose(pool.teacher, expected, atol=1e-6)
 
 
+def test_in_bf16_a_pool_is_the_same_with_weights_rounded_once_and_they_follow_an_ascent(
+    lm: MaskedLM, teacher: Classifier, student: Classifier
+) -> None:
+    lm.precision = teacher.precision = "bfloat16"
+    tokens = tokens_of(lm).take(torch.arange(4).repeat(8))
+    generating = adversary(lm, teacher, ascend=5, learning_rate=0.1)
+    pools = []
+    for _ in range(2):
+        pool = generating.pool(batch_of(tokens), RowRandom((1,), range(32)))
+        drawn = Generator(lm).draw(tokens, 1, RowRandom((1,), range(32))).tokens
+        assert torch.equal(pool.tokens.ids, drawn.ids)
+        assert torch.equal(pool.teacher, teacher.logits(drawn, "test", without_padding=True).detach())
+        pools.append(pool)
+        generating.ascend(student, tokens, 32)
+    assert not torch.equal(pools[0].tokens.ids, pools[1].tokens.ids)
+
+
 # ---- errors ----
 
 
