@@ -84,7 +84,7 @@ class Adversary:
         self._optimizer = torch.optim.AdamW(self._parameters, lr=ascent.learning_rate, weight_decay=0.0, fused=True)
         embedding, head = generator.lm.model.get_input_embeddings(), generator.lm.model.get_output_embeddings()
         # a batch has few of the tokens, and the gradient of a head that shares the table is dense
-        embedding.sparse = embedding.weight is head.weight
+        embedding.sparse = getattr(embedding, "weight", None) is head.weight
         self._teacher_weights = RoundedWeights(teacher.model, teacher.precision)
         self._generator_weights: RoundedWeights | None = None  # None: to be rounded, since they have changed
 
