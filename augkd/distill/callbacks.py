@@ -10,6 +10,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import SaveStrategy
 
 from augkd.distill.time_budget import TimeBudget
+from augkd.models.trimmed_embedding import grow_moments
 from augkd.workspace.progress import Steps
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class BetweenSteps(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Trains the generator where it is due."""
         self._trainer.ascend()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Lets the optimiser follow a word embedding to which rows were added."""
+        grow_moments(kwargs["optimizer"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Clears the projections' gradients, reports progress, asks for an extra checkpoint where one is due."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -110,12 +110,12 @@ def train_stages(
 def lean(student: Classifier, data: DistillationDataset, adversary: Adversary | None) -> Iterator[None]:
     """While open, `student` is trained with less work on a CPU.
 
-    It has fast dropout, norms that are rounded where its products are, and only the word vectors of its texts. A
-    generator can write any token, so it needs all word vectors.
+    It has fast dropout, norms that are rounded where its products are, and only the word vectors of its texts, to
+    which those of the tokens that a generator writes are added.
     """
     padding = torch.tensor([student.pad_id])
     ids = torch.cat([data.tokens.ids, data.candidate_tokens.ids, padding])
-    rows = nullcontext() if adversary is not None else trimmed_embedding(student.model, ids)
+    rows = trimmed_embedding(student.model, ids, grows=adversary is not None)
     with rows, fast_dropout(student.model), rounded_norms(student.model):
         yield
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from augkd.models.trimmed_embedding import TrimmedEmbedding, trimmed_embedding
+from augkd.distill.clipping import clip_gradients
+from augkd.models.trimmed_embedding import TrimmedEmbedding, full_table, grow_moments, trimmed_embedding
 
 IDS = torch.tensor([[1, 5, 9, 2], [7, 5, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -174,3 +175,106 @@ def test_a_checkpoint_in_mid_training_continues_to_the_same_table() -> None:
         halves.load_state_dict(state)
         train(halves, 4, weight_decay=0.5)
     assert torch.equal(whole.get_input_embeddings().weight, halves.get_input_embeddings().weight)
+
+
+WRITTEN = [  # in each step, two passes over ids of which more and more are new
+    [torch.tensor([[1, 5, 9, 2]]), torch.tensor([[7, 5, 0, 0]])],
+    [torch.tensor([[1, 30, 9, 2]]), torch.tensor([[7, 31, 30, 0]])],
+    [torch.tensor([[1, 5, 9, 3]]), torch.tensor([[39, 38, 37, 36]])],
+]
+
+
+def train_on_written(trained: Any, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        for ids in WRITTEN[step % len(WRITTEN)]:
+            trained(ids, labels=torch.tensor([step % 2])).loss.backward()
+        clip_gradients(list(trained.parameters()), 1.0)
+        grow_moments(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def adamw(trained: Any) -> torch.optim.Optimizer:
+    # a bias of keys has no gradient but rounding errors: without eps, it would be moved by them
+    return torch.optim.AdamW(trained.parameters(), lr=0.01, weight_decay=0.5, eps=1e-4, fused=True)
+
+
+@pytest.fixture(params=[2, 1000], ids=["grows often", "grows once"])
+def _more(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("augkd.models.trimmed_embedding._MORE", request.param)
+
+
+@pytest.mark.usefixtures("_more")
+def test_a_table_that_grows_ends_with_the_weights_of_the_full_one() -> None:
+    full, grown = model(), model()
+    train_on_written(full, adamw(full), range(12))
+    with trimmed_embedding(grown, USED, grows=True):
+        table, optimizer = grown.get_input_embeddings(), adamw(grown)
+        train_on_written(grown, optimizer, range(1))
+        assert len(table.weight) == len(USED) + 1
+        train_on_written(grown, optimizer, range(1, 12))
+        assert len(USED) + 8 <= len(table.weight) <= 41
+        whole = full_table(table)
+    for (name, expected), actual in zip(full.state_dict().items(), grown.state_dict().values(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7, msg=name)
+    assert whole is not None
+    assert torch.equal(whole, grown.get_input_embeddings().weight)
+
+
+@pytest.mark.usefixtures("_more")
+def test_a_table_that_grew_continues_from_a_checkpoint_to_the_same_bytes() -> None:
+    whole, halves = model(), model()
+    with trimmed_embedding(whole, USED, grows=True):
+        optimizer = adamw(whole)
+        train_on_written(whole, optimizer, range(2))
+        state, moments = copy.deepcopy(whole.state_dict()), copy.deepcopy(optimizer.state_dict())
+        train_on_written(whole, optimizer, range(2, 6))
+    with trimmed_embedding(halves, USED, grows=True):
+        optimizer = adamw(halves)
+        halves.load_state_dict(state)
+        optimizer.load_state_dict(moments)
+        train_on_written(halves, optimizer, range(2, 6))
+    assert torch.equal(whole.get_input_embeddings().weight, halves.get_input_embeddings().weight)
+
+
+@pytest.mark.usefixtures("_more")
+def test_a_table_that_grew_goes_back_to_its_best_step_and_on_from_there() -> None:
+    trained = model()
+    with trimmed_embedding(trained, USED, grows=True):
+        train_on_written(trained, adamw(trained), range(1))
+        best, table = copy.deepcopy(trained.state_dict()), trained.get_input_embeddings()
+        whole = table.table()
+        train_on_written(trained, adamw(trained), range(1, 6))
+        trained.load_state_dict(best)
+        assert len(table.weight) == len(USED) + 1
+        assert torch.equal(table.table(), whole)
+        train_on_written(trained, adamw(trained), range(1, 6))
+        assert len(table.weight) > len(USED) + 1
+
+
+def test_what_one_process_began_several_continue_and_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several have all rows from the start, as each would add others."""
+    monkeypatch.setattr("augkd.models.trimmed_embedding._MORE", 2)
+    whole, parts = model(), model()
+    with trimmed_embedding(whole, USED, grows=True):
+        train_on_written(whole, adamw(whole), range(6))
+    state = moments = None
+    for several, steps in ((False, range(2)), (True, range(2, 4)), (False, range(4, 6))):
+        monkeypatch.setattr("augkd.models.trimmed_embedding.is_initialized", lambda several=several: several)
+        parts = model()
+        with trimmed_embedding(parts, USED, grows=True):
+            optimizer = adamw(parts)
+            if state is not None and moments is not None:
+                parts.load_state_dict(state)
+                optimizer.load_state_dict(moments)
+            train_on_written(parts, optimizer, steps)
+            assert (len(parts.get_input_embeddings().weight) == 41) == (steps.start > 0)
+            state, moments = copy.deepcopy(parts.state_dict()), copy.deepcopy(optimizer.state_dict())
+    for (name, expected), actual in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7, msg=name)
+
+
+def test_a_checkpoint_of_the_full_table_is_refused_and_not_misread() -> None:
+    state, grown = model().state_dict(), model()
+    with trimmed_embedding(grown, USED, grows=True), pytest.raises(RuntimeError, match="size mismatch"):
+        grown.load_state_dict(state, strict=False)

@@ -66,7 +66,7 @@ def train(case: Case, out: Path, bert: Path) -> dict[str, Any]:
         return trainer.data.collate(own) | {"originals": len(own) * trainer.ranks.count}
 
     collate = own_rows if case.mean_of_means else DistillationTrainer._collate
-    with gradients() as seen, patch.object(DistillationTrainer, "_collate", collate):
+    with gradients(student.model) as seen, patch.object(DistillationTrainer, "_collate", collate):
         trained = train_stages(
             student,
             _arguments(case, out),
@@ -87,8 +87,8 @@ class Killed(BaseException):
 
 
 @contextmanager
-def gradients() -> Iterator[list[Any]]:
-    """The gradient of each step of every optimiser, as one vector."""
+def gradients(model: Any) -> Iterator[list[Any]]:
+    """The gradient of each step of every optimiser, as one vector; that of a table that grows by token."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -96,14 +96,23 @@ def gradients() -> Iterator[list[Any]]:
 
     def see(optimiser: Any, args: Any, kwargs: Any) -> None:
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        own = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().clone() for p in parameters]
-        seen.append(torch.cat(own))
+        own = [_by_token(model, p, torch.zeros_like(p) if p.grad is None else p.grad) for p in parameters]
+        seen.append(torch.cat([gradient.flatten().clone() for gradient in own]))
 
     handle = register_optimizer_step_pre_hook(see)
     try:
         yield seen
     finally:
         handle.remove()
+
+
+def _by_token(model: Any, parameter: Any, gradient: Any) -> Any:
+    table = model.get_input_embeddings()
+    if parameter is not table.weight or "place" not in table.state_dict():
+        return gradient
+    padded = gradient.new_zeros(len(table.place) + 1, gradient.shape[1])
+    padded[: len(gradient)] = gradient
+    return padded[table.place]  # of a token that was not met: 0, as the row of ones has
 
 
 def _arguments(case: Case, out: Path) -> list[Any]:

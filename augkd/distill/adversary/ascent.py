@@ -26,6 +26,7 @@ from augkd.models.finite import not_finite
 from augkd.models.rounded import RoundedWeights
 from augkd.models.seeds import RowRandom, rng_of
 from augkd.models.tokens import RowGroups, Tokens
+from augkd.models.trimmed_embedding import full_table
 from augkd.selection import divergence
 from augkd.selection.pool import Batch, Pool
 
@@ -249,16 +250,13 @@ def straight_through(
 
     The outputs of the pass are unchanged. Raises ModelError for a model whose word embedding is not a plain table.
     """
-    table = getattr(model, "module", model).get_input_embeddings()
-    if not isinstance(table, nn.Embedding):
+    table = full_table(getattr(model, "module", model).get_input_embeddings())
+    if table is None:
         raise ModelError(
             f"{type(model).__name__} has no table of word embeddings, so no generator can be trained against it"
         )
-    device = table.weight.device
-    width = min(soft.shape[1], table.num_embeddings)
-    zero: Tensor = _Through.apply(  # type: ignore[no-untyped-call]
-        soft[:, :width].to(device), table.weight.detach()[:width]
-    )
+    width = min(soft.shape[1], len(table))
+    zero: Tensor = _Through.apply(soft[:, :width].to(table.device), table[:width])  # type: ignore[no-untyped-call]
     number = torch.full((len(tokens.ids),), -1)
     number[positions] = torch.arange(len(positions))
     return added_to_embeddings(model, [_spread(zero, number, tokens, rows) for rows in groups])
