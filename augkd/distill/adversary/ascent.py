@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from augkd.distill.adversary.freelb import added_to_embeddings
 from augkd.distill.parallel import ALONE, Ranks
 from augkd.errors import ModelError, TrainingError
 from augkd.models.classifier import Classifier
-from augkd.models.devices import token_budget_of
+from augkd.models.devices import token_budget_of, uses_bf16
 from augkd.models.finite import not_finite
 from augkd.models.rounded import RoundedWeights
 from augkd.models.seeds import RowRandom, rng_of
@@ -121,6 +121,7 @@ class Adversary:
         """
         training = student.model.training
         student.model.eval()
+        softened = Softened.of(student)
         self._generator_weights = None
         divergences = []
         for _ in range(self.ascent.ascend):
@@ -128,7 +129,7 @@ class Adversary:
             shortest_first = originals.lengths[drawn].argsort(stable=True)  # as they are forwarded
             rows = ranks.share(drawn[shortest_first].tolist())
             rng = RowRandom((self._seed, 4, self.steps), rows)
-            value = self._sum(student, originals.take(torch.tensor(rows, dtype=torch.long)), rng, token_budget)
+            value = self._sum(softened, originals.take(torch.tensor(rows, dtype=torch.long)), rng, token_budget)
             divergences.append(self._ascend(value / len(drawn), progress, ranks))
             self.steps += 1
         if any(not_finite(self.generator.lm.model)):
@@ -137,7 +138,7 @@ class Adversary:
         return divergences
 
     def _sum(
-        self, student: Classifier, tokens: Tokens, rng: RowRandom, token_budget: int | None
+        self, student: Softened, tokens: Tokens, rng: RowRandom, token_budget: int | None
     ) -> Tensor:  # () with a gradient to the generator
         """The sum of the rows' divergences after a draw; 0 without a token to mask."""
         of_token = torch.repeat_interleave(torch.arange(len(tokens)), tokens.lengths)
@@ -148,10 +149,14 @@ class Adversary:
         noise = rng.uniform(of_token[positions], logits.shape[-1])
         ids, soft = soften(logits, self.generator.temperature, noise)
         drawn = replace_tokens(tokens, positions, ids.cpu())
-        student_logits = softened_logits(student, drawn, positions, soft, token_budget)
+        student_logits = student.logits(drawn, positions, soft, token_budget)
         with self._teacher_weights.used():
-            teacher_logits = softened_logits(self.teacher, drawn, positions, soft, token_budget)
+            teacher_logits = self._softened_teacher.logits(drawn, positions, soft, token_budget)
         return self._divergence(student_logits, teacher_logits).sum()
+
+    @cached_property
+    def _softened_teacher(self) -> Softened:
+        return Softened.of(self.teacher)
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:  # (n, outputs) logits → (n,)
         return _BY_ACTIVATION[self.teacher.target.activation][self.ascent.objective](student, teacher)
@@ -213,53 +218,56 @@ class Adversary:
 
 
 class _Through(torch.autograd.Function):
-    """Zero in the forward pass; in the backward pass the gradient that `soft @ embedding` would have."""
+    """Zero in the forward pass; in the backward pass the gradient that `soft @ table` would have, in its precision."""
 
     @staticmethod
-    def forward(ctx: Any, soft: Tensor, embedding: Tensor) -> Tensor:
-        ctx.save_for_backward(embedding)
-        return soft.new_zeros(len(soft), embedding.shape[1])
+    def forward(ctx: Any, soft: Tensor, table: Tensor) -> Tensor:
+        ctx.save_for_backward(table)
+        return soft.new_zeros(len(soft), table.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (embedding,) = ctx.saved_tensors
-        return gradients[0].to(embedding.dtype) @ embedding.T, None
+        (table,) = ctx.saved_tensors
+        return gradients[0].to(table.dtype) @ table.T, None
 
 
-def softened_logits(
-    classifier: Classifier,
-    tokens: Tokens,
-    positions: Tensor,  # (p,) positions in tokens.ids, ascending
-    soft: Tensor,  # (p, vocabulary)
-    token_budget: int | None = None,
-) -> Tensor:  # (n, outputs)
-    """The logits of `tokens`, unchanged, but with a gradient to `soft` (the straight-through estimator)."""
-    groups = RowGroups.of(tokens, token_budget_of(classifier.device, token_budget))
-    with straight_through(classifier.model, tokens, groups, positions, soft):
-        return classifier.logits(tokens, "ascent", groups=groups, without_padding=True)
+@dataclass(frozen=True)
+class Softened:
+    """A classifier for drawn tokens: the logits of a text as it is, with a gradient to the softened choice of each."""
 
+    classifier: Classifier
+    table: Tensor  # (vocabulary, width) word vectors, as they are now, in the precision of the classifier's products
 
-def straight_through(
-    model: Any,
-    tokens: Tokens,
-    groups: RowGroups,  # of `tokens`
-    positions: Tensor,  # (p,) positions in tokens.ids, ascending
-    soft: Tensor,  # (p, vocabulary)
-) -> AbstractContextManager[None]:
-    """A context in which `Classifier.logits(tokens, …, groups=groups)` carries gradients to `soft`.
+    @classmethod
+    def of(cls, classifier: Classifier) -> Softened:
+        """Raises ModelError for a model whose word embedding is not a plain table."""
+        model = getattr(classifier.model, "module", classifier.model)
+        table = full_table(model.get_input_embeddings())
+        if table is None:
+            raise ModelError(
+                f"{type(model).__name__} has no table of word embeddings, so no generator can be trained against it"
+            )
+        in_bf16 = uses_bf16(classifier.precision, table.device)
+        return cls(classifier, table.to(torch.bfloat16) if in_bf16 else table)
 
-    The outputs of the pass are unchanged. Raises ModelError for a model whose word embedding is not a plain table.
-    """
-    table = full_table(getattr(model, "module", model).get_input_embeddings())
-    if table is None:
-        raise ModelError(
-            f"{type(model).__name__} has no table of word embeddings, so no generator can be trained against it"
+    def logits(
+        self,
+        tokens: Tokens,
+        positions: Tensor,  # (p,) positions in tokens.ids, ascending
+        soft: Tensor,  # (p, vocabulary)
+        token_budget: int | None = None,
+    ) -> Tensor:  # (n, outputs)
+        """The logits of `tokens`, unchanged, but with a gradient to `soft` (the straight-through estimator)."""
+        groups = RowGroups.of(tokens, token_budget_of(self.classifier.device, token_budget))
+        width = min(soft.shape[1], len(self.table))
+        zero: Tensor = _Through.apply(  # type: ignore[no-untyped-call]
+            soft[:, :width].to(self.table.device), self.table[:width]
         )
-    width = min(soft.shape[1], len(table))
-    zero: Tensor = _Through.apply(soft[:, :width].to(table.device), table[:width])  # type: ignore[no-untyped-call]
-    number = torch.full((len(tokens.ids),), -1)
-    number[positions] = torch.arange(len(positions))
-    return added_to_embeddings(model, [_spread(zero, number, tokens, rows) for rows in groups])
+        number = torch.full((len(tokens.ids),), -1)
+        number[positions] = torch.arange(len(positions))
+        spread = [_spread(zero, number, tokens, rows) for rows in groups]
+        with added_to_embeddings(self.classifier.model, spread):
+            return self.classifier.logits(tokens, "ascent", groups=groups, without_padding=True)
 
 
 def _spread(values: Tensor, number: Tensor, tokens: Tokens, rows: Tensor) -> Tensor:  # (rows, length, width)

@@ -18,7 +18,7 @@ from augkd.candidates.generator.generator import (
     sample,
     soften,
 )
-from augkd.distill.adversary.ascent import OBJECTIVES, Adversary, Ascent, straight_through
+from augkd.distill.adversary.ascent import OBJECTIVES, Adversary, Ascent, Softened
 from augkd.errors import ModelError
 from augkd.models.classifier import Classifier, load_backbone
 from augkd.models.masked_lm import MaskedLM, check_same_vocabulary, load_masked_lm
@@ -153,10 +153,9 @@ def test_outputs_under_the_straight_through_term_are_those_of_the_text(lm: Maske
     tokens = tokens_of(lm)
     positions = masked_positions(tokens, lm.special(), 0.4, draws(tokens, 2))
     soft = torch.softmax(torch.randn(len(positions), len(lm.special()), generator=rng_of(1)), dim=-1).requires_grad_()
+    hooked = Softened.of(student).logits(tokens, positions, soft, 40)
     groups = RowGroups.of(tokens, 40)
-    with straight_through(student.model, tokens, groups, positions, soft):
-        hooked = student.logits(tokens, "test", groups=groups)
-    assert torch.equal(hooked, student.logits(tokens, "test", groups=groups))
+    assert torch.equal(hooked, student.logits(tokens, "test", groups=groups, without_padding=True))
 
 
 def test_the_gradient_is_that_of_mixed_embeddings(lm: MaskedLM, student: Classifier) -> None:
@@ -166,9 +165,7 @@ def test_the_gradient_is_that_of_mixed_embeddings(lm: MaskedLM, student: Classif
     soft = torch.softmax(torch.randn(len(positions), len(lm.special()), generator=rng_of(1)), dim=-1)
 
     ours = soft.clone().requires_grad_()
-    groups = RowGroups.of(tokens, 64)
-    with straight_through(student.model, tokens, groups, positions, ours):
-        student.logits(tokens, "test", groups=groups).square().sum().backward()
+    Softened.of(student).logits(tokens, positions, ours, 64).square().sum().backward()
 
     theirs = soft.clone().requires_grad_()
     table = student.model.get_input_embeddings().weight.detach()
@@ -181,6 +178,22 @@ def test_the_gradient_is_that_of_mixed_embeddings(lm: MaskedLM, student: Classif
     size = float(theirs.grad.abs().max())
     assert size > 1e-7
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-4 * size)
+
+
+def test_in_bf16_the_gradient_is_that_of_float32_but_for_rounding(lm: MaskedLM, student: Classifier) -> None:
+    tokens = tokens_of(lm)
+    positions = masked_positions(tokens, lm.special(), 0.4, draws(tokens, 2))
+    soft = torch.softmax(torch.randn(len(positions), len(lm.special()), generator=rng_of(1)), dim=-1)
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        student.precision = precision
+        choice = soft.clone().requires_grad_()
+        Softened.of(student).logits(tokens, positions, choice).square().sum().backward()
+        assert choice.grad is not None
+        assert choice.grad.dtype == torch.float32
+        gradients.append(choice.grad)
+    exact, rounded = gradients
+    assert 0 < float((rounded - exact).norm() / exact.norm()) < 0.05
 
 
 def test_an_ascent_moves_the_generator_and_touches_no_other_gradient(
