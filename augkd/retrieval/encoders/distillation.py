@@ -40,9 +40,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BATCH = 1024  # vocabulary entries through the model at once, about 3 tokens each
-_CHUNK = 2048  # sample texts through the model between two progress reports
 
-Advance = Callable[[int], None]  # takes how many more entries or texts are done
+Report = Callable[[int], None]  # takes how many entries and texts are done
 
 
 def made_from(model: str, dim: int) -> dict[str, Any]:
@@ -70,17 +69,21 @@ def distill(
     loaded.truncate_dim = None  # principal components are found among all dimensions
     _check(loaded, model, dim)
     tokenizer, entries = loaded.tokenizer.backend_tokenizer.to_str(), _entries(loaded.tokenizer)
-    advance, pairs = _counter(progress, len(entries) + len(texts or ())), Pairs.none(dim)
+    pairs = Pairs.none(dim)
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(done, len(entries) + len(texts or ()))
 
     # exact where they are the result, not where they are but what the fit begins with
     precision = resolve_precision("auto" if texts else "float32", loaded.device.type)
-    vectors = _finite(_through_model(loaded, entries, precision, advance), model)
+    vectors = _finite(_through_model(loaded, entries, precision, report), model)
     if texts:
         embeddings = _input_embeddings(loaded, entries)
         conventions = replace(Conventions.of(folder), dim=None)
         # may round the weights: the entries are through by now
         encoder = SentenceEncoder.of(loaded, folder, model, conventions=conventions)
-        targets = _finite(_encode_sample(encoder, texts, advance), model)
+        targets = _finite(encoder.encode_reporting(texts, lambda done, _: report(len(entries) + done)), model)
         del loaded, encoder  # the fit takes as much memory again as the model
         release_memory()
         vectors, pairs, explained = _fit_to_texts(
@@ -173,7 +176,7 @@ def _frame(tokenizer: Any) -> Frame:
 
 
 def _through_model(
-    model: Any, entries: Sequence[int], precision: str, advance: Advance
+    model: Any, entries: Sequence[int], precision: str, report: Report
 ) -> NDArray[np.float32]:  # (entries, width)
     frame = _frame(model.tokenizer)
     vectors = np.empty((len(entries), int(model.get_embedding_dimension())), dtype=np.float32)
@@ -184,32 +187,8 @@ def _through_model(
             ids = torch.tensor([[*frame.before, entry, *frame.after] for entry in part], device=model.device)
             features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             vectors[start : start + len(part)] = model.forward(features)["sentence_embedding"].float().cpu().numpy()
-            advance(len(part))
+            report(start + len(part))
     return vectors
-
-
-def _encode_sample(
-    encoder: SentenceEncoder, texts: Sequence[str], advance: Advance
-) -> NDArray[np.float32]:  # (texts, width)
-    vectors = np.empty((len(texts), encoder.dim), dtype=np.float32)
-    for start in range(0, len(texts), _CHUNK):
-        part = texts[start : start + _CHUNK]
-        vectors[start : start + len(part)] = encoder.encode(part)
-        advance(len(part))
-    return vectors
-
-
-def _counter(progress: Steps | None, total: int) -> Advance:
-    """Adds up the parts that are done, and reports the sum to `progress`."""
-    done = 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(done, total)
-
-    return advance
 
 
 def _input_embeddings(model: Any, entries: Sequence[int]) -> NDArray[np.float32] | None:  # (entries, any), centred

@@ -13,10 +13,12 @@ the map alone 0.67, with entries 0.73, with pairs 0.75; entries without a map 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
+import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +30,8 @@ ENTRY_RIDGE, PAIR_RIDGE = 1.0, 2.0  # recall of 100 was 0.740, 0.754, 0.754 at (
 LEAST = 2  # texts that contain a pair; pairs of a single text would be four times as many, and gain nothing
 _STEPS = 20  # conjugate-gradient steps; they leave 3e-3 of the residual, and recall does not change from 10 on
 _BLOCK = 8192  # texts, or entries, whose features are in memory at once
-_COLUMNS = 64  # solved at once: six matrices of that many columns are in memory
+_COLUMNS = 64  # solved at once, by all threads: six matrices of that many columns are in memory
+_THREADS = 8  # with more, each has so few columns that it reads the counts for little
 
 
 def rank_frequency(count: int) -> NDArray[np.float64]:  # (count,), sums to 1
@@ -173,14 +176,21 @@ def _ridge(rows: Any, targets: NDArray[np.float32], ridge: NDArray[np.float32]) 
     """argmin ‖rows · D − targets‖² + Σ ridge_i ‖D_i‖², by conjugate gradients for each column separately.
 
     Preconditioned with the diagonal: columns of frequent tokens are thousands of times as long as those of rare ones,
-    and 15 steps without it leave 50 times as much of the residual.
+    and 15 steps without it leave 50 times as much of the residual. Columns are shared among as many threads as torch
+    has, which changes no byte: 40,000 rows take 2.6 s on two, 4.8 on one.
     """
     transposed = rows.T.tocsr()
     scale = (1 / (rows.power(2).sum(axis=0) + ridge))[:, None].astype(np.float32)
     solution = np.empty((rows.shape[1], targets.shape[1]), dtype=np.float32)
-    for begin in range(0, targets.shape[1], _COLUMNS):
-        columns = slice(begin, begin + _COLUMNS)
+    threads = min(torch.get_num_threads(), _THREADS)
+    width = _COLUMNS // threads
+
+    def solve(begin: int) -> None:
+        columns = slice(begin, begin + width)
         solution[:, columns] = _conjugate_gradients(rows, transposed, targets[:, columns], ridge[:, None], scale)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(solve, range(0, targets.shape[1], width)))  # the list raises what a thread raised
     return solution
 
 

@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from augkd.errors import RecipeError, WorkspaceError
 from augkd.retrieval.encoders.distillation import distill
+from augkd.retrieval.encoders.sentence import _TOKENS_PER_BATCH
 from augkd.retrieval.encoders.static import Pairs, StaticEncoder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
@@ -178,11 +179,13 @@ def test_more_dimensions_than_the_model_has_are_refused(model_folder: Path) -> N
         distill(str(model_folder), dim=17)
 
 
-@pytest.mark.parametrize(("texts", "expected"), [(None, [(14, 14)]), (TEXTS, [(14, 21), (17, 21), (20, 21), (21, 21)])])
+@pytest.mark.parametrize(
+    ("texts", "expected"), [(None, [(14, 14)]), (TEXTS, [(14, 21), (15, 21), (16, 21), (18, 21), (21, 21)])]
+)
 def test_progress_counts_vocabulary_entries_and_the_texts_fitted_to(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str] | None, expected: list[tuple[int, int]]
 ) -> None:
-    monkeypatch.setattr("augkd.retrieval.encoders.distillation._CHUNK", 3)
+    monkeypatch.setitem(_TOKENS_PER_BATCH, "cpu", 12)  # the longest text first, then 1, 2 and 3
     calls: list[tuple[int, int | None]] = []
     distill(str(model_folder), dim=8, texts=texts, progress=lambda *call: calls.append(call))
     assert calls == expected

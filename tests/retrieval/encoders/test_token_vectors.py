@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from augkd.retrieval.encoders.token_vectors import (
     ENTRY_RIDGE,
@@ -100,3 +101,17 @@ def test_the_fit_solves_the_normal_equations_and_an_unseen_entry_has_the_map_alo
     np.testing.assert_allclose(pair_vectors, change[5:], atol=1e-5)
     np.testing.assert_allclose(entry_vectors[3], start[3], atol=1e-6)
     assert np.abs(entry_vectors[0] - start[0]).max() > 0.01  # the twin: an entry that texts contain does change
+
+
+def test_the_number_of_threads_changes_no_byte_of_a_fit() -> None:
+    rng = np.random.default_rng(0)
+    alone, targets = rng.normal(size=(5, 70)).astype(np.float32), rng.normal(size=(6, 70)).astype(np.float32)
+    _, pairs = pair_counts(*pair_keys(*flat(ROWS), size=101), len(ROWS))
+    before, fits = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 20):
+            torch.set_num_threads(threads)
+            fits.append(np.concatenate(fit(alone, None, token_counts(ROWS, ENTRIES), pairs, targets)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(fits[0], other) for other in fits[1:])
